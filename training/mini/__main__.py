@@ -1,0 +1,54 @@
+"""Train `mini` from nothing: `python -m training.mini --minutes 95`.
+
+Stages: tokenizer, VAE, latents, text encoder and U-Net, CLIP tower, export. Each keeps its state in
+`--work` and goes on from there when the command is given again.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from . import clip, data, tokenizer, unet, vae
+from .export import export
+from .recipe import RECIPES, Bench
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.mini", description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=95, help="wall-clock time for all training stages together")
+    parser.add_argument("--steps", type=int, help="steps of every stage instead of minutes: exactly repeatable")
+    parser.add_argument("--recipe", choices=RECIPES, help="default: gpu if there is one, else cpu")
+    parser.add_argument("--pictures", type=int, help="render so many pictures instead of the recipe's number")
+    parser.add_argument("--work", type=Path, default=Path("build/mini"), help="where stages keep their state")
+    parser.add_argument("--output", type=Path, default=Path("diffusekit/mini"), help="the finished model's folder")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    train(options)
+
+
+def train(options: argparse.Namespace) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recipe = RECIPES[options.recipe or ("gpu" if device.type == "cuda" else "cpu")]
+    if options.pictures:
+        recipe = _with_pictures(recipe, options.pictures)
+    bench = Bench(device, options.work, options.seed)
+    words = tokenizer.build(options.work / "tokenizer")
+    bench.say(f"start: {device}, bf16 {bench.bf16}, {len(words)} tokens, {len(recipe.part.subjects)} subjects")
+    minutes, steps = options.minutes, options.steps
+    codec = vae.train(recipe, bench, minutes * recipe.vae_share, steps)
+    latents = data.encode(recipe, bench, codec, words)
+    text, net = unet.train(recipe, bench, minutes * recipe.unet_share, latents, codec, words, steps)
+    image, projection = clip.train(recipe, bench, minutes * recipe.clip_share, text, words, steps)
+    export(options.output, words, text, net, codec, image, projection)
+    bench.say(f"done: {options.output}")
+
+
+def _with_pictures(recipe, count: int):
+    from dataclasses import replace
+
+    return replace(recipe, pictures=count, vae_pictures=min(recipe.vae_pictures, count))
+
+
+if __name__ == "__main__":
+    main()

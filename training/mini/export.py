@@ -1,0 +1,57 @@
+"""Write the trained parts as a Stable Diffusion folder that plain diffusers loads, in fp16."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from .unet import scheduler
+
+
+def export(
+    folder: Path, tokenizer: CLIPTokenizer, text: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderKL,
+    image: CLIPVisionModelWithProjection | None = None, text_projection: torch.Tensor | None = None,
+) -> None:  # fmt: skip
+    """Save everything below `folder`; the image tower and text projection when they are there."""
+    tokenizer.save_pretrained(folder / "tokenizer")
+    scheduler().save_pretrained(folder / "scheduler")
+    for name, part in (("text_encoder", text), ("unet", unet), ("vae", vae), ("image_encoder", image)):
+        if part is not None:
+            _check(name, part)
+            part.half().save_pretrained(folder / name)
+            part.float()
+            _load_in_fp32(folder / name / "config.json")
+    if text_projection is not None:
+        save_file({"text_projection.weight": text_projection.half().contiguous()}, folder / "text_projection.safetensors")
+    import diffusers
+
+    parts = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(parts, indent=2) + "\n")
+
+
+def _load_in_fp32(config: Path) -> None:
+    """transformers loads in the precision its config names: a plain `from_pretrained` shall get float32."""
+    entries = json.loads(config.read_text())
+    if "dtype" in entries:
+        config.write_text(json.dumps(entries | {"dtype": "float32"}, indent=2) + "\n")
+
+
+def _check(name: str, part: torch.nn.Module) -> None:
+    for key, value in part.state_dict().items():
+        if value.is_floating_point() and not (value.abs().max() < 60_000):
+            raise ValueError(f"{name}.{key} does not fit in fp16 (or is not finite)")

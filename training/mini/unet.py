@@ -1,0 +1,232 @@
+"""Text encoder and U-Net, trained together: predict the velocity of a noised latent from its caption.
+
+v-prediction (Salimans and Ho, 2022) on a noise schedule that ends in nearly pure noise (Lin et al.,
+2023: plain Stable Diffusion's schedule leaks the mean color of a small latent). Noise levels are drawn
+around log-SNR 0.7, where this grid's pictures are decided, not uniformly (Hang et al., 2024).
+"""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from .data import CAPTIONS, tokens
+from .recipe import Bench, Clock, Recipe, warm_then_decay
+from .tokenizer import LENGTH
+
+PREVIEWS = (
+    "a beautiful galaxy", "a red cat on the grass", "a blue house on the beach", "a yellow car on a street",
+    "pixel art of a green dog in a forest", "two pink rabbits in the snow", "an app icon of a purple bird",
+    "a red apple to the left of a blue cup in a room", "a pencil sketch of a boat by the sea",
+    "crochet orange fish on a plain background", "a rocket in space", "a white castle in the mountains",
+)  # fmt: skip
+
+
+def scheduler() -> DDIMScheduler:
+    """The noise schedule that `mini` is trained on and ships with."""
+    return DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.0001, beta_end=0.03, prediction_type="v_prediction",
+        timestep_spacing="trailing", steps_offset=1, clip_sample=False, set_alpha_to_one=True,
+    )  # fmt: skip
+
+
+def build_text_encoder(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.text_width,
+            intermediate_size=4 * recipe.text_width,
+            projection_dim=recipe.text_width,
+            num_hidden_layers=recipe.text_layers,
+            num_attention_heads=recipe.text_width // 64,
+            max_position_embeddings=LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_unet(recipe: Recipe) -> UNet2DConditionModel:
+    """A U-Net whose every block starts as the identity, so that the first prediction is zero."""
+    sees = recipe.unet_attention
+    unet = UNet2DConditionModel(
+        sample_size=recipe.side // 2 ** (len(recipe.vae_channels) - 1),
+        in_channels=recipe.latent_channels,
+        out_channels=recipe.latent_channels,
+        block_out_channels=recipe.unet_channels,
+        layers_per_block=1,
+        down_block_types=tuple("CrossAttnDownBlock2D" if s else "DownBlock2D" for s in sees),
+        up_block_types=tuple("CrossAttnUpBlock2D" if s else "UpBlock2D" for s in reversed(sees)),
+        attention_head_dim=recipe.unet_heads,  # diffusers means the number of heads
+        cross_attention_dim=recipe.text_width,
+        use_linear_projection=True,
+    )
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    for name, module in unet.named_modules():
+        if name.endswith((".conv2", ".proj_out")):
+            torch.nn.init.zeros_(module.weight)
+    return unet
+
+
+def timestep_weights(alphas: torch.Tensor, middle: float = 0.7, scale: float = 1.8) -> torch.Tensor:
+    """How often each timestep is drawn: 85 % Laplace in log-SNR around `middle`, 15 % uniform.
+
+    The density in log-SNR becomes one over timesteps by the width of a timestep in log-SNR.
+    """
+    snr = (alphas / (1 - alphas)).log()
+    width = -torch.gradient(snr)[0]
+    near = torch.exp(-(snr - middle).abs() / scale) * width
+    return 0.85 * near / near.sum() + 0.15 / len(alphas)
+
+
+class Learner:
+    """The two networks, their running mean and what a training step needs."""
+
+    def __init__(self, recipe: Recipe, bench: Bench, tokenizer: CLIPTokenizer):
+        torch.manual_seed(bench.seed + 2)
+        self.recipe, self.bench, self.tokenizer = recipe, bench, tokenizer
+        self.nets = torch.nn.ModuleDict({"text": build_text_encoder(recipe, tokenizer), "unet": build_unet(recipe)})
+        self.nets.to(bench.device).train()
+        self.mean = [p.detach().clone() for p in self.nets.parameters()]
+        self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.99), fused=True)
+        self.scheduler = scheduler()
+        self.alphas = self.scheduler.alphas_cumprod.to(bench.device)
+        self.weights = timestep_weights(self.alphas)
+        self.empty = tokens(tokenizer, [""]).to(bench.device)
+
+    def _groups(self) -> list[dict]:
+        """Weight decay for matrices only; the text encoder learns at half the rate."""
+        groups = []
+        for net, factor in (("text", 0.5), ("unet", 1.0)):
+            named = list(self.nets[net].named_parameters())
+            matrices = [p for n, p in named if p.ndim > 1 and "embedding" not in n]
+            others = [p for n, p in named if p.ndim < 2 or "embedding" in n]
+            groups += [{"params": matrices, "weight_decay": 0.01, "factor": factor}]
+            groups += [{"params": others, "weight_decay": 0.0, "factor": factor}]
+        return groups
+
+    def loss(self, latents: torch.Tensor, ids: torch.Tensor, t: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+        """Squared error of the predicted velocity, one number per sample (B,)."""
+        a = self.alphas[t].sqrt()[:, None, None, None]
+        s = (1 - self.alphas[t]).sqrt()[:, None, None, None]
+        with self.bench.autocast():
+            states = self.nets["text"](ids).last_hidden_state
+            found = self.nets["unet"](a * latents + s * eps, t, states).sample
+        return F.mse_loss(found.float(), a * eps - s * latents, reduction="none").mean((1, 2, 3))
+
+    def batch(self, data: dict[str, torch.Tensor], step: int) -> tuple[torch.Tensor, ...]:
+        """The samples of step number `step`: the same ones in every run of this seed."""
+        g = torch.Generator(self.bench.device).manual_seed(hash((self.bench.seed, step)) % 2**62)
+        size, device = self.recipe.batch, self.bench.device
+        rows = torch.randint(len(data["mean"]), (size,), generator=g, device=device)
+        which = torch.randint(CAPTIONS, (size,), generator=g, device=device)
+        dropped = torch.rand(size, generator=g, device=device) < self.recipe.caption_dropout
+        mean, std = data["mean"][rows].float(), data["std"][rows].float()
+        latents = mean + std * torch.randn(mean.shape, generator=g, device=device)
+        ids = torch.where(dropped[:, None], self.empty, data["ids"][rows, which].long())
+        t = torch.multinomial(self.weights, size, replacement=True, generator=g)
+        return latents, ids, t, torch.randn(mean.shape, generator=g, device=device)
+
+    def step(self, data: dict[str, torch.Tensor], clock: Clock) -> float:
+        rate = self.recipe.learning_rate * warm_then_decay(clock.progress, clock.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        loss = self.loss(*self.batch(data, clock.step)).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.nets.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        clock.step += 1
+        # A mean whose memory is a tenth of the run, whatever its length (Karras et al., 2024: power EMA).
+        keep = (1 - 1 / clock.step) ** 7.94
+        torch._foreach_lerp_(self.mean, list(self.nets.parameters()), 1 - keep)
+        return loss.item()
+
+    def state(self, clock: Clock) -> dict:
+        return {"nets": self.nets.state_dict(), "mean": self.mean, "optimizer": self.optimizer.state_dict(), "clock": clock.state()}
+
+    def resume(self, state: dict, clock: Clock) -> None:
+        self.nets.load_state_dict(state["nets"])
+        self.mean = list(state["mean"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        clock.resume(state["clock"])
+
+    def swap(self) -> None:
+        """Exchange the weights and their running mean (twice: back again)."""
+        for p, m in zip(self.nets.parameters(), self.mean, strict=True):
+            p.data, m.data = m.data, p.data
+
+    @torch.no_grad()
+    def report(self, data: dict[str, torch.Tensor]) -> str:
+        """Loss at eight noise levels on the same samples, and what a wrong caption costs."""
+        g = torch.Generator(self.bench.device).manual_seed(1)
+        mean, ids = data["mean"][:32].float().repeat(8, 1, 1, 1), data["ids"][:32, 0].long().repeat(8, 1)
+        eps = torch.randn(mean.shape, generator=g, device=mean.device)
+        t = torch.linspace(60, 999, 8, device=mean.device).long().repeat_interleave(32)
+        right = self.loss(mean, ids, t, eps).view(8, 32).mean(1)
+        wrong = self.loss(mean, ids.roll(1, 0), t, eps).view(8, 32).mean(1)
+        levels = " ".join(f"{v:.3f}" for v in right.tolist())
+        return f"loss {levels} | wrong caption {' '.join(f'{v:+.3f}' for v in (wrong - right).tolist())}"
+
+    @torch.no_grad()
+    def preview(self, vae: AutoencoderKL, path: Path, guidance: float = 3.0, steps: int = 20) -> None:
+        """A contact sheet of the running mean: always the same prompts and noise."""
+        self.swap()
+        self.nets.eval()
+        ids = tokens(self.tokenizer, [*PREVIEWS, *[""] * len(PREVIEWS)]).to(self.bench.device)
+        unet, sampler, n = self.nets["unet"], scheduler(), len(PREVIEWS)
+        x = torch.randn((n, *vae_shape(self.recipe)), generator=torch.Generator().manual_seed(3)).to(self.bench.device)
+        sampler.set_timesteps(steps)
+        with self.bench.autocast():
+            states = self.nets["text"](ids).last_hidden_state
+            for t in sampler.timesteps:
+                cond, free = unet(torch.cat([x, x]), t, states).sample.float().chunk(2)
+                x = sampler.step(free + guidance * (cond - free), t, x).prev_sample
+            pictures = vae.decode(x).sample.float()
+        pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        side, across = self.recipe.side, math.ceil(n / 2)
+        sheet = Image.new("RGB", (side * across, side * 2))
+        for i, picture in enumerate(pixels):
+            sheet.paste(Image.fromarray(picture), (i % across * side, i // across * side))
+        sheet.save(path)
+        self.nets.train()
+        self.swap()
+
+
+def vae_shape(recipe: Recipe) -> tuple[int, int, int]:
+    side = recipe.side // 2 ** (len(recipe.vae_channels) - 1)
+    return recipe.latent_channels, side, side
+
+
+def train(
+    recipe: Recipe, bench: Bench, minutes: float, data: dict[str, torch.Tensor], vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer, steps: int | None = None,
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:  # fmt: skip
+    """Train both networks; returns their running means. Continues where it was stopped."""
+    learner, clock = Learner(recipe, bench, tokenizer), Clock(minutes, steps)
+    state = bench.load("unet")
+    if state is not None:
+        learner.resume(state, clock)
+    bench.say(f"unet: {sum(p.numel() for p in learner.nets.parameters()) / 1e6:.1f} M parameters, step {clock.step}")
+    looked, recent = clock.seconds if clock.step else -math.inf, 0.0
+    while clock.progress < 1:
+        loss = learner.step(data, clock)
+        recent = loss if clock.step == 1 else 0.98 * recent + 0.02 * loss
+        if clock.step == 1:
+            bench.say(f"unet: the first loss is {loss:.3f}; it should be 1.00")
+        if clock.seconds - looked > 180:
+            looked = clock.seconds
+            speed = clock.step * recipe.batch / clock.seconds
+            bench.say(f"unet: step {clock.step}, {clock.progress:.0%}, mean {recent:.4f}, {speed:.0f} samples/s, {learner.report(data)}")
+            learner.preview(vae, bench.work / f"preview-{clock.step:06}.png")
+            bench.save("unet", learner.state(clock))
+    learner.preview(vae, bench.work / "preview-last.png")
+    bench.save("unet", learner.state(clock))
+    bench.say(f"unet: {clock.step} steps of {recipe.batch} in {clock.seconds / 60:.1f} minutes, {learner.report(data)}")
+    learner.swap()
+    return learner.nets["text"].eval(), learner.nets["unet"].eval()

@@ -1,0 +1,125 @@
+"""The autoencoder: pictures to latents an eighth of their side, and back.
+
+Losses: L1, L1 of image gradients at three scales, a whisper of KL, and scale equivariance (a latent
+shrunk to half must decode to the picture shrunk to half: arXiv 2502.14831), which makes latents easier
+to denoise. At the end each latent channel is given mean 0 and variance 1 by folding the change into
+the weights, so that `scaling_factor` is 1.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from .data import render, to_tensor
+from .recipe import Bench, Clock, Recipe, warm_then_decay
+
+
+def build(recipe: Recipe) -> AutoencoderKL:
+    levels = len(recipe.vae_channels)
+    return AutoencoderKL(
+        block_out_channels=recipe.vae_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        latent_channels=recipe.latent_channels,
+        norm_num_groups=8,
+        sample_size=recipe.side,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+
+
+def _edges(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """L1 between the image gradients of two batches of pictures, at three scales."""
+    total = a.new_zeros(())
+    for _ in range(3):
+        total = total + F.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return total
+
+
+def _loss(vae: AutoencoderKL, pictures: torch.Tensor, equivariance: bool) -> torch.Tensor:
+    posterior = vae.encode(pictures).latent_dist
+    latents = posterior.sample()
+    found = vae.decode(latents).sample.float()
+    loss = F.l1_loss(found, pictures) + 0.5 * _edges(found, pictures)
+    loss = loss + 1e-4 * posterior.kl().mean() / latents[0].numel()
+    if equivariance:
+        shrunk = vae.decode(F.avg_pool2d(latents, 2)).sample.float()
+        loss = loss + 0.25 * F.l1_loss(shrunk, F.avg_pool2d(pictures, 2))
+    return loss
+
+
+def train(recipe: Recipe, bench: Bench, minutes: float, steps: int | None = None) -> AutoencoderKL:
+    """Train on random crops until the minutes (or steps) are over; continues where it was stopped."""
+    torch.manual_seed(bench.seed)
+    vae = build(recipe).to(bench.device)
+    done = bench.load("vae-done")
+    if done is not None:
+        vae.load_state_dict(done)
+        return vae.eval()
+    optimizer = torch.optim.AdamW(vae.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    clock = Clock(minutes, steps)
+    state = bench.load("vae")
+    if state is not None:
+        vae.load_state_dict(state["vae"])
+        optimizer.load_state_dict(state["optimizer"])
+        clock.resume(state["clock"])
+    pictures = np.concatenate([p for p, _ in render(recipe.part, recipe.vae_pictures, bench.seed, recipe.side)])
+    bench.say(f"vae: {len(pictures)} pictures, {sum(p.numel() for p in vae.parameters()) / 1e6:.1f} M parameters")
+    saved = clock.seconds
+    while clock.progress < 1:
+        batch = _crops(pictures, recipe, np.random.default_rng((bench.seed, clock.step))).to(bench.device)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * warm_then_decay(clock.progress, clock.step, flat=0.2)
+        with bench.autocast():
+            loss = _loss(vae, batch, equivariance=clock.step % 2 == 0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        clock.step += 1
+        if clock.step % 200 == 0:
+            bench.say(f"vae: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.4f}")
+        if clock.seconds - saved > 120:
+            saved = clock.seconds
+            bench.save("vae", {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "clock": clock.state()})
+    vae.eval()
+    _fold_statistics(vae, to_tensor(pictures[:500]).to(bench.device))
+    bench.say(f"vae: {clock.step} steps, PSNR {psnr(vae, to_tensor(pictures[:200]).to(bench.device)):.2f} dB")
+    bench.save("vae-done", vae.state_dict())
+    return vae
+
+
+def _crops(pictures: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
+    size, room = recipe.vae_crop, recipe.side - recipe.vae_crop + 1
+    chosen = zip(
+        rng.integers(len(pictures), size=recipe.vae_batch),
+        rng.integers(room, size=(recipe.vae_batch, 2)),
+        strict=True,
+    )
+    return to_tensor(np.stack([pictures[i, y : y + size, x : x + size] for i, (y, x) in chosen]))
+
+
+@torch.no_grad()
+def _fold_statistics(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
+    """Give every latent channel mean 0 and variance 1, exactly, inside `quant_conv` and `post_quant_conv`."""
+    posteriors = [vae.encode(p).latent_dist for p in pictures.split(50)]
+    sample = torch.cat([p.mean + p.std * torch.randn_like(p.std) for p in posteriors])
+    mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3))
+    channels = len(mean)
+    inside, outside = vae.quant_conv, vae.post_quant_conv
+    inside.weight[:channels] /= std[:, None, None, None]
+    inside.bias[:channels] = (inside.bias[:channels] - mean) / std
+    inside.bias[channels:] -= 2 * std.log()
+    outside.bias += (outside.weight[:, :, 0, 0] * mean).sum(1)
+    outside.weight *= std[None, :, None, None]
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of encoding and decoding `pictures` in [-1, 1]."""
+    found = torch.cat([vae.decode(vae.encode(p).latent_dist.mode()).sample for p in pictures.split(50)])
+    error = ((found.clamp(-1, 1) - pictures) / 2).pow(2).mean((1, 2, 3))
+    return (-10 * error.log10()).mean().item()
