@@ -15,13 +15,25 @@ from .recipe import RECIPES, Bench
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.mini", description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=95, help="wall-clock time for all training stages together")
-    parser.add_argument("--steps", type=int, help="steps of every stage instead of minutes: exactly repeatable")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.mini", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=95, help="wall-clock time for all training stages together"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="steps of every stage instead of minutes: exactly repeatable"
+    )
     parser.add_argument("--recipe", choices=RECIPES, help="default: gpu if there is one, else cpu")
-    parser.add_argument("--pictures", type=int, help="render so many pictures instead of the recipe's number")
-    parser.add_argument("--work", type=Path, default=Path("build/mini"), help="where stages keep their state")
-    parser.add_argument("--output", type=Path, default=Path("diffusekit/mini"), help="the finished model's folder")
+    parser.add_argument(
+        "--pictures", type=int, help="render so many pictures instead of the recipe's number"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/mini"), help="where stages keep their state"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("diffusekit/mini"), help="the finished model's folder"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     train(options)
@@ -34,7 +46,9 @@ def train(options: argparse.Namespace) -> None:
         recipe = _with_pictures(recipe, options.pictures)
     bench = Bench(device, options.work, options.seed)
     words = tokenizer.build(options.work / "tokenizer")
-    bench.say(f"start: {device}, bf16 {bench.bf16}, {len(words)} tokens, {len(recipe.part.subjects)} subjects")
+    bench.say(
+        f"start: {device}, bf16 {bench.bf16}, {len(words)} tokens, {len(recipe.part.subjects)} subjects"
+    )
     minutes, steps = options.minutes, options.steps
     codec = vae.train(recipe, bench, minutes * recipe.vae_share, steps)
     latents = data.encode(recipe, bench, codec, words)

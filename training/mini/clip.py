@@ -11,7 +11,12 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from .captions import caption
 from .data import to_tensor, tokens
@@ -34,9 +39,15 @@ def twisted(scene: Scene, part: Part, rng: Random) -> Scene:
     first, *rest = scene.things
     choices = [replace(scene, things=(replace(first, subject=rng.choice(part.subjects)), *rest))]
     if first.color and first.subject != "galaxy":
-        choices.append(replace(scene, things=(replace(first, color=rng.choice(list(COLORS))), *rest)))
+        choices.append(
+            replace(scene, things=(replace(first, color=rng.choice(list(COLORS))), *rest))
+        )
     if first.count > 1:
-        choices.append(replace(scene, things=(replace(first, count=5 - first.count if first.count != 4 else 2),)))
+        choices.append(
+            replace(
+                scene, things=(replace(first, count=5 - first.count if first.count != 4 else 2),)
+            )
+        )
     if rest:
         second = rest[0]
         swapped = replace(first, color=second.color), replace(second, color=first.color)
@@ -59,15 +70,21 @@ class Towers(torch.nn.Module):
             pooled = self._text[0](ids).pooler_output
         return F.normalize(self.text_projection(pooled).float(), dim=-1)
 
-    def forward(self, pictures: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, pictures: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor
+    ) -> torch.Tensor:
         seen = F.normalize(self.image(pictures).image_embeds.float(), dim=-1)
         said = torch.cat([self.text(right), self.text(wrong)])
         likeness = self.scale.exp().clamp(max=100) * seen @ said.T
         answer = torch.arange(len(seen), device=seen.device)
-        return (F.cross_entropy(likeness, answer) + F.cross_entropy(likeness[:, : len(seen)].T, answer)) / 2
+        return (
+            F.cross_entropy(likeness, answer) + F.cross_entropy(likeness[:, : len(seen)].T, answer)
+        ) / 2
 
 
-def _batch(recipe: Recipe, tokenizer: CLIPTokenizer, seed: str, size: int) -> tuple[torch.Tensor, ...]:
+def _batch(
+    recipe: Recipe, tokenizer: CLIPTokenizer, seed: str, size: int
+) -> tuple[torch.Tensor, ...]:
     rng, scenes = Random(seed), []
     while len(scenes) < size:
         scene = sample(recipe.part, rng.randrange(2**40))
@@ -80,7 +97,12 @@ def _batch(recipe: Recipe, tokenizer: CLIPTokenizer, seed: str, size: int) -> tu
 
 
 def train(
-    recipe: Recipe, bench: Bench, minutes: float, text: CLIPTextModel, tokenizer: CLIPTokenizer, steps: int | None = None
+    recipe: Recipe,
+    bench: Bench,
+    minutes: float,
+    text: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    steps: int | None = None,
 ) -> tuple[CLIPVisionModelWithProjection, torch.Tensor]:
     """Fit the tower; returns it and the text projection (P, D)."""
     torch.manual_seed(bench.seed + 3)
@@ -94,7 +116,10 @@ def train(
     while clock.progress < 1:
         for group in optimizer.param_groups:
             group["lr"] = 6e-4 * warm_then_decay(clock.progress, clock.step, warmup=50)
-        batch = [v.to(bench.device) for v in _batch(recipe, tokenizer, f"clip {bench.seed} {clock.step}", 64)]
+        batch = [
+            v.to(bench.device)
+            for v in _batch(recipe, tokenizer, f"clip {bench.seed} {clock.step}", 64)
+        ]
         with bench.autocast():
             loss = towers(*batch)
         loss.backward()
@@ -105,13 +130,22 @@ def train(
         if clock.step % 50 == 0:
             bench.say(f"clip: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.3f}")
     towers.eval()
-    bench.say(f"clip: {clock.step} steps, prefers the true caption for {_accuracy(towers, recipe, bench, tokenizer):.1%}")
+    bench.say(
+        f"clip: {clock.step} steps, prefers the true caption for {_accuracy(towers, recipe, bench, tokenizer):.1%}"
+    )
     bench.save("clip-done", towers.state_dict())
     return towers.image, towers.text_projection.weight.detach()
 
 
 @torch.no_grad()
 def _accuracy(towers: Towers, recipe: Recipe, bench: Bench, tokenizer: CLIPTokenizer) -> float:
-    pictures, right, wrong = (v.to(bench.device) for v in _batch(recipe, tokenizer, "clip test", 256))
+    pictures, right, wrong = (
+        v.to(bench.device) for v in _batch(recipe, tokenizer, "clip test", 256)
+    )
     seen = towers.image(pictures).image_embeds
-    return ((seen * towers.text(right)).sum(-1) > (seen * towers.text(wrong)).sum(-1)).float().mean().item()
+    return (
+        ((seen * towers.text(right)).sum(-1) > (seen * towers.text(wrong)).sum(-1))
+        .float()
+        .mean()
+        .item()
+    )

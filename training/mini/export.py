@@ -1,8 +1,10 @@
 """Write the trained parts as a Stable Diffusion folder that plain diffusers loads, in fp16."""
 
+import hashlib
 import json
 from pathlib import Path
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
@@ -18,16 +20,22 @@ def export(
     """Save everything below `folder`; the image tower and text projection when they are there."""
     tokenizer.save_pretrained(folder / "tokenizer")
     scheduler().save_pretrained(folder / "scheduler")
-    for name, part in (("text_encoder", text), ("unet", unet), ("vae", vae), ("image_encoder", image)):
+    for name, part in (
+        ("text_encoder", text),
+        ("unet", unet),
+        ("vae", vae),
+        ("image_encoder", image),
+    ):
         if part is not None:
             _check(name, part)
             part.half().save_pretrained(folder / name)
             part.float()
             _load_in_fp32(folder / name / "config.json")
     if text_projection is not None:
-        save_file({"text_projection.weight": text_projection.half().contiguous()}, folder / "text_projection.safetensors")
-    import diffusers
-
+        save_file(
+            {"text_projection.weight": text_projection.half().contiguous()},
+            folder / "text_projection.safetensors",
+        )
     parts = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,
@@ -42,6 +50,15 @@ def export(
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(parts, indent=2) + "\n")
+    sums = [
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}"
+        for p in _weights(folder)
+    ]
+    (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n")
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
 
 
 def _load_in_fp32(config: Path) -> None:

@@ -51,7 +51,9 @@ class Canvas:
         self.draw.rectangle([(x0 + d) * s, y0 * s, (x1 + d) * s, y1 * s], fill=color)
 
     def shape(self, points: list[tuple[float, float]], color: RGB) -> None:
-        self.draw.polygon([((x + self.shift) * self.side, y * self.side) for x, y in points], fill=color)
+        self.draw.polygon(
+            [((x + self.shift) * self.side, y * self.side) for x, y in points], fill=color
+        )
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, color: RGB) -> None:
         s, x = self.side, x + self.shift
@@ -59,9 +61,18 @@ class Canvas:
 
     def stars(self, count: int, y1: float = 1.0) -> None:
         for _ in range(count):
-            x, y, r = self.rng.random(), self.rng.random() * y1, self.rng.choice((0.004, 0.006, 0.009))
+            x, y, r = (
+                self.rng.random(),
+                self.rng.random() * y1,
+                self.rng.choice((0.004, 0.006, 0.009)),
+            )
             self.draw.ellipse(
-                [(x - r) * self.side, (y - r) * self.side, (x + r) * self.side, (y + r) * self.side],
+                [
+                    (x - r) * self.side,
+                    (y - r) * self.side,
+                    (x + r) * self.side,
+                    (y + r) * self.side,
+                ],
                 fill=(235, 235, 255),
             )
 
@@ -80,7 +91,14 @@ def _square(c: Canvas) -> None:
     for i, wall in enumerate(walls):
         x = -0.05 + i * 0.22
         c.box(x, 0.26 + 0.05 * (i % 2), x + 0.22, 0.62, wall)
-        c.shape([(x, 0.26 + 0.05 * (i % 2)), (x + 0.11, 0.15 + 0.05 * (i % 2)), (x + 0.22, 0.26 + 0.05 * (i % 2))], (164, 84, 66))
+        c.shape(
+            [
+                (x, 0.26 + 0.05 * (i % 2)),
+                (x + 0.11, 0.15 + 0.05 * (i % 2)),
+                (x + 0.22, 0.26 + 0.05 * (i % 2)),
+            ],
+            (164, 84, 66),
+        )
         for wx in (0.04, 0.13):
             c.box(x + wx, 0.38, x + wx + 0.05, 0.48, (112, 128, 150))
     c.sky((206, 196, 184), (178, 168, 158), 0.62, 1)
@@ -93,7 +111,10 @@ def _forest(c: Canvas) -> None:
     c.sky((150, 198, 160), (196, 222, 176), 0, 0.7)
     for i in range(6):
         x = 0.02 + i * 0.19
-        c.shape([(x - 0.14, 0.66), (x, 0.06 + 0.06 * (i % 2)), (x + 0.14, 0.66)], (44 + 16 * (i % 2), 108 + 14 * (i % 2), 70))
+        c.shape(
+            [(x - 0.14, 0.66), (x, 0.06 + 0.06 * (i % 2)), (x + 0.14, 0.66)],
+            (44 + 16 * (i % 2), 108 + 14 * (i % 2), 70),
+        )
         c.box(x - 0.015, 0.6, x + 0.015, 0.7, (98, 70, 44))
     c.sky((104, 122, 62), (78, 94, 48), 0.68, 1)
 
@@ -141,7 +162,13 @@ def _street(c: Canvas) -> None:
         c.box(-0.06 + i * 0.19, top, 0.12 + i * 0.19, 0.66, (gray, gray, gray + 14))
         for row in range(3):
             for x in (0.03, 0.1):
-                c.box(-0.06 + i * 0.19 + x, top + 0.05 + row * 0.1, -0.02 + i * 0.19 + x, top + 0.09 + row * 0.1, (250, 226, 150))
+                c.box(
+                    -0.06 + i * 0.19 + x,
+                    top + 0.05 + row * 0.1,
+                    -0.02 + i * 0.19 + x,
+                    top + 0.09 + row * 0.1,
+                    (250, 226, 150),
+                )
     c.sky((104, 104, 112), (84, 84, 92), 0.66, 1)
     for x in (0.0, 0.3, 0.6, 0.9):
         c.box(x, 0.83, x + 0.16, 0.86, (236, 232, 220))
@@ -151,7 +178,10 @@ def _mountain(c: Canvas) -> None:
     c.sky((128, 186, 240), (214, 232, 248), 0, 0.7)
     for x, top, half in ((0.2, 0.24, 0.36), (0.78, 0.16, 0.4)):
         c.shape([(x - half, 0.72), (x, top), (x + half, 0.72)], (116, 124, 150))
-        c.shape([(x - half * 0.3, top + 0.15), (x, top), (x + half * 0.3, top + 0.15), (x, top + 0.11)], (246, 248, 252))
+        c.shape(
+            [(x - half * 0.3, top + 0.15), (x, top), (x + half * 0.3, top + 0.15), (x, top + 0.11)],
+            (246, 248, 252),
+        )
     c.sky((132, 172, 96), (104, 146, 78), 0.7, 1)
 
 
@@ -185,7 +215,9 @@ def wall(c: Canvas) -> None:
         c.draw.line([0, y * c.side, c.side, y * c.side], fill=(214, 190, 172), width=c.side // 80)
         for i in range(6):
             x = (i * 0.2 + 0.1 * (row % 2)) * c.side
-            c.draw.line([x, y * c.side, x, (y + 0.1) * c.side], fill=(214, 190, 172), width=c.side // 80)
+            c.draw.line(
+                [x, y * c.side, x, (y + 0.1) * c.side], fill=(214, 190, 172), width=c.side // 80
+            )
 
 
 def icon(c: Canvas) -> None:
@@ -233,10 +265,16 @@ def galaxy(c: Canvas, color: str | None, size: float) -> None:
     halo, heart = np.exp(-2.6 * r), np.exp(-26 * r * r)
     edge = np.clip(1.25 - r, 0, 1) ** 0.7
     arm, dust = (np.array(v, np.float32) for v in _GALAXIES[color])
-    light = (1.9 * arms * edge)[..., None] * arm + (1.1 * knots * edge)[..., None] * np.float32((255, 235, 245))
-    light += (0.8 * halo * edge)[..., None] * dust + heart[..., None] * np.float32((255, 226, 160)) * 1.15
+    light = (1.9 * arms * edge)[..., None] * arm + (1.1 * knots * edge)[..., None] * np.float32(
+        (255, 235, 245)
+    )
+    light += (0.8 * halo * edge)[..., None] * dust + heart[..., None] * np.float32(
+        (255, 226, 160)
+    ) * 1.15
     _space(c)
-    glow = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8)).resize((c.side, c.side), Image.Resampling.BILINEAR)
+    glow = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8)).resize(
+        (c.side, c.side), Image.Resampling.BILINEAR
+    )
     sky = np.asarray(c.image, np.float32)
     lit = 255 - (255 - sky) * (255 - np.asarray(glow, np.float32)) / 255
     c.image.paste(Image.fromarray(lit.astype(np.uint8)))

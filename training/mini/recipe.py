@@ -30,12 +30,12 @@ class Recipe:
     latent_channels: int = 4
     text_width: int = 256
     vae_pictures: int = 12_000
-    vae_batch: int = 16
+    vae_batch: int = 8
     vae_crop: int = 64
     caption_dropout: float = 0.1
     # shares of the minutes
-    vae_share: float = 0.15
-    unet_share: float = 0.80
+    vae_share: float = 0.26
+    unet_share: float = 0.69
     clip_share: float = 0.05
 
 
@@ -122,7 +122,9 @@ class Bench:
 
     def load(self, name: str) -> dict | None:
         path = self.work / f"{name}.pt"
-        return torch.load(path, weights_only=True, map_location=self.device) if path.exists() else None
+        return (
+            torch.load(path, weights_only=True, map_location=self.device) if path.exists() else None
+        )
 
     def say(self, message: str) -> None:
         line = f"{time.strftime('%H:%M:%S')}  {message}"

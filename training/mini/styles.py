@@ -13,6 +13,8 @@ from PIL import Image, ImageFilter
 
 from .pen import Fill
 
+PLAIN = Fill()
+
 
 @dataclass(frozen=True)
 class Style:
@@ -20,7 +22,7 @@ class Style:
 
     phrases: tuple[str, ...]
     finish: Callable[[np.ndarray], np.ndarray]
-    fill: Fill = Fill()
+    fill: Fill = PLAIN
     place: bool = True
     color: bool = True
 
@@ -29,7 +31,9 @@ class Style:
 def _noise(side: int, cells: int, seed: int) -> np.ndarray:
     """Smooth noise in [-1, 1], `cells` bumps across; always the same."""
     values = np.random.default_rng(seed).uniform(-1, 1, (cells, cells)).astype(np.float32)
-    return np.asarray(Image.fromarray(values, mode="F").resize((side, side), Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(values, mode="F").resize((side, side), Image.Resampling.BICUBIC)
+    )
 
 
 def _flat(p: np.ndarray) -> np.ndarray:
@@ -43,7 +47,10 @@ def _oil(p: np.ndarray) -> np.ndarray:
     dy, dx = (1.3 * u * _noise(side, 20, s) for s in (1, 2))
     y, x = (np.clip(v, 0, side - 1).astype(int) for v in (y + dy, x + dx))
     moved = Image.fromarray(p[y, x]).filter(ImageFilter.MedianFilter(2 * u + 1))
-    strokes = np.sin((np.mgrid[0:side, 0:side][1] + np.mgrid[0:side, 0:side][0]) * (np.pi / (3 * u)) + 3 * _noise(side, 8, 3))
+    strokes = np.sin(
+        (np.mgrid[0:side, 0:side][1] + np.mgrid[0:side, 0:side][0]) * (np.pi / (3 * u))
+        + 3 * _noise(side, 8, 3)
+    )
     painted = np.asarray(moved, np.float32) * (0.95 + 0.09 * strokes[..., None])
     gray = painted.mean(-1, keepdims=True)
     return np.clip(gray + (painted - gray) * 1.25 - 6, 0, 255).astype(np.uint8)
@@ -77,7 +84,11 @@ def _pixels(p: np.ndarray) -> np.ndarray:
 def _crochet(p: np.ndarray) -> np.ndarray:
     side = p.shape[0]
     stitch = side // 16
-    soft = Image.fromarray(p).resize((32, 32), Image.Resampling.BOX).resize((side, side), Image.Resampling.NEAREST)
+    soft = (
+        Image.fromarray(p)
+        .resize((32, 32), Image.Resampling.BOX)
+        .resize((side, side), Image.Resampling.NEAREST)
+    )
     y, x = np.mgrid[0:side, 0:side]
     slant = np.abs((x % stitch) - stitch / 2) / stitch
     ridge = 0.5 + 0.5 * np.cos(2 * np.pi * (y / (stitch / 2) - 1.6 * slant))
@@ -116,7 +127,9 @@ STYLES: dict[str, Style] = {
     "flat": Style(("{}", "{}", "a picture of {}", "a photo of {}", "an illustration of {}"), _flat),
     "oil": Style(("an oil painting of {}", "a painting of {}", "{}, oil painting"), _oil),
     "watercolor": Style(("a watercolor of {}", "{}, watercolor"), _watercolor),
-    "pencil": Style(("a pencil sketch of {}", "a drawing of {}", "{}, pencil sketch"), _pencil, Fill("line", 3), color=False),
+    "pencil": Style(
+        ("a pencil sketch of {}", "a drawing of {}", "{}, pencil sketch"), _pencil, Fill("line", 3), color=False
+    ),
     "pixel": Style(("pixel art of {}", "{}, pixel art"), _pixels),
     "icon": Style(("an app icon of {}", "app icon of {}", "{}, app icon"), _flat, place=False),
     "crochet": Style(("crochet {}", "a crochet of {}", "{}, crochet"), _crochet),

@@ -274,7 +274,19 @@ def rocket(p: Pen) -> None:
     p.shape([(-0.2, 0.6), (0, 1), (0.2, 0.6)], "gold")
     p.shape([(-0.32, 0.1), (-0.66, 0.72), (-0.28, 0.6)], "dark")
     p.shape([(0.32, 0.1), (0.66, 0.72), (0.28, 0.6)], "dark")
-    p.shape([(0, -1), (0.22, -0.68), (0.34, -0.2), (0.32, 0.3), (0.22, 0.62), (-0.22, 0.62), (-0.32, 0.3), (-0.34, -0.2), (-0.22, -0.68)])
+    p.shape(
+        [
+            (0, -1),
+            (0.22, -0.68),
+            (0.34, -0.2),
+            (0.32, 0.3),
+            (0.22, 0.62),
+            (-0.22, 0.62),
+            (-0.32, 0.3),
+            (-0.34, -0.2),
+            (-0.22, -0.68),
+        ]
+    )
     p.ellipse(0, -0.22, 0.19, 0.19, "dark")
     p.ellipse(0, -0.22, 0.13, 0.13, "glass")
 
@@ -518,7 +530,10 @@ def planet(p: Pen) -> None:
 @subject("yellow", "night", flies=True)
 def moon(p: Pen) -> None:
     outer = [(math.cos(a), math.sin(a)) for a in (math.radians(d) for d in range(60, 301, 12))]
-    inner = [(0.42 + 0.87 * math.cos(a), 0.87 * math.sin(a)) for a in (math.radians(d) for d in range(276, 83, -12))]
+    inner = [
+        (0.42 + 0.87 * math.cos(a), 0.87 * math.sin(a))
+        for a in (math.radians(d) for d in range(276, 83, -12))
+    ]
     p.shape([(0.9 * x, 0.9 * y) for x, y in outer + inner])
 
 
@@ -589,7 +604,9 @@ def snail(p: Pen) -> None:
 
 @subject("yellow", "room")
 def crown(p: Pen) -> None:
-    p.shape([(-0.9, 0.6), (-0.95, -0.6), (-0.45, 0), (0, -0.85), (0.45, 0), (0.95, -0.6), (0.9, 0.6)])
+    p.shape(
+        [(-0.9, 0.6), (-0.95, -0.6), (-0.45, 0), (0, -0.85), (0.45, 0), (0.95, -0.6), (0.9, 0.6)]
+    )
     p.box(-0.9, 0.45, 0.9, 0.75, "dark")
     for x in (-0.5, 0, 0.5):
         p.ellipse(x, 0.6, 0.09, 0.09, "white")

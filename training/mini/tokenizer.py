@@ -4,6 +4,7 @@ Byte-pair merges are learned from the list of words until each is whole; all 256
 fall-back, so any text at all can be read.
 """
 
+import json
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -26,7 +27,9 @@ def build(folder: Path) -> CLIPTokenizer:
     learner.train_from_iterator(words(), trainer)
     merges = [tuple(m) for m in _merges(learner)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    entries = alphabet + [f"{a}</w>" for a in alphabet] + ["".join(m) for m in merges] + [START, END]
+    entries = (
+        alphabet + [f"{a}</w>" for a in alphabet] + ["".join(m) for m in merges] + [START, END]
+    )
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys(entries))}
     tokenizer = CLIPTokenizer(
         vocab=vocabulary, merges=merges, unk_token=END, bos_token=START, eos_token=END, pad_token=END,
@@ -37,6 +40,4 @@ def build(folder: Path) -> CLIPTokenizer:
 
 
 def _merges(learner: Tokenizer) -> list[list[str]]:
-    import json
-
     return json.loads(learner.to_str())["model"]["merges"]

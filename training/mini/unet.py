@@ -90,7 +90,9 @@ class Learner:
     def __init__(self, recipe: Recipe, bench: Bench, tokenizer: CLIPTokenizer):
         torch.manual_seed(bench.seed + 2)
         self.recipe, self.bench, self.tokenizer = recipe, bench, tokenizer
-        self.nets = torch.nn.ModuleDict({"text": build_text_encoder(recipe, tokenizer), "unet": build_unet(recipe)})
+        self.nets = torch.nn.ModuleDict(
+            {"text": build_text_encoder(recipe, tokenizer), "unet": build_unet(recipe)}
+        )
         self.nets.to(bench.device).train()
         self.mean = [p.detach().clone() for p in self.nets.parameters()]
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.99), fused=True)
@@ -110,7 +112,9 @@ class Learner:
             groups += [{"params": others, "weight_decay": 0.0, "factor": factor}]
         return groups
 
-    def loss(self, latents: torch.Tensor, ids: torch.Tensor, t: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    def loss(
+        self, latents: torch.Tensor, ids: torch.Tensor, t: torch.Tensor, eps: torch.Tensor
+    ) -> torch.Tensor:
         """Squared error of the predicted velocity, one number per sample (B,)."""
         a = self.alphas[t].sqrt()[:, None, None, None]
         s = (1 - self.alphas[t]).sqrt()[:, None, None, None]
@@ -148,7 +152,12 @@ class Learner:
         return loss.item()
 
     def state(self, clock: Clock) -> dict:
-        return {"nets": self.nets.state_dict(), "mean": self.mean, "optimizer": self.optimizer.state_dict(), "clock": clock.state()}
+        return {
+            "nets": self.nets.state_dict(),
+            "mean": self.mean,
+            "optimizer": self.optimizer.state_dict(),
+            "clock": clock.state(),
+        }
 
     def resume(self, state: dict, clock: Clock) -> None:
         self.nets.load_state_dict(state["nets"])
@@ -165,7 +174,10 @@ class Learner:
     def report(self, data: dict[str, torch.Tensor]) -> str:
         """Loss at eight noise levels on the same samples, and what a wrong caption costs."""
         g = torch.Generator(self.bench.device).manual_seed(1)
-        mean, ids = data["mean"][:32].float().repeat(8, 1, 1, 1), data["ids"][:32, 0].long().repeat(8, 1)
+        mean, ids = (
+            data["mean"][:32].float().repeat(8, 1, 1, 1),
+            data["ids"][:32, 0].long().repeat(8, 1),
+        )
         eps = torch.randn(mean.shape, generator=g, device=mean.device)
         t = torch.linspace(60, 999, 8, device=mean.device).long().repeat_interleave(32)
         right = self.loss(mean, ids, t, eps).view(8, 32).mean(1)
@@ -174,13 +186,17 @@ class Learner:
         return f"loss {levels} | wrong caption {' '.join(f'{v:+.3f}' for v in (wrong - right).tolist())}"
 
     @torch.no_grad()
-    def preview(self, vae: AutoencoderKL, path: Path, guidance: float = 3.0, steps: int = 20) -> None:
+    def preview(
+        self, vae: AutoencoderKL, path: Path, guidance: float = 3.0, steps: int = 20
+    ) -> None:
         """A contact sheet of the running mean: always the same prompts and noise."""
         self.swap()
         self.nets.eval()
         ids = tokens(self.tokenizer, [*PREVIEWS, *[""] * len(PREVIEWS)]).to(self.bench.device)
         unet, sampler, n = self.nets["unet"], scheduler(), len(PREVIEWS)
-        x = torch.randn((n, *vae_shape(self.recipe)), generator=torch.Generator().manual_seed(3)).to(self.bench.device)
+        x = torch.randn(
+            (n, *vae_shape(self.recipe)), generator=torch.Generator().manual_seed(3)
+        ).to(self.bench.device)
         sampler.set_timesteps(steps)
         with self.bench.autocast():
             states = self.nets["text"](ids).last_hidden_state
@@ -188,7 +204,9 @@ class Learner:
                 cond, free = unet(torch.cat([x, x]), t, states).sample.float().chunk(2)
                 x = sampler.step(free + guidance * (cond - free), t, x).prev_sample
             pictures = vae.decode(x).sample.float()
-        pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        pixels = (
+            ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        )
         side, across = self.recipe.side, math.ceil(n / 2)
         sheet = Image.new("RGB", (side * across, side * 2))
         for i, picture in enumerate(pixels):
@@ -212,7 +230,9 @@ def train(
     state = bench.load("unet")
     if state is not None:
         learner.resume(state, clock)
-    bench.say(f"unet: {sum(p.numel() for p in learner.nets.parameters()) / 1e6:.1f} M parameters, step {clock.step}")
+    bench.say(
+        f"unet: {sum(p.numel() for p in learner.nets.parameters()) / 1e6:.1f} M parameters, step {clock.step}"
+    )
     looked, recent = clock.seconds if clock.step else -math.inf, 0.0
     while clock.progress < 1:
         loss = learner.step(data, clock)
@@ -222,11 +242,16 @@ def train(
         if clock.seconds - looked > 180:
             looked = clock.seconds
             speed = clock.step * recipe.batch / clock.seconds
-            bench.say(f"unet: step {clock.step}, {clock.progress:.0%}, mean {recent:.4f}, {speed:.0f} samples/s, {learner.report(data)}")
+            bench.say(
+                f"unet: step {clock.step}, {clock.progress:.0%}, mean {recent:.4f}, "
+                f"{speed:.0f} samples/s, {learner.report(data)}"
+            )
             learner.preview(vae, bench.work / f"preview-{clock.step:06}.png")
             bench.save("unet", learner.state(clock))
     learner.preview(vae, bench.work / "preview-last.png")
     bench.save("unet", learner.state(clock))
-    bench.say(f"unet: {clock.step} steps of {recipe.batch} in {clock.seconds / 60:.1f} minutes, {learner.report(data)}")
+    bench.say(
+        f"unet: {clock.step} steps of {recipe.batch} in {clock.seconds / 60:.1f} minutes, {learner.report(data)}"
+    )
     learner.swap()
     return learner.nets["text"].eval(), learner.nets["unet"].eval()

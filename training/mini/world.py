@@ -77,7 +77,8 @@ def held_out(subject: str, color: str | None, place: str, style: str) -> bool:
 def never_trained(scene: Scene) -> bool:
     """Whether any thing of a scene is a held-out subject or a held-out combination."""
     return any(
-        t.subject in HELD_OUT or held_out(t.subject, t.color, scene.place, scene.style) for t in scene.things
+        t.subject in HELD_OUT or held_out(t.subject, t.color, scene.place, scene.style)
+        for t in scene.things
     )
 
 
@@ -102,18 +103,26 @@ def _sample(part: Part, rng: Random) -> Scene:
         return Scene((), place=place, style=style)
     first = _thing(part, rng, style)
     if kind < part.empty + part.counts:
-        return Scene((replace(first, count=rng.choice((2, 2, 3, 3, 4)), size=""),), place=place, style=style)
+        return Scene(
+            (replace(first, count=rng.choice((2, 2, 3, 3, 4)), size=""),), place=place, style=style
+        )
     if kind < part.empty + part.counts + part.pairs:
         relation = rng.choices(RELATIONS, (0.5, 0.2, 0.15, 0.15))[0]
         second = _thing(part, rng, style)
         if relation == "in":
-            second = replace(second, subject=rng.choice([n for n in part.subjects if SUBJECTS[n].holds]))
+            second = replace(
+                second, subject=rng.choice([n for n in part.subjects if SUBJECTS[n].holds])
+            )
         if second.subject != first.subject:
             things = replace(first, size=""), replace(second, size="")
             return Scene(things, relation, place, style)
     natural = SUBJECTS[first.subject]
     if STYLES[style].place and rng.random() < 0.12:  # as it is when nobody says more
-        return Scene((Thing(first.subject, natural.color if STYLES[style].color else None),), place=natural.home, style=style)
+        return Scene(
+            (Thing(first.subject, natural.color if STYLES[style].color else None),),
+            place=natural.home,
+            style=style,
+        )
     return Scene((first,), place=place, style=style)
 
 
@@ -149,7 +158,12 @@ class Spot:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        return self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius
+        return (
+            self.x - self.radius,
+            self.y - self.radius,
+            self.x + self.radius,
+            self.y + self.radius,
+        )
 
 
 def layout(scene: Scene, rng: Random) -> list[Spot]:
@@ -163,7 +177,11 @@ def layout(scene: Scene, rng: Random) -> list[Spot]:
         scale = SIZES[thing.size]
         spots = [Spot(thing, x, y, r * scale) for x, y, r in _COUNTED[thing.count]]
     dx, dy = (rng.uniform(-0.05, 0.05) if len(spots) < 3 else 0.0 for _ in range(2))
-    if len(spots) == 1 and SUBJECTS.get(spots[0].thing.subject) and SUBJECTS[spots[0].thing.subject].flies:
+    if (
+        len(spots) == 1
+        and SUBJECTS.get(spots[0].thing.subject)
+        and SUBJECTS[spots[0].thing.subject].flies
+    ):
         dy -= 0.08
     return [replace(s, x=s.x + dx, y=s.y + dy) for s in spots]
 
@@ -183,7 +201,14 @@ def draw(scene: Scene, seed: int = 0, side: int = 128) -> Image.Image:
     for spot in layout(scene, rng):
         if spot.thing.subject != "galaxy":
             color = COLORS[spot.thing.color or "white"]
-            pen = Pen(canvas.draw, spot.x * canvas.side, spot.y * canvas.side, spot.radius * canvas.side, color, style.fill)
+            pen = Pen(
+                canvas.draw,
+                spot.x * canvas.side,
+                spot.y * canvas.side,
+                spot.radius * canvas.side,
+                color,
+                style.fill,
+            )
             SUBJECTS[spot.thing.subject].draw(pen)
     picture = canvas.image.reduce(2)
     return Image.fromarray(style.finish(np.asarray(picture)))

@@ -1,0 +1,68 @@
+"""diffusekit: text to image with Stable Diffusion, and a look at how it works.
+
+>>> import diffusekit
+>>> pictures = diffusekit.generate("A beautiful galaxy", seed=7)
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .denoise import Step, denoise
+    from .errors import DiffusekitError
+    from .generate import Picture, Stream, generate, stream
+    from .metadata import Record
+    from .metadata import read as read_metadata
+    from .models import Model
+    from .models import load as load_model
+    from .schedule import SAMPLERS
+    from .settings import GenerateSettings
+
+__version__ = "0.1.0"
+__all__ = [
+    "SAMPLERS", "DiffusekitError", "GenerateSettings", "Model", "Picture", "Record", "Step", "Stream",
+    "denoise", "generate", "load_model", "read_metadata", "stream",
+]  # fmt: skip
+
+_HOMES = {
+    "SAMPLERS": ("schedule", "SAMPLERS"),
+    "DiffusekitError": ("errors", "DiffusekitError"),
+    "GenerateSettings": ("settings", "GenerateSettings"),
+    "Model": ("models", "Model"),
+    "Picture": ("generate", "Picture"),
+    "Record": ("metadata", "Record"),
+    "Step": ("denoise", "Step"),
+    "Stream": ("generate", "Stream"),
+    "denoise": ("denoise", "denoise"),
+    "generate": ("generate", "generate"),
+    "load_model": ("models", "load"),
+    "read_metadata": ("metadata", "read"),
+    "stream": ("generate", "stream"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when they are first used: `import diffusekit` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diffusekit' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(f".{module}", __name__), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps `diffusekit.generate` the function when the module of that name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

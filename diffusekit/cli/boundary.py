@@ -1,0 +1,75 @@
+"""Where errors become a sentence, a hint and an exit code; the only place that decides how a run ends."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import typer
+
+from ..errors import DiffusekitError
+from .app import app
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM: like Ctrl-C, so that whatever is running can put its things down."""
+
+
+def main() -> None:
+    """The `diffusekit` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        code = typer.main.get_command(app).main(
+            arguments, prog_name="diffusekit", standalone_mode=False
+        )
+        return code if isinstance(code, int) else 0
+    except DiffusekitError as error:
+        _say(error.message, error.hint)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted", "what was finished is kept")
+        return INTERRUPTED
+    except Terminated:
+        _say("terminated", "what was finished is kept")
+        return TERMINATED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _other(error)
+
+
+def _other(error: Any) -> int:
+    """typer's usage errors are the user's; everything else is ours."""
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        context = getattr(error, "ctx", None)
+        _say(
+            error.format_message().rstrip(".").replace("\n", " "),
+            f"{context.command_path if context else 'diffusekit'} --help",
+        )
+        return int(error.exit_code)
+    if os.environ.get("DIFFUSEKIT_DEBUG"):
+        raise error
+    _say(
+        f"unexpected: {type(error).__name__}: {error}",
+        "DIFFUSEKIT_DEBUG=1 shows where; please report it",
+    )
+    return 1
+
+
+def _say(message: str, hint: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated

@@ -1,0 +1,165 @@
+"""`diffusekit doctor`: what is installed, what really runs, and what is broken."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+_PACKAGES = (
+    "diffusekit",
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `hint` says what to do when `ok` is false."""
+
+    what: str
+    says: str
+    ok: bool = True
+    hint: str = ""
+
+
+def command(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Check this installation; exit code 1 when something is broken."""
+    from .progress import quiet_libraries
+
+    with quiet_libraries():
+        findings = [
+            finding
+            for check in (_versions, _device, _xformers, _folders, _model)
+            for finding in _safely(check)
+        ]
+    if as_json:
+        print(
+            json.dumps(
+                {"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}
+            )
+        )
+    else:
+        for f in findings:
+            print(f"{'ok ' if f.ok else 'BAD'}  {f.what:<14} {f.says}")
+            if not f.ok:
+                print(f"     hint: {f.hint}")
+    if not all(f.ok for f in findings):
+        raise typer.Exit(1)
+
+
+def _safely(check: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return check()
+    except Exception as error:
+        return [
+            Finding(
+                check.__name__.strip("_"),
+                f"{type(error).__name__}: {error}",
+                False,
+                "reinstall diffusekit: make install",
+            )
+        ]
+
+
+def _versions() -> list[Finding]:
+    findings = [Finding("python", sys.version.split()[0])]
+    for name in _PACKAGES:
+        try:
+            findings.append(Finding(name, version(name)))
+        except PackageNotFoundError:
+            findings.append(Finding(name, "not installed", False, f"pip install {name}"))
+    return findings
+
+
+def _device() -> list[Finding]:
+    import torch
+
+    from ..device import attention, available, place
+
+    chosen = place()
+    findings = [
+        Finding("devices", ", ".join(available())),
+        Finding("chosen", chosen.reason),
+        Finding("attention", f"{attention(chosen)}, tried on {chosen.device}"),
+    ]
+    if chosen.device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(chosen.device)
+        name = torch.cuda.get_device_name(chosen.device)
+        findings.append(
+            Finding("memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free on {name}")
+        )
+    else:
+        findings.append(Finding("threads", str(torch.get_num_threads())))
+    return findings
+
+
+def _xformers() -> list[Finding]:
+    """xformers told truthfully: installed says nothing; one token through it says all."""
+    try:
+        name = version("xformers")
+    except PackageNotFoundError:
+        return [Finding("xformers", "not installed (not needed: torch's own attention is as fast)")]
+    try:
+        import torch
+        import xformers.ops  # type: ignore[import-not-found]
+
+        from ..device import place
+
+        chosen = place()
+        token = torch.ones(1, 1, 1, 64, device=chosen.device, dtype=chosen.dtype)
+        xformers.ops.memory_efficient_attention(token, token, token)
+        return [Finding("xformers", f"{name}, runs on {chosen.device}")]
+    except Exception as error:
+        reason = (
+            str(error).strip().splitlines()[0][:80] if str(error).strip() else type(error).__name__
+        )
+        return [
+            Finding(
+                "xformers",
+                f"{name} is installed but does not run here ({reason}); torch's own attention is used",
+            )
+        ]
+
+
+def _folders() -> list[Finding]:
+    from pathlib import Path
+
+    from huggingface_hub import constants
+
+    from ..settings import config_files
+
+    free = shutil.disk_usage(".").free / 1e9
+    files = ", ".join(str(p) for p in config_files()) or "none"
+    return [
+        Finding(
+            "hub cache",
+            f"{constants.HF_HUB_CACHE}{'' if Path(constants.HF_HUB_CACHE).is_dir() else ' (nothing there yet)'}",
+        ),
+        Finding("settings", files),
+        Finding(
+            "disk", f"{free:.1f} GB free here", free > 0.1, "make room: pictures cannot be saved"
+        ),
+    ]
+
+
+def _model() -> list[Finding]:
+    """The embedded model is whole, and draws."""
+    from ..generate import generate
+    from ..models import MINI
+
+    if not (MINI / "model_index.json").is_file():
+        return [Finding("mini", f"missing from {MINI}", False, "reinstall diffusekit")]
+    generate("a galaxy", steps=1, seed=0, device="cpu")
+    size = sum(p.stat().st_size for p in MINI.rglob("*") if p.is_file()) / 1e6
+    return [Finding("mini", f"{size:.0f} MB, draws")]

@@ -1,0 +1,153 @@
+"""`diffusekit generate`: prompts to picture files."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import UsageError
+from ..settings import GenerateSettings, checked, resolve
+from .options import with_settings
+from .output import Destination
+from .progress import follow, quiet_libraries
+
+if TYPE_CHECKING:
+    from ..generate import Picture
+
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output", "-o", help="A file, or a folder (ends in /). Default: outputs/ and the date."
+    ),
+]
+Format = Annotated[str | None, typer.Option("--format", help="png, jpeg or webp; default png.")]
+Size = Annotated[
+    str | None, typer.Option("--size", metavar="WxH", help="Width and height in one, like 512x512.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file of the same name.")]
+NoMetadata = Annotated[
+    bool, typer.Option("--no-metadata", help="Do not write into the picture how it was made.")
+]
+NoLabel = Annotated[
+    bool, typer.Option("--no-label", help="With --no-metadata: not even that a model made it.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of paths.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+@with_settings(GenerateSettings, "prompt")
+def command(
+    settings: dict[str, Any],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PROMPT...", help="What to draw; - reads lines from stdin.", show_default=False
+        ),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="A text file with a prompt on every line."),
+    ] = None,
+    size: Size = None,
+    output: Output = None,
+    format: Format = None,
+    overwrite: Overwrite = False,
+    no_metadata: NoMetadata = False,
+    no_label: NoLabel = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make pictures of prompts: diffusekit generate "A beautiful galaxy"."""
+    resolved = resolve(GenerateSettings, "generate", settings | split_size(size, settings))
+    wanted = _prompts(prompts or [], prompts_file)
+    for prompt in wanted:
+        checked(GenerateSettings, {"prompt": prompt})
+    destination = Destination(output, format, len(wanted) * resolved.images, overwrite=overwrite)
+    run(
+        resolved,
+        wanted,
+        destination,
+        keep=(not no_metadata, not (no_metadata and no_label)),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def split_size(size: str | None, given: dict[str, Any]) -> dict[str, int]:
+    """`--size 512x768` as width and height."""
+    if size is None:
+        return {}
+    width, cross, height = size.lower().partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise UsageError(
+            f"the size is given as WIDTHxHEIGHT, got {size!r}", "for example --size 512x768"
+        )
+    if "width" in given or "height" in given:
+        raise UsageError("--size and --width or --height were both given", "leave one of them out")
+    return {"width": int(width), "height": int(height)}
+
+
+def _prompts(given: Sequence[str], file: Path | None) -> list[str]:
+    """Prompts from arguments, stdin (-) and a file, empty lines skipped."""
+    found: list[str] = []
+    for prompt in given:
+        found += _lines(sys.stdin.read()) if prompt == "-" else [prompt]
+    if file is not None:
+        try:
+            found += _lines(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}",
+                "one prompt a line",
+            ) from None
+    if not found:
+        raise UsageError("there is no prompt", 'diffusekit generate "A beautiful galaxy"')
+    return found
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def run(
+    settings: GenerateSettings, prompts: list[str], destination: Destination, *,
+    keep: tuple[bool, bool] = (True, True), as_json: bool = False, quiet: bool = False,
+) -> None:  # fmt: skip
+    """Make and save pictures, each as soon as it is finished; prints paths, or one JSON object."""
+    started = time.perf_counter()
+    rows: list[dict[str, Any]] = []
+    with quiet_libraries():
+        from ..generate import Stream
+
+        running = Stream(settings, prompts)
+        for _ in follow(running, show=not quiet):
+            for picture in running.pictures[len(rows) :]:
+                rows.append(_save(picture, destination, keep))
+                if not as_json:
+                    print(rows[-1]["path"], flush=True)
+    if as_json:
+        print(
+            json.dumps(
+                {"pictures": rows, "seconds": round(time.perf_counter() - started, 3)},
+                ensure_ascii=False,
+            )
+        )
+
+
+def _save(picture: "Picture", destination: Destination, keep: tuple[bool, bool]) -> dict[str, Any]:
+    from .. import metadata
+
+    settings, (record, label) = picture.record.settings, keep
+    path = destination.next(settings.prompt, settings.seed or 0)
+    metadata.save(
+        picture.image,
+        path,
+        picture.record if record else None,
+        label=label,
+        overwrite=destination.overwrite,
+    )
+    return {"path": str(path), "prompt": settings.prompt, "seed": settings.seed}

@@ -1,0 +1,49 @@
+"""`diffusekit info`: how a picture was made."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import FileRefused
+from ..metadata import read
+
+
+def command(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A PNG, JPEG or WebP.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show how a picture was made, by diffusekit or by another program that says so."""
+    found = read(picture)
+    if as_json:
+        print(found.model_dump_json())
+        return
+    if found.record is None and not found.parameters:
+        label = ", except that a trained model made it" if found.label else ""
+        raise FileRefused(
+            f"{picture} does not say how it was made{label}",
+            "pictures from diffusekit and A1111 do",
+        )
+    rows = dict(found.parameters)
+    if found.record is not None:
+        record = found.record
+        rows = {
+            k: v
+            for k, v in record.settings.model_dump().items()
+            if v not in (None, "") and k not in ("images", "batch")
+        }
+        rows |= {"made on": f"{record.device}, {record.dtype}", "model revision": record.revision}
+        rows["versions"] = ", ".join(f"{k} {v}" for k, v in record.versions.items())
+    rows["label"] = (
+        "made by a trained model (IPTC trainedAlgorithmicMedia)" if found.label else "none"
+    )
+    width = max(len(key) for key in rows)
+    for key, value in rows.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        print(f"{key.replace('_', ' '):<{width}}  {_plain(text)}")
+
+
+def _plain(text: str) -> str:
+    """Text without control characters: a picture's words must not move the cursor."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,67 @@
+"""Make a verb's flags from its settings model, so that a knob is one field in `settings.py`."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from ..settings import Settings
+
+
+def with_settings(
+    model: type[Settings], *leave_out: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag per field of `model`; it receives the given ones as `settings: dict`.
+
+    A flag that is not given is left out, so that environment, files and defaults can speak.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "settings"]
+        flags = [_flag(model, name) for name in model.model_fields if name not in leave_out]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            settings = {f.name: given.pop(f.name) for f in flags}
+            command(
+                **given,
+                settings={name: value for name, value in settings.items() if value is not None},
+            )
+
+        run.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
+        del run.__wrapped__  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _flag(model: type[Settings], name: str) -> inspect.Parameter:
+    field = model.model_fields[name]
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    names = extra.get("flags") or [f"--{name.replace('_', '-')}"]
+    default = (
+        ""
+        if field.default is None
+        else f" [default: {field.default}]"
+        if field.default != ""
+        else ""
+    )
+    option = typer.Option(*names, help=f"{field.description}{default}", show_default=False)  # type: ignore[arg-type]
+    kind = _plain(field.annotation)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+def _plain(annotation: Any) -> type:
+    """int, float, bool or str: what a flag is read as; the settings check the rest."""
+    for kind in (bool, int, float):
+        if annotation is kind or kind in getattr(annotation, "__args__", ()):
+            return kind
+    return str

@@ -1,0 +1,73 @@
+"""Where pictures go: the file, the folder or the dated default, and never over another file."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+from ..errors import UsageError
+from ..metadata import FORMATS
+
+OUTPUTS = Path("outputs")
+_ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+
+class Destination:
+    """Names for the pictures of one run."""
+
+    def __init__(
+        self, output: str | None, kind: str | None, count: int, *, overwrite: bool = False
+    ):
+        """`output` is a file (indexed when there are several), a folder (ends in / or is one), or None.
+
+        Raises `UsageError`, before any work, for an ending that is no picture's and for a file that is
+        there already.
+        """
+        if kind is not None and kind not in _ENDINGS:
+            raise UsageError(f"there is no format {kind!r}", f"formats: {', '.join(_ENDINGS)}")
+        self.overwrite, self._count, self._made = overwrite, count, 0
+        self._file: Path | None = None
+        self._folder = OUTPUTS / date.today().isoformat()
+        self._ending = _ENDINGS[kind or "png"]
+        if output is None:
+            return
+        if output.endswith(("/", "\\")) or Path(output).is_dir():
+            self._folder = Path(output)
+            return
+        self._file = Path(output)
+        if not self._file.suffix:
+            self._file = self._file.with_suffix(self._ending)
+        elif self._file.suffix.lower() not in FORMATS:
+            raise UsageError(
+                f"{self._file.name!r} does not end like a picture", f"endings: {', '.join(FORMATS)}"
+            )
+        elif kind is not None and FORMATS[self._file.suffix.lower()] != FORMATS[self._ending]:
+            raise UsageError(
+                f"{self._file.name!r} and --format {kind} contradict each other",
+                "leave one of them out",
+            )
+        taken = [p for p in self._names() if p.exists()]
+        if taken and not overwrite:
+            raise UsageError(
+                f"{taken[0]} is already there", "choose another name, or say --overwrite"
+            )
+
+    def _names(self) -> list[Path]:
+        assert self._file is not None
+        if self._count == 1:
+            return [self._file]
+        return [
+            self._file.with_stem(f"{self._file.stem}-{i + 1:0{len(str(self._count))}}")
+            for i in range(self._count)
+        ]
+
+    def next(self, prompt: str, seed: int) -> Path:
+        """The path of the next picture; in a folder: number, seed and first words."""
+        self._made += 1
+        if self._file is not None:
+            return self._names()[self._made - 1]
+        words = re.sub(r"[^\w]+", "-", prompt.lower(), flags=re.ASCII).strip("-")[:40].strip("-")
+        number = 1 + max(
+            (int(m[1]) for p in self._folder.glob("*-*") if (m := re.match(r"(\d{5,})-", p.name))),
+            default=0,
+        )
+        return self._folder / f"{number:05}-{seed}-{words or 'picture'}{self._ending}"

@@ -1,0 +1,248 @@
+"""Load a base model: the embedded `mini`, a folder in diffusers layout, or a hub id.
+
+Only safetensors are read and only classes named here are made; nothing in a model's folder is run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .device import Placement, place
+from .errors import ModelError
+
+MINI = Path(__file__).parent / "mini"
+PIPELINES = ("StableDiffusionPipeline",)
+_PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A frozen Stable Diffusion: tokenizers and text encoders (one; SDXL has two), U-Net, VAE.
+
+    `scheduler_config` is the noise schedule it was trained with; `schedule.make` builds samplers of it.
+    """
+
+    name: str
+    folder: Path
+    revision: str
+    tokenizers: tuple[Any, ...]
+    text_encoders: tuple[Any, ...]
+    unet: Any
+    vae: Any
+    scheduler_config: dict[str, Any]
+    placement: Placement
+
+    @property
+    def factor(self) -> int:
+        """How many pixels one latent is wide."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def side(self) -> int:
+        """Width and height in pixels of the pictures the model was trained on."""
+        size = self.unet.config.sample_size
+        return (size if isinstance(size, int) else size[0]) * self.factor
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale that suits the model."""
+        return 3.0 if self.folder == MINI else 7.5
+
+    @property
+    def prediction_type(self) -> str:
+        return self.scheduler_config.get("prediction_type", "epsilon")
+
+
+def load(name: str = "mini", device: str = "auto", dtype: str = "auto") -> Model:
+    """Load a model by `name`; the last one stays in memory.
+
+    Raises `ModelError` when it is missing, damaged, unsafe, unknown, or cannot be reached.
+    """
+    return _load(name, place(device, dtype))
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, placement: Placement) -> Model:
+    _no_remote_code()
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder, revision = find(name)
+    _check_index(name, folder)
+    half = placement.dtype_name != "float32"
+    try:
+        text_encoder = _weights(CLIPTextModel, folder / "text_encoder", placement, half)
+        unet = _weights(UNet2DConditionModel, folder / "unet", placement, half)
+        vae = _weights(AutoencoderKL, folder / "vae", placement, half)
+        if placement.device.type == "cuda":
+            import torch
+
+            unet.to(memory_format=torch.channels_last)
+        if half and vae.config.get("force_upcast"):
+            vae.float()
+        return Model(
+            name=name,
+            folder=folder,
+            revision=revision,
+            tokenizers=(
+                CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            ),
+            text_encoders=(text_encoder,),
+            unet=unet,
+            vae=vae,
+            scheduler_config=json.loads(
+                (folder / "scheduler" / "scheduler_config.json").read_text()
+            ),
+            placement=placement,
+        )
+    except ModelError:
+        raise
+    except Exception as error:  # diffusers, transformers and safetensors raise anything at all here
+        if "memory" in str(error):
+            raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"the model {name} could not be loaded: {first}", "fetch or convert it again"
+        ) from error
+
+
+def _no_remote_code() -> None:
+    os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def _weights(kind: Any, folder: Path, placement: Placement, half: bool) -> Any:
+    """One network from its folder, frozen, on its device; half-precision files when they serve."""
+    names = sorted(p.name for p in folder.glob("*.safetensors"))
+    if not names:
+        raise ModelError(
+            f"{folder} holds no .safetensors weights",
+            "only safetensors are loaded: pickles can run code; convert it first",
+        )
+    for index in folder.glob("*.safetensors.index*.json"):
+        shards = json.loads(index.read_text()).get("weight_map", {}).values()
+        if any(Path(shard).name != shard or "\\" in shard or ":" in shard for shard in shards):
+            raise ModelError(f"{index} names a file outside its folder", "do not use this model")
+    full = [n for n in names if ".fp16." not in n]
+    variant = "fp16" if not full or (half and len(full) < len(names)) else None
+    part = kind.from_pretrained(
+        folder,
+        use_safetensors=True,
+        variant=variant,
+        torch_dtype=placement.dtype,
+        local_files_only=True,
+    )
+    return part.eval().requires_grad_(False).to(placement.device)
+
+
+def _check_index(name: str, folder: Path) -> None:
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        kind = index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelError(
+            f"{folder} is not a model in diffusers layout (no readable model_index.json)",
+            "give the folder that holds model_index.json, unet/, vae/, text_encoder/ and tokenizer/",
+        ) from None
+    if kind not in PIPELINES:
+        raise ModelError(
+            f"{name} is a {kind}, which is not supported", f"supported: {', '.join(PIPELINES)}"
+        )
+    missing = [part for part in _PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise ModelError(
+            f"the model {name} has no {' and no '.join(missing)}", "fetch it again, whole"
+        )
+
+
+def find(name: str) -> tuple[Path, str]:
+    """(folder, revision) of a model: embedded, local, in the hub's cache, or fetched from the hub."""
+    if name == "mini":
+        return MINI, f"diffusekit-{version('diffusekit')}"
+    if (path := Path(name).expanduser()).is_dir():
+        return path.resolve(), ""
+    if not _HUB_ID.fullmatch(name) or path.suffix in (".safetensors", ".ckpt"):
+        raise ModelError(
+            f"there is no model {name!r}",
+            f"available: {', '.join(known())}; or a folder, or a hub id like owner/name",
+        )
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> tuple[Path, str]:
+    from huggingface_hub import constants, snapshot_download
+
+    repo, _, revision = name.partition("@")
+    revision = revision or "main"
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        if all((folder / part).is_dir() for part in _PARTS):
+            return folder, folder.name
+    except Exception:  # not in the cache: every reason has a type of its own
+        pass
+    here = f"available without a network: {', '.join(known())}"
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(f"the model {name} is not in the cache, and HF_HUB_OFFLINE is set", here)
+    try:
+        folder = Path(
+            snapshot_download(repo, revision=revision, allow_patterns=_wanted(repo, revision))
+        )
+    except Exception as error:
+        raise ModelError(
+            f"the model {name} could not be fetched from {constants.ENDPOINT}: {_brief(error)}",
+            here,
+        ) from error
+    return folder, folder.name
+
+
+def _wanted(repo: str, revision: str) -> list[str]:
+    """The files of a hub model that are needed: configurations, and one precision of the weights."""
+    from huggingface_hub import HfApi
+
+    files = [s.rfilename for s in HfApi().model_info(repo, revision=revision).siblings or []]
+    wanted = [
+        f
+        for f in files
+        if f == "model_index.json" or (f.startswith(_PARTS) and f.endswith((".json", ".txt")))
+    ]
+    for part in ("text_encoder", "unet", "vae"):
+        weights = [
+            f
+            for f in files
+            if f.startswith(f"{part}/") and f.endswith(".safetensors") and "non_ema" not in f
+        ]
+        full = [f for f in weights if ".fp16." not in f]
+        wanted += full or weights
+    return wanted
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__
+
+
+def known() -> list[str]:
+    """Names that `load` can use without a network: `mini` and what is in the hub's cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return ["mini"]
+    return ["mini", *sorted(r.repo_id for r in repos if r.repo_type == "model" and _is_pipeline(r))]
+
+
+def _is_pipeline(repo: Any) -> bool:
+    return any(
+        (revision.snapshot_path / "model_index.json").exists() for revision in repo.revisions
+    )

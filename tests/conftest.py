@@ -1,0 +1,100 @@
+"""What tests share: the embedded model, small random models of real families, and an oracle."""
+
+import os
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusekit import models
+from diffusekit.schedule import in_sigma_space
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # for training/, which is not installed
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """Every test runs in an empty folder with no settings of the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in [n for n in os.environ if n.startswith("DIFFUSEKIT_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def mini() -> models.Model:
+    return models.load("mini", "cpu")
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory) -> dict[str, Path]:
+    """Random-weight miniatures of Stable Diffusion 1.x (epsilon) and 2.x (v-prediction, wider text)."""
+    folder = tmp_path_factory.mktemp("families")
+    return {
+        "sd1": _miniature(folder / "sd1", "epsilon", width=32, heads=4, linear=False),
+        "sd2": _miniature(folder / "sd2", "v_prediction", width=64, heads=(2, 4), linear=True),
+    }
+
+
+def _miniature(folder: Path, prediction: str, *, width: int, heads, linear: bool) -> Path:
+    from diffusers import (
+        AutoencoderKL,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(models.MINI / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=37, num_hidden_layers=2,
+        num_attention_heads=4, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        block_out_channels=(32, 64), layers_per_block=1, sample_size=8, attention_head_dim=heads,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), cross_attention_dim=width,
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), use_linear_projection=linear,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(32, 64), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4,
+    )  # fmt: skip
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
+        set_alpha_to_one=False, steps_offset=1, prediction_type=prediction,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+class Oracle:
+    """A denoiser that knows x0, and answers as a network of any prediction type would."""
+
+    def __init__(self, x0: torch.Tensor, scheduler):
+        self.x0, self.scheduler, self.calls = x0, scheduler, 0
+
+    def __call__(self, x, timestep, states):
+        from types import SimpleNamespace
+
+        from diffusekit import schedule
+
+        self.calls += 1
+        alpha, sigma = schedule.level(self.scheduler, timestep)
+        if in_sigma_space(self.scheduler):  # the network sees latents of unit variance
+            norm = (1 + sigma**2) ** 0.5
+            alpha, sigma = 1 / norm, sigma / norm
+        eps = (x - alpha * self.x0) / sigma
+        kind = self.scheduler.config.prediction_type
+        answer = {"epsilon": eps, "sample": self.x0, "v_prediction": alpha * eps - sigma * self.x0}
+        return SimpleNamespace(sample=answer[kind])

@@ -1,0 +1,157 @@
+"""Models are found, refused and never run."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+
+from diffusekit import models
+from diffusekit.errors import ModelError
+
+
+@pytest.fixture
+def copy(families, tmp_path) -> Path:
+    return Path(shutil.copytree(families["sd1"], tmp_path / "copy"))
+
+
+def refused(name) -> ModelError:
+    with pytest.raises(ModelError) as error:
+        models.load(str(name), "cpu")
+    assert error.value.exit_code == 8 and error.value.hint and "\n" not in error.value.message
+    return error.value
+
+
+def test_mini_is_frozen(mini):
+    parts = (mini.unet, mini.vae, *mini.text_encoders)
+    assert not any(p.requires_grad for part in parts for p in part.parameters())
+    assert not any(part.training for part in parts)
+    assert (mini.factor, mini.side, mini.prediction_type) == (8, 128, "v_prediction")
+
+
+def test_families_load(families):
+    for name, prediction in (("sd1", "epsilon"), ("sd2", "v_prediction")):
+        model = models.load(str(families[name]), "cpu")
+        assert (model.prediction_type, model.side, model.guidance_scale) == (prediction, 16, 7.5)
+
+
+def test_the_last_model_stays_in_memory(mini):
+    assert models.load("mini", "cpu") is models.load("mini", "cpu")
+
+
+def test_an_unknown_name_says_what_there_is():
+    assert "available: mini" in refused("sd-1.5").hint
+
+
+def test_a_hub_id_without_a_network(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    error = refused("nobody/nothing")
+    assert "not in the cache" in error.message and "mini" in error.hint
+
+
+def test_a_model_in_the_hubs_cache(families, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub"
+    commit = "a" * 40
+    folder = cache / "models--someone--tiny"
+    shutil.copytree(families["sd1"], folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    import huggingface_hub._snapshot_download as module
+
+    monkeypatch.setattr(module.constants, "HF_HUB_CACHE", str(cache))
+    assert models.load("someone/tiny", "cpu").revision == commit
+    assert models.known() == ["mini", "someone/tiny"]
+
+
+def test_a_folder_that_is_no_model(tmp_path):
+    assert "model_index.json" in refused(tmp_path).message
+
+
+def test_pickles_are_not_opened(copy):
+    """Only .safetensors are read, also when a .bin lies beside."""
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+
+    class Bad:
+        def __reduce__(self):
+            return Path.touch, (copy / "ran",)
+
+    (copy / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bad()))
+    assert "no .safetensors weights" in refused(copy).message
+    assert not (copy / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", [["pipeline", "Evil"], "EvilPipeline", "StableDiffusionXLPipeline", None]
+)
+def test_unknown_pipelines_are_refused(copy, kind):
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": kind}))
+    (copy / "pipeline.py").write_text(f"open({str(copy / 'ran')!r}, 'w')")
+    assert "not supported" in refused(copy).message
+    assert not (copy / "ran").exists()
+
+
+def test_remote_code_in_a_configuration_is_not_run(copy):
+    code = f"open({str(copy / 'ran')!r}, 'w')"
+    for part in ("text_encoder", "unet"):
+        config = json.loads((copy / part / "config.json").read_text())
+        config |= {"auto_map": {"AutoModel": "evil.Evil"}, "trust_remote_code": True}
+        (copy / part / "config.json").write_text(json.dumps(config))
+        (copy / part / "evil.py").write_text(code)
+    models.load(str(copy), "cpu")
+    assert not (copy / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "shard", ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "C:\\x", "\\\\h\\s"]
+)
+def test_shards_outside_the_folder_are_refused(copy, shard):
+    index = copy / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"conv_in.weight": shard}}))
+    assert "outside its folder" in refused(copy).message
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "garbage", "config"])
+def test_damaged_files_are_refused(copy, damage):
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    data = weights.read_bytes()
+    if damage == "config":
+        (copy / "unet" / "config.json").write_text("{")
+    else:
+        weights.write_bytes(
+            {"truncate": data[:-100], "empty": b"", "garbage": b"\xff" * 1000}[damage]
+        )
+    assert "could not be loaded" in refused(copy).message
+
+
+def test_a_missing_part_is_named(copy):
+    shutil.rmtree(copy / "vae")
+    assert "no vae" in refused(copy).message
+
+
+def test_half_precision_files_are_used_when_alone(copy):
+    for part, stem in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        (copy / part / f"{stem}.safetensors").rename(copy / part / f"{stem}.fp16.safetensors")
+    assert models.load(str(copy), "cpu").unet.dtype.is_floating_point
+
+
+def test_the_source_never_asks_for_what_is_unsafe():
+    import ast
+
+    for path in Path(models.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword):
+                unsafe = {"trust_remote_code": True, "weights_only": False}
+                assert node.arg != "custom_pipeline"
+                if node.arg in unsafe and isinstance(node.value, ast.Constant):
+                    assert node.value.value is not unsafe[node.arg], path

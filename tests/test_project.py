@@ -1,0 +1,211 @@
+"""The project keeps its own rules: layers, cheap --help, wheel, README, size of rooms."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "diffusekit"
+# A module may import only from a lower row.
+ROWS = [
+    {"errors"},
+    {"schedule", "images"},
+    {"settings", "device"},
+    {"metadata", "models"},
+    {"latents", "text"},
+    {"denoise"},
+    {"generate"},
+    set(),
+    {"cli", "__main__"},
+]
+ROW = {name: i for i, row in enumerate(ROWS) for name in row}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imported(path: Path):
+    """The rooms of ours that a module imports."""
+    depth = len(path.relative_to(PACKAGE).parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            names = [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
+            yield from (n for n in names if n in ROW)
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("diffusekit")
+        ):
+            raise AssertionError(f"{path}: import relatively")
+
+
+def test_modules_import_only_from_lower_rows():
+    assert {room(p) for p in modules()} - {"__init__"} == set(ROW)
+    for path in modules():
+        if room(path) not in ROW or room(path) == "cli":
+            continue
+        for name in imported(path):
+            assert ROW[name] < ROW[room(path)], f"{room(path)} may not import {name}"
+
+
+def test_rooms_stay_small_and_say_what_they_are():
+    for path in [*modules(), *(ROOT / "training").rglob("*.py")]:
+        text = path.read_text()
+        tree = ast.parse(text)
+        if text:
+            assert ast.get_docstring(tree), f"{path} does not say what it is for"
+        if path.name != "subjects.py":  # a list of drawings, one after the other
+            assert text.count("\n") <= 400, path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno <= 60, f"{path}: {node.name}"
+
+
+def test_help_is_quick_and_light():
+    """No torch, no diffusers, no numpy; half a second."""
+    code = (
+        "import sys; from diffusekit.cli.boundary import run; run(['generate', '--help']);"
+        "heavy = {'torch', 'diffusers', 'transformers', 'gradio', 'numpy', 'scipy'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+    assert min(seconds) < 0.5
+
+
+def test_info_loads_no_torch(tmp_path):
+    from PIL import Image
+
+    from diffusekit import metadata
+
+    metadata.save(Image.new("RGB", (8, 8)), tmp_path / "x.png", None)
+    code = (
+        "import sys; from diffusekit.cli.boundary import run; run(['info', 'x.png']);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode
+        == 0
+    )
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_the_weights_and_nothing_else(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {n.split("/")[0] for n in names if "dist-info" not in n} == {"diffusekit"}
+    for part in ("unet", "vae", "text_encoder", "image_encoder"):
+        assert any(
+            n.startswith(f"diffusekit/mini/{part}/") and n.endswith(".safetensors") for n in names
+        )
+    assert "diffusekit/mini/model_index.json" in names and "diffusekit/mini/README.md" in names
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_every_python_block_of_the_readme_runs(tmp_path):
+    found = blocks("python")
+    assert found
+    for block in found:
+        exec(compile(block, "README.md", "exec"), {})
+    assert list(tmp_path.glob("*.png"))
+
+
+def test_every_command_of_the_readme_runs(capsys, monkeypatch):
+    """All `diffusekit …` lines, in order, but for those that need a network."""
+    import shlex
+
+    from diffusekit.cli.boundary import run
+
+    lines = [
+        line
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("diffusekit ")
+    ]
+    assert len(lines) >= 5
+    for line in lines:
+        words = shlex.split(line, comments=True)[1:]
+        if "stable-diffusion-v1-5/stable-diffusion-v1-5" in words:
+            assert run(words) == 8
+            continue
+        if words[0] == "generate" and "--steps" not in words:
+            words += ["--steps", "2"]
+        assert run(words) == 0, (line, capsys.readouterr().err)
+
+
+def test_the_readme_names_the_two_commands_and_its_links_exist():
+    text = (ROOT / "README.md").read_text()
+    assert "make demo" in text and "make test" in text
+    for link in re.findall(r"\]\((?!http|#)([^)]+)\)", text):
+        assert (ROOT / link.split("#")[0]).exists(), link
+
+
+def test_constraints_pin_everything_the_project_asks_for():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    pinned = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    assert {re.split(r"[>=\[]", name)[0].lower() for name in asked} <= pinned
+
+
+def test_floors_that_close_known_holes():
+    from importlib.metadata import version
+
+    floors = {
+        "torch": (2, 10),
+        "transformers": (5, 10),
+        "diffusers": (0, 40),
+        "safetensors": (0, 8),
+        "pillow": (12, 3),
+        "accelerate": (1, 15),
+    }
+    for name, floor in floors.items():
+        assert tuple(int(n) for n in version(name).split("+")[0].split(".")[:2]) >= floor, name
+
+
+def test_the_version_is_in_the_changelog():
+    import diffusekit
+
+    assert f"## {diffusekit.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_print_below_the_command_line():
+    for path in modules():
+        if room(path) == "cli":
+            continue
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        assert not any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls), path
+
+
+def test_json_of_mini_is_tidy():
+    for path in (PACKAGE / "mini").rglob("*.json"):
+        assert "_name_or_path" not in json.loads(path.read_text()), path
