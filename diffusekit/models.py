@@ -75,7 +75,9 @@ def _load(name: str, placement: Placement) -> Model:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     folder, revision = find(name)
     _check_index(name, folder)
     half = placement.dtype_name != "float32"
@@ -232,11 +234,11 @@ def _brief(error: Exception) -> str:
 
 def known() -> list[str]:
     """Names that `load` can use without a network: `mini` and what is in the hub's cache."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repos = scan_cache_dir().repos
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return ["mini"]
     return ["mini", *sorted(r.repo_id for r in repos if r.repo_type == "model" and _is_pipeline(r))]

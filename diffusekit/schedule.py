@@ -50,16 +50,25 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
+# What a model was trained with; everything else in its scheduler's configuration is a matter of sampling.
+_TRAINED_WITH = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+    "timestep_spacing", "steps_offset", "set_alpha_to_one", "rescale_betas_zero_snr",
+)  # fmt: skip
+
+
 def make(name: str, config: Mapping[str, Any]) -> Any:
     """A fresh diffusers scheduler for the sampler `name`, with the noise schedule of a model's `config`.
 
-    Schedulers keep state: make one for every run.
+    Schedulers keep state: make one for every run. Latents are never clipped to [-1, 1], as some
+    schedulers do to pixels unless told otherwise.
     """
     import diffusers
 
     sampler = SAMPLERS[name]
-    kept = {key: value for key, value in config.items() if not key.startswith("_")}
-    return getattr(diffusers, sampler.scheduler).from_config(kept | dict(sampler.options))
+    trained = {key: config[key] for key in _TRAINED_WITH if key in config}
+    kind = getattr(diffusers, sampler.scheduler)
+    return kind.from_config(trained | {"clip_sample": False} | dict(sampler.options))
 
 
 def level(scheduler: Any, timestep: torch.Tensor) -> tuple[float, float]:

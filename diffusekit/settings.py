@@ -76,15 +76,6 @@ class GenerateSettings(Settings):
             )
         return name
 
-    @field_validator("prompt", "negative_prompt")
-    @classmethod
-    def _readable(cls, text: str) -> str:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError("holds characters that are not text (lone surrogates)") from None
-        return text
-
 
 S = TypeVar("S", bound=Settings)
 

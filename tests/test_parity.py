@@ -38,7 +38,7 @@ def difference(model, pipe, sampler, scale):
         model.unet, ours, noise * ours.init_noise_sigma, states,
         negative=negative, guidance_scale=scale, generators=draws,
     )  # fmt: skip
-    pipe.scheduler = schedule.make(sampler, pipe.scheduler.config)
+    pipe.scheduler = schedule.make(sampler, model.scheduler_config)
     theirs = pipe(
         "a red cat on the grass", negative_prompt="a dog", num_inference_steps=STEPS, guidance_scale=scale,
         latents=noise, generator=torch.Generator().manual_seed(5), output_type="latent",

@@ -26,7 +26,7 @@ def test_zero_is_a_seed_and_a_guidance():
         ({"sampler": "eulr"}, "did you mean euler?"),
         ({"dtype": "int8"}, "dtype should be 'auto', 'float32', 'float16' or 'bfloat16'"),
         ({"prompt": "x" * 20_001}, "at most 20000 characters"),
-        ({"prompt": "\ud800"}, "not text"),
+        ({"prompt": "\ud800"}, "unable to parse raw data as a unicode string"),
     ],
 )
 def test_a_bad_value_names_its_field(values, says):

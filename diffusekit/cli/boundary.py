@@ -11,16 +11,20 @@ import typer
 from ..errors import DiffusekitError
 from .app import app
 
-INTERRUPTED, TERMINATED = 130, 143
 
 
-class Terminated(BaseException):
-    """SIGTERM: like Ctrl-C, so that whatever is running can put its things down."""
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM: passes through everything that runs, so that it can put its things down."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 def main() -> None:
     """The `diffusekit` command."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -34,12 +38,9 @@ def run(arguments: list[str]) -> int:
     except DiffusekitError as error:
         _say(error.message, error.hint)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted", "what was finished is kept")
-        return INTERRUPTED
-    except Terminated:
-        _say("terminated", "what was finished is kept")
-        return TERMINATED
+    except Stopped as stopped:
+        _say("stopped", "what was finished is kept")
+        return stopped.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -71,5 +72,5 @@ def _say(message: str, hint: str) -> None:
         print(f"hint: {hint}", file=sys.stderr)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise Terminated
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise Stopped(number)

@@ -1,9 +1,9 @@
 """The autoencoder: pictures to latents an eighth of their side, and back.
 
-Losses: L1, squared error (for colors that are far off), L1 of image gradients at three scales, a whisper
-of KL, and scale equivariance (a latent shrunk to half must decode to the picture shrunk to half: arXiv
-2502.14831), which makes latents easier to denoise. At the end each latent channel is given mean 0 and variance 1 by folding the change into
-the weights, so that `scaling_factor` is 1.
+Losses: L1, squared error (for colors that are far off), L1 of image gradients at three scales, a
+whisper of KL, and scale equivariance (a latent shrunk to half must decode to the picture shrunk to
+half: arXiv 2502.14831), which makes latents easier to denoise. At the end each latent channel is given
+mean 0 and variance 1 by folding the change into the weights, so that `scaling_factor` is 1.
 """
 
 import numpy as np
