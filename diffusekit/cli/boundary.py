@@ -12,7 +12,6 @@ from ..errors import DiffusekitError
 from .app import app
 
 
-
 class Stopped(BaseException):
     """Ctrl-C or SIGTERM: passes through everything that runs, so that it can put its things down."""
 

@@ -1,6 +1,6 @@
 """Train `mini` from nothing: `python -m training.mini --minutes 95`.
 
-Stages: tokenizer, VAE, latents, text encoder and U-Net, CLIP tower, export. Each keeps its state in
+Stages: tokenizer, VAE, latents, text encoder and U-Net, the VAE's decoder, CLIP tower, export. Each keeps its state in
 `--work` and goes on from there when the command is given again.
 """
 
@@ -53,6 +53,7 @@ def train(options: argparse.Namespace) -> None:
     codec = vae.train(recipe, bench, minutes * recipe.vae_share, steps)
     latents = data.encode(recipe, bench, codec, words)
     text, net = unet.train(recipe, bench, minutes * recipe.unet_share, latents, codec, words, steps)
+    vae.polish(recipe, bench, minutes * recipe.decoder_share, codec, steps)
     image, projection = clip.train(recipe, bench, minutes * recipe.clip_share, text, words, steps)
     export(options.output, words, text, net, codec, image, projection)
     bench.say(f"done: {options.output}")

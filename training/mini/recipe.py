@@ -34,9 +34,10 @@ class Recipe:
     vae_crop: int = 64
     caption_dropout: float = 0.1
     # shares of the minutes
-    vae_share: float = 0.26
-    unet_share: float = 0.69
-    clip_share: float = 0.05
+    vae_share: float = 0.24
+    unet_share: float = 0.65
+    decoder_share: float = 0.07
+    clip_share: float = 0.04
 
 
 RECIPES = {

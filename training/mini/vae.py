@@ -3,8 +3,11 @@
 Losses: L1, squared error (for colors that are far off), L1 of image gradients at three scales, a
 whisper of KL, and scale equivariance (a latent shrunk to half must decode to the picture shrunk to
 half: arXiv 2502.14831), which makes latents easier to denoise. At the end each latent channel is given
-mean 0 and variance 1 by folding the change into the weights, so that `scaling_factor` is 1.
+mean 0 and variance 1 by folding the change into the weights, so that `scaling_factor` is 1. When the
+U-Net is done, the decoder alone is trained a little longer.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -43,42 +46,76 @@ def _edges(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def _loss(vae: AutoencoderKL, pictures: torch.Tensor, equivariance: bool) -> torch.Tensor:
+def _likeness(found: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    exact = F.l1_loss(found, pictures) + 2 * F.mse_loss(found, pictures)
+    return exact + 0.5 * _edges(found, pictures)
+
+
+def _whole_loss(vae: AutoencoderKL, pictures: torch.Tensor, step: int) -> torch.Tensor:
+    """Encode, decode, compare; every fourth step also asks for scale equivariance."""
     posterior = vae.encode(pictures).latent_dist
     latents = posterior.sample()
-    found = vae.decode(latents).sample.float()
-    loss = (
-        F.l1_loss(found, pictures) + 2 * F.mse_loss(found, pictures) + 0.5 * _edges(found, pictures)
-    )
+    loss = _likeness(vae.decode(latents).sample.float(), pictures)
     loss = loss + 1e-4 * posterior.kl().mean() / latents[0].numel()
-    if equivariance:
+    if step % 4 == 0:
         shrunk = vae.decode(F.avg_pool2d(latents, 2)).sample.float()
         loss = loss + 0.25 * F.l1_loss(shrunk, F.avg_pool2d(pictures, 2))
     return loss
 
 
+def _decoder_loss(vae: AutoencoderKL, pictures: torch.Tensor, step: int) -> torch.Tensor:
+    """Decode latents with a little noise: what the U-Net makes is not exact either."""
+    with torch.no_grad():
+        latents = vae.encode(pictures).latent_dist.sample().float()
+        latents = latents + 0.05 * torch.randn_like(latents)
+    return _likeness(vae.decode(latents).sample.float(), pictures)
+
+
 def train(recipe: Recipe, bench: Bench, minutes: float, steps: int | None = None) -> AutoencoderKL:
-    """Train on random crops until the minutes (or steps) are over; continues where it was stopped."""
+    """The whole autoencoder, then its latents brought to mean 0 and variance 1."""
     torch.manual_seed(bench.seed)
     vae = build(recipe).to(bench.device)
     done = bench.load("vae-done")
     if done is not None:
         vae.load_state_dict(done)
         return vae.eval()
-    optimizer = torch.optim.AdamW(
-        vae.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+    pictures = _fit(
+        "vae", vae, list(vae.parameters()), _whole_loss, recipe, bench, Clock(minutes, steps)
     )
-    clock = Clock(minutes, steps)
-    state = bench.load("vae")
+    _fold_statistics(vae, to_tensor(pictures[:500]).to(bench.device))
+    bench.save("vae-done", vae.state_dict())
+    return vae
+
+
+def polish(
+    recipe: Recipe, bench: Bench, minutes: float, vae: AutoencoderKL, steps: int | None = None
+) -> None:
+    """The decoder alone, in place: the latents stay what the U-Net has learned."""
+    torch.manual_seed(bench.seed + 4)
+    done = bench.load("decoder-done")
+    if done is not None:
+        vae.load_state_dict(done)
+        return
+    decoder = [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()]
+    _fit("decoder", vae, decoder, _decoder_loss, recipe, bench, Clock(minutes, steps))
+    bench.save("decoder-done", vae.state_dict())
+
+
+def _fit(
+    name: str, vae: AutoencoderKL, parameters: list[torch.nn.Parameter], loss_of: Callable[..., torch.Tensor],
+    recipe: Recipe, bench: Bench, clock: Clock,
+) -> np.ndarray:  # fmt: skip
+    """Train on random crops until the clock is done; continues where it was stopped."""
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.0)
+    state = bench.load(name)
     if state is not None:
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
         clock.resume(state["clock"])
-    pictures = np.concatenate(
-        [p for p, _ in render(recipe.part, recipe.vae_pictures, bench.seed, recipe.side)]
-    )
+    rendered = render(recipe.part, recipe.vae_pictures, bench.seed, recipe.side)
+    pictures = np.concatenate([p for p, _ in rendered])
     bench.say(
-        f"vae: {len(pictures)} pictures, {sum(p.numel() for p in vae.parameters()) / 1e6:.1f} M parameters"
+        f"{name}: {len(pictures)} pictures, {sum(p.numel() for p in parameters) / 1e6:.1f} M parameters"
     )
     saved = clock.seconds
     while clock.progress < 1:
@@ -90,18 +127,18 @@ def train(recipe: Recipe, bench: Bench, minutes: float, steps: int | None = None
                 clock.progress, clock.step, flat=0.5
             )
         with bench.autocast():
-            loss = _loss(vae, batch, equivariance=clock.step % 4 == 0)
+            loss = loss_of(vae, batch, clock.step)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         clock.step += 1
         if clock.step % 400 == 0:
-            bench.say(f"vae: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.4f}")
+            bench.say(f"{name}: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.4f}")
         if clock.seconds - saved > 120:
             saved = clock.seconds
             bench.save(
-                "vae",
+                name,
                 {
                     "vae": vae.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -109,12 +146,11 @@ def train(recipe: Recipe, bench: Bench, minutes: float, steps: int | None = None
                 },
             )
     vae.eval()
-    _fold_statistics(vae, to_tensor(pictures[:500]).to(bench.device))
+    error = psnr(vae, to_tensor(pictures[:200]).to(bench.device))
     bench.say(
-        f"vae: {clock.step} steps, PSNR {psnr(vae, to_tensor(pictures[:200]).to(bench.device)):.2f} dB"
+        f"{name}: {clock.step} steps in {clock.seconds / 60:.1f} minutes, PSNR {error:.2f} dB"
     )
-    bench.save("vae-done", vae.state_dict())
-    return vae
+    return pictures
 
 
 def _crops(pictures: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
