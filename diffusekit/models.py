@@ -19,6 +19,7 @@ from .errors import ModelError
 
 MINI = Path(__file__).parent / "mini"
 PIPELINES = ("StableDiffusionPipeline",)
+_NETWORKS = ("text_encoder", "unet", "vae")
 _PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
@@ -175,7 +176,7 @@ def find(name: str) -> tuple[Path, str]:
     if not _HUB_ID.fullmatch(name) or path.suffix in (".safetensors", ".ckpt"):
         raise ModelError(
             f"there is no model {name!r}",
-            f"available: {', '.join(known())}; or a folder, or a hub id like owner/name",
+            f"available: {', '.join(installed())}; or a folder, or a hub id like owner/name",
         )
     return _from_hub(name)
 
@@ -186,12 +187,14 @@ def _from_hub(name: str) -> tuple[Path, str]:
     repo, _, revision = name.partition("@")
     revision = revision or "main"
     try:
-        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-        if all((folder / part).is_dir() for part in _PARTS):
+        local = snapshot_download(
+            repo, revision=revision, allow_patterns=["model_index.json"], local_files_only=True
+        )
+        if _is_whole(folder := Path(local)):
             return folder, folder.name
     except Exception:  # not in the cache: every reason has a type of its own
         pass
-    here = f"available without a network: {', '.join(known())}"
+    here = f"available without a network: {', '.join(installed())}"
     if constants.HF_HUB_OFFLINE:
         raise ModelError(f"the model {name} is not in the cache, and HF_HUB_OFFLINE is set", here)
     try:
@@ -206,6 +209,12 @@ def _from_hub(name: str) -> tuple[Path, str]:
     return folder, folder.name
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether nothing is missing from a cached model; an interrupted download left some parts out."""
+    parts = all((folder / part).is_dir() for part in _PARTS)
+    return parts and all(any((folder / part).glob("*.safetensors")) for part in _NETWORKS)
+
+
 def _wanted(repo: str, revision: str) -> list[str]:
     """The files of a hub model that are needed: configurations, and one precision of the weights."""
     from huggingface_hub import HfApi
@@ -216,7 +225,7 @@ def _wanted(repo: str, revision: str) -> list[str]:
         for f in files
         if f == "model_index.json" or (f.startswith(_PARTS) and f.endswith((".json", ".txt")))
     ]
-    for part in ("text_encoder", "unet", "vae"):
+    for part in _NETWORKS:
         weights = [
             f
             for f in files
@@ -232,19 +241,18 @@ def _brief(error: Exception) -> str:
     return text[0][:200] if text else type(error).__name__
 
 
-def known() -> list[str]:
-    """Names that `load` can use without a network: `mini` and what is in the hub's cache."""
+def installed() -> dict[str, Path]:
+    """What `load` can use without a network: `mini` and the models in the hub's cache, by name."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
+    found = {"mini": MINI}
     try:
         repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
-        return ["mini"]
-    return ["mini", *sorted(r.repo_id for r in repos if r.repo_type == "model" and _is_pipeline(r))]
-
-
-def _is_pipeline(repo: Any) -> bool:
-    return any(
-        (revision.snapshot_path / "model_index.json").exists() for revision in repo.revisions
-    )
+        return found
+    for repo in sorted(repos, key=lambda repo: repo.repo_id):
+        for revision in repo.revisions:
+            if repo.repo_type == "model" and (revision.snapshot_path / "model_index.json").exists():
+                found[repo.repo_id] = revision.snapshot_path
+    return found

@@ -63,7 +63,7 @@ def test_a_model_in_the_hubs_cache(families, tmp_path, monkeypatch):
     (folder / "refs" / "main").write_text(commit)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     assert models.load("someone/tiny", "cpu").revision == commit
-    assert models.known() == ["mini", "someone/tiny"]
+    assert list(models.installed()) == ["mini", "someone/tiny"]
 
 
 def test_a_folder_that_is_no_model(tmp_path):

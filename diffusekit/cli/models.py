@@ -17,32 +17,15 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """List the embedded model and those in the hub's cache."""
-    from ..models import MINI, find, known
+    from ..models import MINI, installed
 
     rows = []
-    for name in known():
-        folder, revision = find(name) if name == "mini" else _cached(name)
+    for name, folder in installed().items():
         size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-        rows.append(
-            {
-                "name": name,
-                "size_mb": round(size / 1e6, 1),
-                "revision": revision,
-                "embedded": folder == MINI,
-            }
-        )
+        rows.append({"name": name, "size_mb": round(size / 1e6, 1), "embedded": folder == MINI})
     if as_json:
         print(json.dumps({"models": rows}))
         return
     for row in rows:
         where = "embedded" if row["embedded"] else "in the cache"
         print(f"{row['name']:<40} {row['size_mb']:>9.1f} MB  {where}")
-
-
-def _cached(name: str):
-    from pathlib import Path
-
-    from huggingface_hub import snapshot_download
-
-    folder = Path(snapshot_download(name, local_files_only=True))
-    return folder, folder.name
