@@ -19,7 +19,7 @@ from . import images, latents, metadata, models, schedule, text
 from .denoise import Step, denoise
 from .device import generators
 from .errors import DiffusekitError, OutOfMemory, UsageError
-from .settings import GenerateSettings, checked
+from .settings import MAX_SEED, GenerateSettings, checked
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ class Stream:
             self.model, _known(self.settings.width), _known(self.settings.height)
         )
         seed = _known(self.settings.seed)
+        if seed + settings.images > MAX_SEED:
+            raise UsageError(
+                f"there are not {settings.images} seeds from {seed} upwards", "use a smaller seed"
+            )
         self._tasks = [_Task(p, seed + i) for p in prompts for i in range(settings.images)]
         on_gpu = self.model.placement.device.type != "cpu"
         self._batch = settings.batch if settings.batch is not None else (4 if on_gpu else 1)

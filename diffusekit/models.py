@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .device import Placement, place
-from .errors import ModelError
+from .errors import ModelError, OutOfMemory
 
 MINI = Path(__file__).parent / "mini"
 PIPELINES = ("StableDiffusionPipeline",)
@@ -110,8 +110,11 @@ def _load(name: str, placement: Placement) -> Model:
     except ModelError:
         raise
     except Exception as error:  # diffusers, transformers and safetensors raise anything at all here
-        if "memory" in str(error):
-            raise
+        if "out of memory" in str(error).lower():
+            raise OutOfMemory(
+                f"the model {name} does not fit on {placement.device}",
+                "use --dtype float16, or --device cpu",
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"the model {name} could not be loaded: {first}", "fetch or convert it again"

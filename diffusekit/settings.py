@@ -17,6 +17,7 @@ from .errors import UsageError
 from .schedule import SAMPLERS
 
 MAX_PROMPT = 20_000
+MAX_SEED = 2**63
 
 
 def flag(default: Any, sentence: str, *names: str, **checks: Any) -> Any:
@@ -49,7 +50,7 @@ class GenerateSettings(Settings):
         None,
         "Same seed, same picture; image i of several uses seed + i. Default: by chance.",
         ge=0,
-        lt=2**63,
+        lt=MAX_SEED,
     )
     images: int = flag(1, "Pictures per prompt.", "--images", "-n", ge=1, le=10_000)
     width: int | None = flag(

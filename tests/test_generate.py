@@ -63,6 +63,12 @@ def test_a_size_that_cannot_be_drawn(width):
     assert error.value.hint.startswith("try ")
 
 
+def test_the_last_seeds():
+    assert make(seed=2**63 - 1)[0].record.settings.seed == 2**63 - 1
+    with pytest.raises(UsageError, match="not 2 seeds"):
+        make(seed=2**63 - 1, images=2)
+
+
 def test_too_many_steps_for_a_sampler():
     with pytest.raises(UsageError, match="lcm cannot take 60 steps"):
         make(sampler="lcm", steps=60)

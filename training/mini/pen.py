@@ -4,6 +4,7 @@ Things are drawn in a square from (-1, -1) at the top left to (1, 1) at the bott
 knows where that square lies on the canvas and how the picture's style wants shapes to be filled.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,15 @@ PAPER: RGB = (250, 249, 245)
 def mix(a: RGB, b: RGB, amount: float) -> RGB:
     """The color `amount` of the way from `a` to `b`."""
     return tuple(round(x + (y - x) * amount) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
+
+
+def star_corners(points: int, inner: float) -> list[tuple[float, float]]:
+    """The corners of a star of radius 1, its inner ones at radius `inner`, one point up."""
+    corners = []
+    for i in range(points * 2):
+        angle, r = math.radians(i * 180 / points - 90), 1.0 if i % 2 == 0 else inner
+        corners.append((r * math.cos(angle), r * math.sin(angle)))
+    return corners
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,11 @@ class Pen:
         color, outline, width = self._style(tone)
         box = [*self._at(x - rx, y - ry), *self._at(x + rx, y + ry)]
         self.draw.pieslice(box, start, end, fill=color, outline=outline, width=max(width, 1))
+
+    def eyes(self, y: float, gap: float = 0.2, size: float = 0.075) -> None:
+        """Two eyes at height `y`."""
+        self.ellipse(-gap, y, size, size * 1.2, "ink")
+        self.ellipse(gap, y, size, size * 1.2, "ink")
 
     def line(self, points: Sequence[tuple[float, float]], width: float, tone: str = "ink") -> None:
         color, outline, _ = self._style(tone)
