@@ -16,9 +16,9 @@ PROMPTS = (
     "a cat on the grass", "a blue house by the sea", "a yellow car in the city", "a white rabbit in the snow",
     "two red apples in a room", "three yellow birds on the beach",
     "a green tree to the left of a red house on the grass",
-    "a purple umbrella on the beach", "a black dog in a forest", "a brown bear in the mountains",
-    "pixel art of a blue fish", "an app icon of an orange cat", "crochet pink rabbit in a room",
-    "an oil painting of a red boat by the sea", "a pencil sketch of a castle in the mountains",
+    "a purple umbrella on the beach", "a black dog in a forest", "a turquoise backpack in the mountains",
+    "pixel art of a blue fish", "an app icon of an orange cat", "a blue teapot in a room",
+    "an oil painting of a red boat by the sea", "an oil painting of a castle in the mountains",
     "a moon under a night sky",
 )  # fmt: skip
 SCALE = 1.5

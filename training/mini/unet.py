@@ -21,8 +21,8 @@ from .tokenizer import LENGTH
 PREVIEWS = (
     "a beautiful galaxy", "a red cat on the grass", "a blue house on the beach", "a yellow car on a street",
     "pixel art of a green dog in a forest", "two pink rabbits in the snow", "an app icon of a purple bird",
-    "a red apple to the left of a blue cup in a room", "a pencil sketch of a boat by the sea",
-    "crochet orange fish on a plain background", "a rocket in space", "a white castle in the mountains",
+    "a red apple to the left of a blue cup in a room", "an oil painting of a boat by the sea",
+    "an orange fish on a plain background", "a rocket in space", "a white castle in the mountains",
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ class Learner:
         self.scheduler = scheduler()
         self.alphas = self.scheduler.alphas_cumprod.to(bench.device)
         self.weights = timestep_weights(self.alphas)
+        self.text_learns = True
         self.empty = tokens(tokenizer, [""]).to(bench.device)
 
     def _groups(self) -> list[dict]:
@@ -119,7 +120,8 @@ class Learner:
         a = self.alphas[t].sqrt()[:, None, None, None]
         s = (1 - self.alphas[t]).sqrt()[:, None, None, None]
         with self.bench.autocast():
-            states = self.nets["text"](ids).last_hidden_state
+            with torch.set_grad_enabled(self.text_learns and torch.is_grad_enabled()):
+                states = self.nets["text"](ids).last_hidden_state
             found = self.nets["unet"](a * latents + s * eps, t, states).sample
         return F.mse_loss(found.float(), a * eps - s * latents, reduction="none").mean((1, 2, 3))
 
@@ -137,6 +139,7 @@ class Learner:
         return latents, ids, t, torch.randn(mean.shape, generator=g, device=device)
 
     def step(self, data: dict[str, torch.Tensor], clock: Clock) -> float:
+        self.text_learns = clock.progress < self.recipe.text_until
         rate = self.recipe.learning_rate * warm_then_decay(clock.progress, clock.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
@@ -148,7 +151,7 @@ class Learner:
         clock.step += 1
         # A mean whose memory is a tenth of the run, whatever its length (Karras et al., 2024: power EMA).
         keep = (1 - 1 / clock.step) ** 7.94
-        torch._foreach_lerp_(self.mean, list(self.nets.parameters()), 1 - keep)
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self.nets.parameters()], 1 - keep)
         return loss.item()
 
     def state(self, clock: Clock) -> dict:
@@ -161,7 +164,7 @@ class Learner:
 
     def resume(self, state: dict, clock: Clock) -> None:
         self.nets.load_state_dict(state["nets"])
-        self.mean = list(state["mean"])
+        self.mean = [m.detach() for m in state["mean"]]
         self.optimizer.load_state_dict(state["optimizer"])
         clock.resume(state["clock"])
 
