@@ -33,7 +33,7 @@ class Recipe:
     vae_batch: int = 8
     vae_crop: int = 64
     caption_dropout: float = 0.1
-    text_until: float = 0.35  # of the U-Net's time; then the text encoder stays as it is
+    text_until: float = 0.6  # of the U-Net's time; then the text encoder stays as it is
     # shares of the minutes
     vae_share: float = 0.25
     unet_share: float = 0.66
