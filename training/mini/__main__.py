@@ -1,17 +1,18 @@
 """Train `mini` from nothing: `python -m training.mini --minutes 95`.
 
-Stages: tokenizer, VAE, latents, text encoder and U-Net, the VAE's decoder, CLIP tower, export. Each keeps its state in
+Stages: tokenizer, VAE, latents, text encoder, U-Net, the VAE's decoder, CLIP tower, export. Each keeps its state in
 `--work` and goes on from there when the command is given again.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from . import clip, data, tokenizer, unet, vae
+from . import clip, data, reader, tokenizer, unet, vae
 from .export import export
-from .recipe import RECIPES, Bench
+from .recipe import RECIPES, Bench, Clock, Recipe
 
 
 def main() -> None:
@@ -52,16 +53,16 @@ def train(options: argparse.Namespace) -> None:
     minutes, steps = options.minutes, options.steps
     codec = vae.train(recipe, bench, minutes * recipe.vae_share, steps)
     latents = data.encode(recipe, bench, codec, words)
-    text, net = unet.train(recipe, bench, minutes * recipe.unet_share, latents, codec, words, steps)
+    text = reader.train(recipe, bench, minutes * recipe.reader_share, words, steps)
+    learner = unet.Learner(recipe, bench, text, words)
+    text, net = unet.train(learner, Clock(minutes * recipe.unet_share, steps), latents, codec)
     vae.polish(recipe, bench, minutes * recipe.decoder_share, codec, steps)
     image, projection = clip.train(recipe, bench, minutes * recipe.clip_share, text, words, steps)
     export(options.output, words, text, net, codec, image, projection)
     bench.say(f"done: {options.output}")
 
 
-def _with_pictures(recipe, count: int):
-    from dataclasses import replace
-
+def _with_pictures(recipe: Recipe, count: int) -> Recipe:
     return replace(recipe, pictures=count, vae_pictures=min(recipe.vae_pictures, count))
 
 

@@ -33,10 +33,11 @@ class Recipe:
     vae_batch: int = 8
     vae_crop: int = 64
     caption_dropout: float = 0.1
-    text_until: float = 0.6  # of the U-Net's time; then the text encoder stays as it is
+    text_until: float = 0.3  # of the U-Net's time; then the text encoder stays as it is
     # shares of the minutes
     vae_share: float = 0.25
-    unet_share: float = 0.66
+    reader_share: float = 0.02
+    unet_share: float = 0.64
     decoder_share: float = 0.05
     clip_share: float = 0.04
 

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from .data import CAPTIONS, tokens
 from .recipe import Bench, Clock, Recipe, warm_then_decay
-from .tokenizer import LENGTH
 
 PREVIEWS = (
     "a beautiful galaxy", "a red cat on the grass", "a blue house on the beach", "a yellow car on a street",
@@ -33,31 +32,6 @@ def scheduler() -> DDIMScheduler:
         beta_schedule="scaled_linear", beta_start=0.0001, beta_end=0.03, prediction_type="v_prediction",
         timestep_spacing="trailing", steps_offset=1, clip_sample=False, set_alpha_to_one=True,
     )  # fmt: skip
-
-
-def build_text_encoder(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A CLIP text encoder in which words are loud.
-
-    CLIP starts its embeddings at 0.02; what all positions share then drowns the words, and a U-Net
-    trained beside it learns the place of a caption but not the color of the cat.
-    """
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=recipe.text_width,
-            intermediate_size=4 * recipe.text_width,
-            projection_dim=recipe.text_width,
-            num_hidden_layers=recipe.text_layers,
-            num_attention_heads=recipe.text_width // 64,
-            max_position_embeddings=LENGTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    torch.nn.init.normal_(text.get_input_embeddings().weight, std=0.5)
-    torch.nn.init.normal_(text.embeddings.position_embedding.weight, std=0.1)
-    return text
 
 
 def build_unet(recipe: Recipe) -> UNet2DConditionModel:
@@ -98,12 +72,10 @@ def timestep_weights(
 class Learner:
     """The two networks, their running mean and what a training step needs."""
 
-    def __init__(self, recipe: Recipe, bench: Bench, tokenizer: CLIPTokenizer):
+    def __init__(self, recipe: Recipe, bench: Bench, text: CLIPTextModel, tokenizer: CLIPTokenizer):
         torch.manual_seed(bench.seed + 2)
         self.recipe, self.bench, self.tokenizer = recipe, bench, tokenizer
-        self.nets = torch.nn.ModuleDict(
-            {"text": build_text_encoder(recipe, tokenizer), "unet": build_unet(recipe)}
-        )
+        self.nets = torch.nn.ModuleDict({"text": text, "unet": build_unet(recipe)})
         self.nets.to(bench.device).train()
         self.mean = [p.detach().clone() for p in self.nets.parameters()]
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.99), fused=True)
@@ -236,36 +208,32 @@ def vae_shape(recipe: Recipe) -> tuple[int, int, int]:
 
 
 def train(
-    recipe: Recipe, bench: Bench, minutes: float, data: dict[str, torch.Tensor], vae: AutoencoderKL,
-    tokenizer: CLIPTokenizer, steps: int | None = None,
-) -> tuple[CLIPTextModel, UNet2DConditionModel]:  # fmt: skip
+    learner: Learner, clock: Clock, data: dict[str, torch.Tensor], vae: AutoencoderKL
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Train both networks; returns their running means. Continues where it was stopped."""
-    learner, clock = Learner(recipe, bench, tokenizer), Clock(minutes, steps)
+    bench, batch = learner.bench, learner.recipe.batch
     state = bench.load("unet")
     if state is not None:
         learner.resume(state, clock)
-    bench.say(
-        f"unet: {sum(p.numel() for p in learner.nets.parameters()) / 1e6:.1f} M parameters, step {clock.step}"
-    )
-    looked, recent = clock.seconds if clock.step else -math.inf, 0.0
+    count = sum(p.numel() for p in learner.nets.parameters())
+    bench.say(f"unet: {count / 1e6:.1f} M parameters, step {clock.step}")
+    looked, before = (clock.seconds if clock.step else -math.inf), clock.step
     while clock.progress < 1:
         loss = learner.step(data, clock)
-        recent = loss if clock.step == 1 else 0.98 * recent + 0.02 * loss
         if clock.step == 1:
             bench.say(f"unet: the first loss is {loss:.3f}; it should be 1.00")
         if clock.seconds - looked > 180:
-            looked = clock.seconds
-            speed = clock.step * recipe.batch / clock.seconds
-            bench.say(
-                f"unet: step {clock.step}, {clock.progress:.0%}, mean {recent:.4f}, "
-                f"{speed:.0f} samples/s, {learner.report(data)}"
-            )
+            speed = (clock.step - before) * batch / (clock.seconds - looked)
+            looked, before = clock.seconds, clock.step
+            told = learner.report(data)
+            bench.say(f"unet: step {clock.step}, {clock.progress:.0%}, {speed:.0f}/s, {told}")
             learner.preview(vae, bench.work / f"preview-{clock.step:06}.png")
             bench.save("unet", learner.state(clock))
     learner.preview(vae, bench.work / "preview-last.png")
     bench.save("unet", learner.state(clock))
+    minutes = clock.seconds / 60
     bench.say(
-        f"unet: {clock.step} steps of {recipe.batch} in {clock.seconds / 60:.1f} minutes, {learner.report(data)}"
+        f"unet: {clock.step} steps of {batch} in {minutes:.1f} minutes, {learner.report(data)}"
     )
     learner.swap()
     return learner.nets["text"].eval(), learner.nets["unet"].eval()
