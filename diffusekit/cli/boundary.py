@@ -1,5 +1,6 @@
 """Where errors become a sentence, a hint and an exit code; the only place that decides how a run ends."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -24,7 +25,12 @@ def main() -> None:
     """The `diffusekit` command."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # Python takes a second to put torch away, module by module; nothing is left to be done by then.
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
