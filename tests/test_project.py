@@ -23,7 +23,8 @@ ROWS = [
     {"denoise"},
     {"generate"},
     set(),
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 ROW = {name: i for i, row in enumerate(ROWS) for name in row}
 

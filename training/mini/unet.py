@@ -50,6 +50,7 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
         use_linear_projection=True,
     )
     torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
     for name, module in unet.named_modules():
         if name.endswith((".conv2", ".proj_out")):
             torch.nn.init.zeros_(module.weight)
