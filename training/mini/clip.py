@@ -22,7 +22,7 @@ from .captions import caption
 from .data import to_tensor, tokens
 from .pen import COLORS
 from .recipe import Bench, Clock, Recipe, warm_then_decay
-from .world import Part, Scene, draw, sample
+from .world import Part, Scene, draw, never_trained, sample
 
 
 def build(recipe: Recipe) -> CLIPVisionModelWithProjection:
@@ -52,7 +52,7 @@ def twisted(scene: Scene, part: Part, rng: Random) -> Scene:
         second = rest[0]
         swapped = replace(first, color=second.color), replace(second, color=first.color)
         choices += [replace(scene, things=swapped), replace(scene, things=(second, first))]
-    return rng.choice(choices)
+    return rng.choice([c for c in choices if not never_trained(c)] or [scene])
 
 
 class Towers(torch.nn.Module):
