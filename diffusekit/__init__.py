@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .denoise import Step, denoise
+    from .embeddings import LearnedToken
+    from .embeddings import find as find_token
     from .errors import DiffusekitError
     from .generate import Picture, Stream, generate, stream
     from .metadata import Record
@@ -18,25 +20,32 @@ if TYPE_CHECKING:
     from .models import Model
     from .models import load as load_model
     from .schedule import SAMPLERS
-    from .settings import GenerateSettings
+    from .settings import GenerateSettings, InvertSettings
+    from .training.invert import Inversion, invert
 
 __version__ = "0.1.0"
 __all__ = [
-    "SAMPLERS", "DiffusekitError", "GenerateSettings", "Model", "Picture", "Record", "Step", "Stream",
-    "denoise", "generate", "load_model", "read_metadata", "stream",
+    "SAMPLERS", "DiffusekitError", "GenerateSettings", "Inversion", "InvertSettings", "LearnedToken", "Model",
+    "Picture", "Record", "Step", "Stream", "denoise", "find_token", "generate", "invert", "load_model",
+    "read_metadata", "stream",
 ]  # fmt: skip
 
 _HOMES = {
     "SAMPLERS": ("schedule", "SAMPLERS"),
     "DiffusekitError": ("errors", "DiffusekitError"),
     "GenerateSettings": ("settings", "GenerateSettings"),
+    "Inversion": ("training.invert", "Inversion"),
+    "InvertSettings": ("settings", "InvertSettings"),
+    "LearnedToken": ("embeddings", "LearnedToken"),
     "Model": ("models", "Model"),
     "Picture": ("generate", "Picture"),
     "Record": ("metadata", "Record"),
     "Step": ("denoise", "Step"),
     "Stream": ("generate", "Stream"),
     "denoise": ("denoise", "denoise"),
+    "find_token": ("embeddings", "find"),
     "generate": ("generate", "generate"),
+    "invert": ("training.invert", "invert"),
     "load_model": ("models", "load"),
     "read_metadata": ("metadata", "read"),
     "stream": ("generate", "stream"),

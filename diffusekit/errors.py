@@ -29,6 +29,18 @@ class FileRefused(DiffusekitError):
     exit_code = 3
 
 
+class DataSetError(DiffusekitError):
+    """Pictures that nothing can be learned from."""
+
+    exit_code = 4
+
+
+class Diverged(DiffusekitError):
+    """Training that went wrong; the last good checkpoint is kept."""
+
+    exit_code = 5
+
+
 class OutOfMemory(DiffusekitError):
     """The work does not fit, not even in its smallest pieces."""
 

@@ -18,6 +18,7 @@ from PIL import Image
 from . import images, latents, metadata, models, schedule, text
 from .denoise import Step, denoise
 from .device import generators
+from .embeddings import LearnedToken, fits, named_in
 from .errors import DiffusekitError, OutOfMemory, UsageError
 from .settings import MAX_SEED, GenerateSettings, checked
 
@@ -53,9 +54,20 @@ class Stream:
     `total` is how many Steps there will be. Stop iterating to cancel: finished pictures stay.
     """
 
-    def __init__(self, settings: GenerateSettings, prompts: Sequence[str]):
+    def __init__(
+        self, settings: GenerateSettings, prompts: Sequence[str],
+        tokens: Sequence[LearnedToken] | None = None,
+    ):  # fmt: skip
+        """`tokens` are learned tokens at hand; without them, those that the prompts name are found."""
+        if tokens is None:
+            tokens = named_in([*prompts, settings.negative_prompt], settings.embedding)
+        self.tokens = tuple(tokens)
         self.model = models.load(settings.model, settings.device, settings.dtype)
-        self.settings = _completed(settings, self.model)
+        for token in self.tokens:
+            fits(token, self.model)
+        self.settings = _completed(settings, self.model).model_copy(
+            update={"embedding": tuple(token.name for token in self.tokens)}
+        )
         self._size = latents.shape(
             self.model, _known(self.settings.width), _known(self.settings.height)
         )
@@ -93,10 +105,10 @@ class Stream:
         """One batch: text, noise, the loop, pixels."""
         settings, model = self.settings, self.model
         guidance_scale = _known(settings.guidance_scale)
-        states = text.encode(model, [task.prompt for task in tasks])
+        states = text.encode(model, [task.prompt for task in tasks], self.tokens)
         negative = None
         if guidance_scale != 1:
-            negative = text.encode(model, [settings.negative_prompt] * len(tasks))
+            negative = text.encode(model, [settings.negative_prompt] * len(tasks), self.tokens)
         draws = generators([task.seed for task in tasks])
         scheduler = self._scheduler()
         start = (
@@ -138,7 +150,8 @@ class Stream:
         own = self.settings.model_copy(
             update={"prompt": task.prompt, "seed": task.seed, "images": 1}
         )
-        return metadata.Record.of(own, self.model.revision, self.model.placement)
+        hashes = {token.name: token.sha256 for token in self.tokens}
+        return metadata.Record.of(own, self.model.revision, self.model.placement, hashes)
 
     def _smaller(self, error: Exception) -> None:
         """After an out-of-memory error: half the batch, then decode in slices and tiles, then give up."""

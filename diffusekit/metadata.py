@@ -52,9 +52,13 @@ class Record(BaseModel):
     device: str = ""
     dtype: str = ""
     versions: dict[str, str] = {}
+    embeddings: dict[str, str] = {}  # SHA-256 of the files of learned tokens, by name
 
     @classmethod
-    def of(cls, settings: GenerateSettings, revision: str, placement: Placement) -> Record:
+    def of(
+        cls, settings: GenerateSettings, revision: str, placement: Placement,
+        embeddings: dict[str, str] | None = None,
+    ) -> Record:  # fmt: skip
         packages = ("diffusekit", "torch", "diffusers", "transformers")
         versions = {name: _version(name) for name in packages} | {
             "python": platform.python_version()
@@ -65,6 +69,7 @@ class Record(BaseModel):
             device=str(placement.device),
             dtype=placement.dtype_name,
             versions=versions,
+            embeddings=embeddings or {},
         )
 
 
@@ -94,6 +99,7 @@ def infotext(record: Record) -> str:
         "Size": f"{s.width}x{s.height}",
         "Model": s.model,
         "RNG": "CPU",
+        "TI hashes": ", ".join(f"{name}: {sha[:12]}" for name, sha in record.embeddings.items()),
         "Version": f"diffusekit {record.versions.get('diffusekit', '')}".strip(),
     }
     line = ", ".join(

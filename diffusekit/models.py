@@ -5,6 +5,7 @@ Only safetensors are read and only classes named here are made; nothing in a mod
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -242,6 +243,15 @@ def _wanted(repo: str, revision: str) -> list[str]:
 def _brief(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return text[0][:200] if text else type(error).__name__
+
+
+def fingerprint(model: Model) -> str:
+    """A hash of a model's token table and of the ends of its U-Net: tells models of one kind apart."""
+    digest = hashlib.sha256()
+    table = model.text_encoders[0].get_input_embeddings().weight
+    for weight in (table, model.unet.conv_in.weight, model.unet.conv_out.weight):
+        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def installed() -> dict[str, Path]:

@@ -112,3 +112,18 @@ def split(
     norm = (alpha**2 + sigma**2) ** 0.5
     a, s, x = alpha / norm, sigma / norm, x / norm
     return a * x - s * output, s * x + a * output
+
+
+def target(
+    x0: torch.Tensor, eps: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, kind: str
+) -> torch.Tensor:
+    """What a network of prediction type `kind` should answer for alpha * x0 + sigma * eps.
+
+    `alpha` and `sigma` lie on the unit circle and broadcast over the latents (B, C, h, w).
+    """
+    if kind == "epsilon":
+        return eps
+    if kind == "sample":
+        return x0
+    assert kind == "v_prediction", kind
+    return alpha * eps - sigma * x0

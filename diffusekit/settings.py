@@ -62,10 +62,18 @@ class GenerateSettings(Settings):
     batch: int | None = flag(
         None, "Pictures made at once. Default: 1 on a CPU, 4 on a GPU.", ge=1, le=1024
     )
+    embedding: tuple[str, ...] = flag(
+        (), "A learned token: its name in ./embeddings, or a path. May be given several times."
+    )
     device: str = flag("auto", "auto, cpu, cuda, cuda:1, mps or xpu.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
         "auto", "Precision of the networks."
     )
+
+    @field_validator("embedding", mode="before")
+    @classmethod
+    def _listed(cls, names: Any) -> Any:
+        return _several(names)
 
     @field_validator("sampler")
     @classmethod
@@ -76,6 +84,85 @@ class GenerateSettings(Settings):
                 f"is none of the samplers{f'; did you mean {near[0]}?' if near else ''}"
             )
         return name
+
+
+class InvertSettings(Settings):
+    """Everything that decides a learned token (textual inversion, Gal et al., 2022)."""
+
+    pictures: str = Field("", description="The folder with three to five pictures of one thing.")
+    token: str = flag("S*", "What the thing is called in prompts.", min_length=1, max_length=60)
+    name: str | None = flag(
+        None, "The file's name in the output folder. Default: the pictures' folder's."
+    )
+    init: str | None = flag(
+        None,
+        "Words to start from, like `cat`. Default: words of the folder's name that the model knows.",
+    )
+    start: Literal["word", "output"] = flag(
+        "word",
+        "Start from the words' rows of the token table (word), or from what the text encoder makes of "
+        "them (output: Cross-Initialization, Pang et al., 2023).",
+    )
+    property: Literal["object", "style"] = flag(
+        "object", "What is learned: an object or a style. Chooses the captions."
+    )
+    captions: Literal["templates", "files", "both"] = flag(
+        "templates", "Captions: the paper's templates, a .txt beside every picture, or both."
+    )
+    vectors: int = flag(1, "How many vectors the token has.", ge=1, le=75)
+    steps: int = flag(600, "Training steps at most.", ge=1, le=1_000_000)
+    learning_rate: float | None = flag(
+        None, "Default: a third of a typical entry of the token table, 0.005 for Stable Diffusion 1.x.",
+        gt=0, allow_inf_nan=False,
+    )  # fmt: skip
+    batch: int = flag(4, "Pictures per step, on all devices together.", ge=1, le=1024)
+    norm_bound: float = flag(
+        1.0, "Longest a vector may become, in typical lengths of the token table; 0: no bound.",
+        ge=0, allow_inf_nan=False,
+    )  # fmt: skip
+    pull: float = flag(
+        0.0, "How strongly vectors are held at their start (weight of the squared distance).",
+        ge=0, allow_inf_nan=False,
+    )  # fmt: skip
+    crops: int = flag(1, "Square crops per picture; 1 is the middle.", ge=1, le=64)
+    flip: bool = flag(False, "Also learn from mirrored pictures; not for asymmetric things.")
+    alpha_mask: bool = flag(False, "Learn only where pictures are not transparent.")
+    model: str = flag("mini", "The model to learn for: mini, a folder, or a hub id.")
+    preview: str | None = flag(
+        None, "The prompt of the previews. Default: a picture of the token.", max_length=1000
+    )
+    preview_every: int = flag(100, "Steps between previews and scores; 0: only at the end.", ge=0)
+    patience: int = flag(3, "Stop when so many previews in a row score no better; 0: never.", ge=0)
+    clip: str = flag(
+        "openai/clip-vit-large-patch14",
+        "The CLIP that judges, if it is in the cache and the model brings none of its own.",
+    )
+    checkpoint_every: int = flag(50, "Steps between checkpoints.", ge=1)
+    seed: int = flag(0, "Same seed, same token.", ge=0, lt=MAX_SEED)
+    trackers: tuple[str, ...] = flag(
+        (), "Also log to tensorboard, wandb or trackio, when installed.", "--tracker"
+    )
+    device: str = flag("auto", "auto, cpu, cuda, cuda:1, mps or xpu.")
+    dtype: Literal["auto", "float32", "bfloat16"] = flag(
+        "auto", "Precision of the frozen networks; the vectors are always float32."
+    )
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _listed(cls, names: Any) -> Any:
+        return _several(names)
+
+    @field_validator("trackers")
+    @classmethod
+    def _tracked(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if strange := set(names) - {"tensorboard", "wandb", "trackio"}:
+            raise ValueError(f"knows no {', '.join(sorted(strange))}")
+        return names
+
+
+def _several(names: Any) -> Any:
+    """A list written as one string, as in an environment variable: `my_cat, my_dog`."""
+    return [n.strip() for n in names.split(",") if n.strip()] if isinstance(names, str) else names
 
 
 S = TypeVar("S", bound=Settings)
@@ -116,6 +203,18 @@ def resolve(model: type[S], verb: str, given: Mapping[str, Any]) -> S:
     checked(model, environment, " in the environment (DIFFUSEKIT_*)")
     values |= environment | {name: value for name, value in given.items() if value is not None}
     return checked(model, values)
+
+
+def read_recipe(model: type[Settings], path: Path) -> dict[str, Any]:
+    """The keys of a recipe: a TOML file without tables. Raises `UsageError` for what it does not take."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "give a recipe's path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}", "training/object.toml shows how") from None
+    checked(model, values, f" in {path}")
+    return values
 
 
 def config_files() -> list[Path]:

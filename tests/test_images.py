@@ -1,12 +1,14 @@
 """Pictures from anywhere are opened safely."""
 
+import io
 import struct
 import time
 import zlib
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from diffusekit import images
 from diffusekit.errors import FileRefused
@@ -25,18 +27,33 @@ def test_grid_places_row_by_row():
     assert [sheet.getpixel((i % 2 * 4, i // 2 * 3)) for i in range(5)] == colors
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, depth, kind, rows, extra=b""):
+    """A PNG file by hand, for what Pillow reads but does not write."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + extra + body
+
+
 def bomb(path, width=60_000, height=60_000):
     """A one-bit PNG of a few kilobytes that would be 3.6 gigapixels."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(b"\0" * 100_000))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b""))
+    path.write_bytes(png(width, height, 1, 0, b"\0" * 100_000))
     return path
+
+
+def opened(picture: Image.Image, kind: str, **options) -> Image.Image:
+    """The picture as it comes back from a file."""
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return images.open_picture(file.getvalue())
+
+
+def pixels(picture: Image.Image) -> list:
+    assert picture.mode == "RGB" and not picture.info
+    return np.asarray(picture).tolist()
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
@@ -69,14 +86,199 @@ def test_a_truncated_picture_is_refused_when_used(tmp_path):
         images.upright(images.open_picture(tmp_path / "half.png"))
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_in_every_orientation(tmp_path, orientation):
-    upright = Image.new("RGB", (40, 20))
-    upright.paste((255, 0, 0), (0, 0, 10, 10))
-    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)  # how a camera stores it
-    stored = upright if turn is None else upright.transpose(Image.Transpose(turn))
+def test_bytes_are_opened_by_the_name_given():
+    with pytest.raises(FileRefused, match="photo 3 is not a picture"):
+        images.open_picture(b"GIF89a", "photo 3")
+    assert images.open_picture(images.encoded(Image.new("RGB", (3, 2)), "PNG")).size == (3, 2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_whatever_is_missing_or_flipped_is_refused_or_read_but_never_a_crash(kind):
+    file = io.BytesIO()
+    Image.effect_noise((60, 50), 90).convert("RGB").save(file, kind)
+    data = file.getvalue()
+    prefixes = [data[:n] for n in (0, 1, 8, 100, len(data) // 2, len(data) - 1)]
+    chance = np.random.default_rng(0)
+    flipped = []
+    for _ in range(200):
+        changed = bytearray(data)
+        changed[chance.integers(len(data))] ^= int(chance.integers(1, 256))
+        flipped.append(bytes(changed))
+    refused = 0
+    for broken in prefixes + flipped:
+        try:
+            picture = images.open_picture(broken)
+            assert images.upright(picture).mode == "RGB"
+            images.alpha_of(picture)
+        except FileRefused:
+            refused += 1
+    assert refused >= 4  # at least four of the prefixes have no whole picture
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_all_orientations_give_the_same_pixels(kind):
+    scene = Image.new("RGB", (48, 32), (20, 200, 90))
+    scene.paste((250, 10, 10), (0, 0, 16, 16))
+    scene.paste((10, 10, 250), (32, 16, 48, 32))
+    exact = {"PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    found = []
+    for orientation in range(1, 9):
+        turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
+        stored = scene if turn is None else scene.transpose(Image.Transpose(turn))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        found.append(images.upright(opened(stored, kind, exif=exif, **exact.get(kind, {}))))
+    assert all(picture.size == (48, 32) for picture in found)
+    arrays = [np.asarray(picture).astype(int) for picture in found]
+    allowed = 3 if kind == "JPEG" else 0
+    assert all(abs(array - np.asarray(scene).astype(int)).max() <= allowed for array in arrays)
+
+
+GRAYS = (0, 300, 32768, 65535)
+SCALED = [[[v] * 3 for v in (0, 1, 128, 255)]]
+
+
+@pytest.mark.parametrize("channels, kind", [(1, 0), (3, 2)])
+def test_16_bits_are_scaled_not_clipped(channels, kind):
+    row = b"\0" + b"".join(struct.pack(">H", v) * channels for v in GRAYS)
+    assert pixels(images.upright(images.open_picture(png(4, 1, 16, kind, row)))) == SCALED
+
+
+def test_wide_grays_of_every_mode():
+    grays = np.array([GRAYS])
+    for mode, values in (
+        ("I;16", grays.astype(np.uint16)),
+        ("I", grays.astype(np.int32)),
+        ("F", (grays / 65535).astype(np.float32)),
+        ("F", (grays / 257).astype(np.float32)),
+        ("I", (grays * 1000).astype(np.int32)),  # beyond 16 bits: from darkest to brightest
+    ):
+        picture = Image.fromarray(values)
+        assert picture.mode == mode
+        assert pixels(images.upright(opened(picture, "TIFF"))) == SCALED
+    assert pixels(images.upright(Image.fromarray(np.array([[np.nan, 1.0]], np.float32)))) == [
+        [[0, 0, 0], [255, 255, 255]]
+    ]
+
+
+def test_what_is_transparent_becomes_white():
+    red = (255, 0, 0)
+    rgba = Image.new("RGBA", (3, 1), (*red, 255))
+    rgba.putpixel((1, 0), (*red, 0))
+    rgba.putpixel((2, 0), (0, 0, 0, 128))
+    found = opened(rgba, "PNG")
+    assert pixels(images.upright(found)) == [[list(red), [255] * 3, [127] * 3]]
+    assert np.asarray(images.alpha_of(found)).tolist() == [[255, 0, 128]]
+
+    gray = Image.new("LA", (2, 1), (100, 255))
+    gray.putpixel((1, 0), (100, 0))
+    assert pixels(images.upright(opened(gray, "PNG"))) == [[[100] * 3, [255] * 3]]
+
+    palette = Image.new("P", (3, 1))
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    for place in range(3):
+        palette.putpixel((place, 0), place)
+    for transparency in (1, bytes([255, 0, 255])):
+        found = opened(palette, "PNG", transparency=transparency)
+        assert pixels(images.upright(found)) == [[list(red), [255] * 3, [0, 0, 255]]]
+        assert np.asarray(images.alpha_of(found)).tolist() == [[255, 0, 255]]
+
+
+@pytest.mark.parametrize("channels, kind", [(1, 0), (3, 2)])
+def test_one_transparent_color_of_16_bits(channels, kind):
+    row = b"\0" + b"".join(struct.pack(">H", v) * channels for v in GRAYS)
+    hole = chunk(b"tRNS", struct.pack(">H", 32768) * channels)
+    found = images.open_picture(png(4, 1, 16, kind, row, hole))
+    assert pixels(images.upright(found)) == [[[v] * 3 for v in (0, 1, 255, 255)]]
+    assert np.asarray(images.alpha_of(found)).tolist() == [[255, 255, 0, 255]]
+
+
+def test_alpha_is_turned_with_the_picture_and_none_where_all_is_opaque():
+    stored = Image.new("RGBA", (4, 2), "red")
+    stored.putpixel((0, 0), (0, 0, 0, 0))
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored.save(tmp_path / "x.png", exif=exif)
-    found = images.upright(images.open_picture(tmp_path / "x.png"))
-    assert found.size == (40, 20) and found.getpixel((2, 2)) == (255, 0, 0)
+    exif[0x0112] = 6  # turn clockwise
+    alpha = images.alpha_of(opened(stored, "PNG", exif=exif))
+    assert alpha is not None and alpha.size == (2, 4)
+    assert alpha.getpixel((1, 0)) == 0 and alpha.getpixel((0, 0)) == 255
+    assert images.alpha_of(Image.new("RGBA", (4, 2), "red")) is None
+    assert images.alpha_of(Image.new("RGB", (4, 2), "red")) is None
+
+
+def test_cmyk_one_bit_and_lab():
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    for kind in ("JPEG", "TIFF"):  # Pillow's JPEG is inverted and says so, as Adobe's are
+        red, green, blue = images.upright(opened(cmyk, kind)).getpixel((8, 8))
+        assert red > 250 and green < 5 and blue < 5
+
+    bits = Image.new("1", (2, 1))
+    bits.putpixel((1, 0), 1)
+    assert pixels(images.upright(opened(bits, "PNG"))) == [[[0] * 3, [255] * 3]]
+
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    orange = Image.new("RGB", (2, 1), (230, 120, 20))
+    stored = ImageCms.profileToProfile(orange, srgb, lab, outputMode="LAB")
+    found = images.upright(opened(stored, "TIFF")).getpixel((0, 0))
+    assert max(abs(a - b) for a, b in zip(found, (230, 120, 20), strict=True)) <= 4
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_of_what_moves_the_first_frame(kind):
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = opened(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert getattr(found, "n_frames", 1) == 3
+    assert images.upright(found).getpixel((5, 5)) == (255, 0, 0)
+
+
+def swapped_profile() -> bytes:
+    """An ICC profile in which red and green have changed places: sRGB with its two tags exchanged."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = data.replace(b"rXYZ", b"tmp_").replace(b"gXYZ", b"rXYZ").replace(b"tmp_", b"gXYZ")
+    return data.replace("sRGB".encode("utf-16-be"), "RG-X".encode("utf-16-be"))
+
+
+def test_color_profiles_are_followed_srgb_is_left_alone_and_broken_ones_are_ignored():
+    colors = Image.new("RGB", (2, 1), (200, 40, 90))
+    followed = images.upright(opened(colors, "PNG", icc_profile=swapped_profile()))
+    red, green, blue = followed.getpixel((0, 0))
+    assert abs(red - 40) <= 3 and abs(green - 200) <= 3 and abs(blue - 90) <= 3
+    assert not followed.info
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"nonsense", swapped_profile()[:200]):
+        assert images.upright(opened(colors, "PNG", icc_profile=profile)).getpixel((0, 0)) == (200, 40, 90)  # fmt: skip
+    gray = opened(Image.new("L", (2, 1), 77), "PNG", icc_profile=swapped_profile())  # does not fit
+    assert images.upright(gray).getpixel((0, 0)) == (77, 77, 77)
+
+
+@pytest.mark.filterwarnings("error")
+def test_broken_exif_does_not_lose_the_picture():
+    found = opened(
+        Image.new("RGB", (9, 7), "red"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01"
+    )
+    assert images.upright(found).size == (9, 7)
+
+
+def test_tensor_and_back():
+    noise = Image.effect_noise((31, 17), 120).convert("RGB")
+    tensor = images.to_tensor(noise)
+    assert tensor.shape == (3, 17, 31) and tensor.dtype == torch.float32
+    assert tensor.min() >= -1 and tensor.max() <= 1
+    assert images.to_pil(tensor[None])[0].tobytes() == noise.tobytes()
+    white = images.to_tensor(Image.new("L", (2, 2), 255))
+    assert white.shape == (3, 2, 2) and torch.equal(white, torch.ones(3, 2, 2))
+
+
+def test_a_square_is_cut_never_squashed():
+    wide = Image.new("RGB", (90, 30), "black")
+    wide.paste("red", (0, 0, 30, 30))
+    wide.paste("lime", (30, 0, 60, 30))
+    wide.paste("blue", (60, 0, 90, 30))
+    for x, color in ((0.0, (255, 0, 0)), (0.5, (0, 255, 0)), (1.0, (0, 0, 255))):
+        for side in (30, 10, 64):
+            found = images.square(wide, side, offset=(x, 0.0))
+            assert found.size == (side, side) and found.getcolors() == [(side * side, color)]
+    tall = wide.transpose(Image.Transpose.ROTATE_90)  # blue on top
+    assert images.square(tall, 30, offset=(0.0, 0.0)).getcolors() == [(900, (0, 0, 255))]
+    assert images.square(tall, 30, offset=(1.0, 1.0)).getcolors() == [(900, (255, 0, 0))]

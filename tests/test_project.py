@@ -16,13 +16,15 @@ PACKAGE = ROOT / "diffusekit"
 # A module may import only from a lower row.
 ROWS = [
     {"errors"},
-    {"schedule", "images"},
+    {"schedule", "images", "disk"},
     {"settings", "device"},
     {"metadata", "models"},
-    {"latents", "text"},
+    {"latents", "embeddings"},
+    {"text"},
     {"denoise"},
-    {"generate"},
-    set(),
+    {"generate", "scores"},
+    {"training"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 ]
@@ -34,8 +36,7 @@ def modules():
 
 
 def room(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return parts[0]
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def imported(path: Path):

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import again, doctor, generate, info, models
+from . import again, bench, doctor, embeddings, generate, info, invert, models
 
 app = typer.Typer(
     name="diffusekit",
@@ -32,6 +32,9 @@ def _common(
 
 app.command("generate")(generate.command)
 app.command("again")(again.command)
+app.command("invert")(invert.command)
 app.command("info")(info.command)
 app.command("doctor")(doctor.command)
 app.add_typer(models.app, name="models")
+app.add_typer(embeddings.app, name="embeddings")
+app.add_typer(bench.app, name="bench")

@@ -4,27 +4,19 @@ import contextlib
 import os
 import signal
 import sys
-from types import FrameType
 from typing import Any
 
 import typer
 
 from ..errors import DiffusekitError
 from .app import app
-
-
-class Stopped(BaseException):
-    """Ctrl-C or SIGTERM: passes through everything that runs, so that it can put its things down."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.exit_code = 128 + number
+from .stopping import Stopped, stop
 
 
 def main() -> None:
     """The `diffusekit` command."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     code = run(sys.argv[1:])
     # Python takes a second to put torch away, module by module; nothing is left to be done by then.
     with contextlib.suppress(BrokenPipeError):
@@ -75,7 +67,3 @@ def _say(message: str, hint: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    raise Stopped(number)

@@ -27,7 +27,7 @@ def with_settings(
             settings = {f.name: given.pop(f.name) for f in flags}
             command(
                 **given,
-                settings={name: value for name, value in settings.items() if value is not None},
+                settings={k: v for k, v in settings.items() if v is not None and v != []},
             )
 
         run.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
@@ -46,7 +46,7 @@ def _flag(model: type[Settings], name: str) -> inspect.Parameter:
         ""
         if field.default is None
         else f" [default: {field.default}]"
-        if field.default != ""
+        if field.default not in ("", (), False)
         else ""
     )
     option = typer.Option(*names, help=f"{field.description}{default}", show_default=False)  # type: ignore[arg-type]
@@ -60,7 +60,9 @@ def _flag(model: type[Settings], name: str) -> inspect.Parameter:
 
 
 def _plain(annotation: Any) -> type:
-    """int, float, bool or str: what a flag is read as; the settings check the rest."""
+    """int, float, bool, str or a list of str: what a flag is read as; the settings check the rest."""
+    if getattr(annotation, "__origin__", None) is tuple:
+        return list[str]
     for kind in (bool, int, float):
         if annotation is kind or kind in getattr(annotation, "__args__", ()):
             return kind

@@ -1,0 +1,53 @@
+"""`diffusekit bench`: how fast, beside diffusers' own algorithms in the same run."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from .progress import quiet_libraries
+
+app = typer.Typer(help="How fast, beside diffusers, in one run.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None: ...
+
+
+@app.command("invert")
+def invert_command(
+    model: Annotated[str, typer.Option("--model", help="mini, a folder, or a hub id.")] = "mini",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures per step.")] = 1,
+    steps: Annotated[int, typer.Option("--steps", min=4, help="Timed steps of each.")] = 40,
+    clip_table: Annotated[
+        bool, typer.Option("--clip-table", help="Random weights, and a token table of CLIP's size.")
+    ] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32 or bfloat16.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Textual inversion, steps per second, beside the algorithm of diffusers' example script."""
+    with quiet_libraries():
+        from .. import bench
+
+        found = bench.invert(
+            model, batch=batch, steps=steps, clip_table=clip_table, device=device, dtype=dtype
+        )
+    if as_json:
+        print(json.dumps({**vars(found), "ratio": round(found.ratio, 3)}))
+        return
+    print(f"{'':<28}{'steps/s':>9}{'ms/step':>9}  trained, with gradient and optimizer")
+    rows = ("diffusekit", found.ours, found.our_memory), (
+        "diffusers' script, anew", found.reference, found.reference_memory,
+    )  # fmt: skip
+    for name, seconds, memory in rows:
+        print(f"{name:<28}{1 / seconds:>9.2f}{seconds * 1000:>9.1f}  {_size(memory)}")
+    print(f"ratio {found.ratio:.2f}, median of {found.steps} steps each, batch {batch}")
+
+
+def _size(count: int) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count = count / 1000  # type: ignore[assignment]
+    return f"{count:.3g} GB"

@@ -1,0 +1,318 @@
+"""Textual inversion: learn the vectors of a new token from a few pictures, everything else frozen.
+
+An Image is Worth One Word (Gal et al., 2022). `Inversion` yields after every step, like the denoising loop:
+progress, previews and stopping are matters of whoever iterates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from .. import __version__, embeddings, models
+from ..device import place as choose_device
+from ..embeddings import LearnedToken, Vocabulary
+from ..errors import UsageError
+from ..settings import InvertSettings
+from . import checkpoint, dataset, placeholder, report
+from .captions import captions
+from .examine import Examiner, Preview, better
+from .learner import Learner
+from .run import Run
+from .samples import Samples
+
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A run after `step` steps: what a progress display shows. `preview` is there when one was made."""
+
+    step: int
+    loss: float
+    smoothed: float
+    norm: float
+    moved: float
+    nearest: tuple[str, ...]
+    preview: Preview | None = None
+    best: bool = False
+
+
+class Inversion:
+    """One run: iterate for Moments; then `result` is the learned token, already saved.
+
+    Stop iterating and call `pause` to save a checkpoint that `resume` goes on from, bit by bit.
+    """
+
+    def __init__(
+        self, settings: InvertSettings, output: Path = embeddings.FOLDER, *,
+        resume: bool = False, overwrite: bool = False, strict: bool = False,
+    ):  # fmt: skip
+        """Check and prepare everything.
+
+        Raises `DataSetError` for unusable pictures, `UsageError`, `ModelError`, and `FileRefused` when no
+        checkpoint can be read.
+        """
+        folder = Path(settings.pictures)
+        self.data = dataset.collect(folder, strict=strict)
+        self.name = embeddings.safe_name(settings.name or folder.resolve().name)
+        if fault := embeddings.token_fault(settings.token):
+            raise UsageError(f"the token {settings.token!r} {fault}", "for example S* or <my-cat>")
+        self._accelerator = Accelerator(
+            cpu=settings.device == "cpu", log_with=list(settings.trackers) or None,
+            project_dir=str(output / self.name),
+        )  # fmt: skip
+        self.is_main = self._accelerator.is_main_process
+        self.settings, self.model = _completed(settings, self._accelerator)
+        self.result: LearnedToken | None = None
+        self._run: Run | None = None
+        if self.is_main:
+            self._run = Run(output, self.name)
+            self._run.begin(resume=resume, overwrite=overwrite)
+        self._accelerator.wait_for_everyone()
+        try:
+            self._prepare()
+            self._start(checkpoint.latest(output / self.name / "checkpoints") if resume else None)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- preparing ---------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Start vectors, encoded pictures, captions as ids, the examiner."""
+        model, self._vocabulary = self.model, Vocabulary(self.model)
+        init = self.settings.init or placeholder.words_of(self.name, self._vocabulary)
+        self.settings = settings = self.settings.model_copy(update={"init": init})
+        holder = placeholder.place(
+            model, self._vocabulary, init,
+            count=settings.vectors, start=settings.start, norm_bound=settings.norm_bound,
+        )  # fmt: skip
+        encoded = dataset.encode(
+            model, self.data, side=model.side, crops=settings.crops, flip=settings.flip,
+            alpha_mask=settings.alpha_mask, seed=settings.seed,
+        )  # fmt: skip
+        said = captions(self.data, settings.property, settings.captions)
+        readable = [[c for c in group if self._reads(c)] or group for group in said]
+        samples = Samples(model, encoded, readable, self._token(holder.rows), settings.seed)
+        self._learner = Learner(
+            model, self._vocabulary, holder, samples, settings, self._accelerator
+        )
+        prompt = (settings.preview or "").replace(settings.token, "{}")
+        if "{}" not in prompt:
+            raise UsageError(
+                f"the preview prompt {settings.preview!r} does not name {settings.token}",
+                f'for example --preview "a picture of {settings.token}"',
+            )
+        photos = [photo.picture for photo in self.data.photos]
+        self.examiner = Examiner(model, settings, photos, prompt)
+
+    def _reads(self, caption: str) -> bool:
+        """Whether the model knows every word of a caption whole, and not in pieces."""
+        tokenizer = self.model.tokenizers[0]
+        ids = tokenizer(caption.replace("{}", ""), add_special_tokens=False).input_ids
+        return all(piece.endswith("</w>") for piece in tokenizer.convert_ids_to_tokens(ids))
+
+    def _start(self, state: checkpoint.State | None) -> None:
+        """From the beginning, or where a checkpoint left off."""
+        learner, self.step = self._learner, 0
+        self._best = learner.holder.start.clone()
+        self._told: dict[str, Any] = {
+            "smoothed": None, "baseline": None, "best": {}, "best_step": 0, "stale": 0, "pieces": 1,
+        }  # fmt: skip
+        if state is not None:
+            checkpoint.same(state.identity, self._identity())
+            learner.restore(
+                state.step, state.rows, state.start, state.first_moment, state.second_moment
+            )
+            self.step, self._told = state.step, dict(state.told)
+            self._best, learner.pieces = state.best.to(learner.holder.rows.device), state.told["pieces"]  # fmt: skip
+        if self._run is not None:
+            self._run.rewind(self.step)
+        if self.settings.trackers:
+            self._accelerator.init_trackers("diffusekit", {"name": self.name})
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be gone on from. More steps are allowed."""
+        free = {"pictures", "name", "steps", "trackers", "device", "patience", "checkpoint_every"}
+        return self.settings.model_dump(mode="json", exclude=free) | {
+            "model_weights": models.fingerprint(self.model), "pictures": self.data.sha256,
+            "device": self.model.placement.device.type, "processes": self._accelerator.num_processes,
+        }  # fmt: skip
+
+    # --- running -----------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Moment]:
+        if self._told["baseline"] is None:
+            yield self._baseline()
+        while self.step < self.settings.steps and not self.converged:
+            yield self._advance()
+        self._finish()
+
+    @property
+    def rate(self) -> float:
+        """The effective learning rate."""
+        return self._learner.rate
+
+    @property
+    def converged(self) -> bool:
+        """Whether the last previews scored no better than an earlier one."""
+        return 0 < self.settings.patience <= self._told["stale"]
+
+    def _advance(self) -> Moment:
+        """One step, and what is due after it: a preview, a line in the log, a checkpoint."""
+        settings, told = self.settings, self._told
+        value = self._learner.step(self.step)
+        self.step += 1
+        told["pieces"] = self._learner.pieces
+        before = told["smoothed"]
+        told["smoothed"] = value if before is None else 0.98 * before + 0.02 * value
+        every = settings.preview_every
+        due = self.step == settings.steps or bool(every and self.step % every == 0)
+        moment = self._moment(value, self._look() if due else None)
+        if due or self.step % LOG_EVERY == 0:
+            self._note(moment)
+        if due or self.step % settings.checkpoint_every == 0:
+            self.pause()
+        return moment
+
+    def _moment(self, value: float, preview: Preview | None) -> Moment:
+        holder = self._learner.holder
+        near = self._vocabulary.nearest(holder.rows.detach().cpu(), 3)
+        return Moment(
+            self.step, value, self._told["smoothed"] or value, holder.norm(), holder.moved(),
+            tuple(word for word, _ in near[0]), preview,
+            best=preview is not None and 0 < self.step == self._told["best_step"],
+        )  # fmt: skip
+
+    def _note(self, moment: Moment) -> None:
+        """A line in the log, and to the trackers."""
+        entry: dict[str, Any] = {
+            "step": moment.step, "loss": round(moment.loss, 6), "smoothed": round(moment.smoothed, 6),
+            "learning_rate": self._learner.rate, "norm": round(moment.norm, 5),
+            "moved": round(moment.moved, 5), "nearest": list(moment.nearest),
+        }  # fmt: skip
+        if moment.preview is not None:
+            entry |= moment.preview.scores() | ({"best": True} if moment.best else {})
+        if self._run is not None:
+            self._run.note(entry)
+        if self.settings.trackers:
+            numbers = {key: value for key, value in entry.items() if isinstance(value, float)}
+            self._accelerator.log(numbers, step=moment.step)
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def _baseline(self) -> Moment:
+        """What the init words draw, to compare with."""
+        preview = self._shared(lambda: self.examiner.look(str(self.settings.init)))
+        self._told["baseline"] = preview.scores()
+        if self._run is not None:
+            self._run.show("init", preview.pictures)
+            told = preview.scores() | {"pairwise": self.examiner.pairwise}
+            self._run.note({"step": 0, "baseline": told})
+        return self._moment(math.nan, preview)
+
+    def _look(self) -> Preview:
+        """Preview the token, and remember its vectors if they are the best so far."""
+        rows, told = self._learner.holder.rows, self._told
+        token = self._token(rows)
+        preview = self._shared(lambda: self.examiner.look(token.token, [token]))
+        scores = preview.scores()
+        if better(scores, told["best"], told["baseline"]):
+            self._best = rows.detach().clone()
+            told |= {"best": scores, "best_step": self.step, "stale": 0}
+        else:
+            told["stale"] += 1
+        if self._run is not None:
+            self._run.show(f"{self.step:06}", preview.pictures)
+        return preview
+
+    def _shared(self, make: Callable[[], Preview]) -> Preview:
+        """Made once, by the first process, and known to all."""
+        made = [make() if self.is_main else None]
+        if self._accelerator.num_processes > 1:
+            broadcast_object_list(made)
+        assert made[0] is not None
+        return made[0]
+
+    # --- keeping -----------------------------------------------------------------------------
+
+    def pause(self) -> Path | None:
+        """Write a checkpoint of the run as it is now; its path, or None in all but the first process."""
+        if self._run is None:
+            return None
+        holder, (first, second) = self._learner.holder, self._learner.moments()
+        return checkpoint.write(
+            self._run.checkpoints,
+            checkpoint.State(
+                self.step, holder.rows, holder.start, first, second, self._best, self._identity(), self._told
+            ),
+        )  # fmt: skip
+
+    def _token(self, vectors: torch.Tensor, **facts: Any) -> LearnedToken:
+        told = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in facts.items()}  # fmt: skip
+        rows = vectors.detach().float().cpu().clone()
+        return LearnedToken(self.name, self.settings.token, (rows,), told)
+
+    def _finish(self) -> None:
+        """Save the best vectors as the learned token, and the page about the run."""
+        settings, told = self.settings, self._told
+        scores = told["best"] | {f"init_{key}": value for key, value in told["baseline"].items()}
+        token = self._token(
+            self._best, base_model=Path(settings.model).name, base_hash=models.fingerprint(self.model),
+            init=settings.init, start_vectors=embeddings.pack((self._learner.holder.start,)),
+            property=settings.property, pictures=len(self.data.photos), seed=settings.seed,
+            learning_rate=round(self._learner.rate, 6), steps=told["best_step"], scores=scores,
+            version=f"diffusekit {__version__}",
+        )  # fmt: skip
+        if self._run is not None:
+            report.write(self._run, self)
+            embeddings.save(token, self._run.token, overwrite=True)
+            token = embeddings.read(self._run.token)
+        self._accelerator.wait_for_everyone()
+        self.result = token
+
+    def close(self) -> None:
+        """Let go of the run's folder and the trackers."""
+        if self.settings.trackers:
+            self._accelerator.end_training()
+        if self._run is not None:
+            self._run.close()
+
+
+def _completed(
+    settings: InvertSettings, accelerator: Accelerator
+) -> tuple[InvertSettings, models.Model]:
+    """Settings that say where and how the model runs, and the model."""
+    device = str(accelerator.device) if accelerator.num_processes > 1 else settings.device
+    placed, dtype = choose_device(device).device, settings.dtype
+    if dtype == "auto":
+        # bfloat16 has float32's range: gradients do not vanish in it as in float16
+        half = placed.type == "xpu" or (placed.type == "cuda" and torch.cuda.is_bf16_supported())
+        dtype = "bfloat16" if half else "float32"
+    preview = settings.preview or f"a picture of {settings.token}"
+    done = settings.model_copy(update={"device": str(placed), "dtype": dtype, "preview": preview})
+    return done, models.load(done.model, done.device, done.dtype)
+
+
+def invert(settings: InvertSettings, output: Path = embeddings.FOLDER, **how: bool) -> LearnedToken:
+    """Learn a token from pictures and save it below `output`: the whole way, without a display.
+
+    `how` are `resume`, `overwrite` and `strict`. Raises what `Inversion` raises, and `Diverged`.
+    """
+    run = Inversion(settings, output, **how)
+    try:
+        for _ in run:
+            pass
+    finally:
+        run.close()
+    assert run.result is not None
+    return run.result

@@ -1,0 +1,114 @@
+"""The folder of a run: its checkpoints, log and previews, and that only one process works in it.
+
+embeddings/my_cat.safetensors   the learned token, when it is done
+embeddings/my_cat/              log.jsonl, checkpoints/, previews/, and the page about the run
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from PIL import Image
+
+from .. import disk, images
+from ..errors import DiskError, UsageError
+
+
+class Run:
+    """Paths of a run, and the lock that is held while it is open."""
+
+    def __init__(self, output: Path, name: str):
+        self.folder = output / name
+        self.token = output / f"{name}.safetensors"
+        self.checkpoints = self.folder / "checkpoints"
+        self.page, self.strip = self.folder / "index.html", self.folder / "strip.webp"
+        self._log, self._previews = self.folder / "log.jsonl", self.folder / "previews"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.folder / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"another process is at work in {self.folder}", "wait for it, or choose a --name"
+            ) from None
+        except OSError as error:
+            raise DiskError(
+                f"cannot write in {self.folder}: {error.strerror or error}", "choose an --output"
+            ) from None
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def begin(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse to run over earlier work unless told to; with `overwrite`, clear it away."""
+        started = any(self.checkpoints.glob("*.safetensors"))
+        if overwrite:
+            self.token.unlink(missing_ok=True)
+            for path in (self.checkpoints, self._previews):
+                shutil.rmtree(path, ignore_errors=True)
+            for path in (self._log, self.page, self.strip):
+                path.unlink(missing_ok=True)
+        elif self.token.exists():
+            raise UsageError(
+                f"{self.token} is already there", "choose another --name, or say --overwrite"
+            )
+        elif started and not resume:
+            raise UsageError(
+                f"{self.folder} holds an unfinished run",
+                "--resume goes on with it, --overwrite starts again",
+            )
+
+    # --- log ---------------------------------------------------------------------------------
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Add a line to the log."""
+        try:
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise DiskError(
+                f"cannot write {self._log}: {error.strerror or error}",
+                "free some space, then --resume",
+            ) from error
+
+    def notes(self) -> list[dict[str, Any]]:
+        """The lines of the log; a line cut off by a crash is left out."""
+        found = []
+        if self._log.exists():
+            for line in self._log.read_text(encoding="utf-8").splitlines():
+                try:
+                    found.append(json.loads(line))
+                except ValueError:
+                    continue
+        return found
+
+    def rewind(self, step: int) -> None:
+        """Forget what was noted and shown after a step, before going on from its checkpoint."""
+        kept = [json.dumps(e, ensure_ascii=False) for e in self.notes() if e.get("step", 0) <= step]
+        disk.put(self._log, "".join(line + "\n" for line in kept).encode())
+        for path in self._previews.glob("[0-9]*.png"):
+            if int(path.stem) > step:
+                path.unlink()
+
+    # --- previews ----------------------------------------------------------------------------
+
+    def show(self, name: str, pictures: Sequence[Image.Image]) -> None:
+        """Keep the pictures of a preview, side by side in one file."""
+        sheet = images.grid(list(pictures), len(pictures))
+        disk.put(self._previews / f"{name}.png", images.encoded(sheet, "PNG"))
+
+    def shown(self) -> dict[str, list[Image.Image]]:
+        """The previews kept so far, in order: "init" and the steps' numbers."""
+        found = {}
+        for path in sorted(self._previews.glob("*.png"), key=lambda p: (p.stem != "init", p.stem)):
+            with Image.open(path) as sheet:
+                side = sheet.height
+                whole = sheet.convert("RGB")
+            columns = range(0, whole.width, side)
+            found[path.stem] = [whole.crop((x, 0, x + side, side)) for x in columns]
+        return found

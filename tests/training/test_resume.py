@@ -1,0 +1,191 @@
+"""A run that is interrupted ends like one that is not, to the bit; and one that was changed is refused."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from inversions import pictures, quick
+
+from diffusekit import disk
+from diffusekit.errors import DiskError, FileRefused, UsageError
+from diffusekit.settings import InvertSettings
+from diffusekit.training import checkpoint
+from diffusekit.training.invert import Inversion, invert
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def stop_after(run: Inversion, step: int) -> None:
+    for moment in run:
+        if moment.step == step:
+            run.pause()
+            break
+    run.close()
+
+
+@pytest.mark.slow
+def test_killed_at_50_random_moments_and_at_every_site_it_ends_the_same(families, tmp_path):
+    pictures(tmp_path / "three")
+    command = [sys.executable, str(Path(__file__).parent / "crash.py"), str(families["sd1"]),
+               str(tmp_path / "three"), str(tmp_path / "runs"), "50"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert len(told["random"]) == 50
+    assert set(told["random"]) == {told["expected"]}
+    assert set(told["sites"].values()) == {told["expected"]}
+    assert told["chain"] == told["expected"]
+
+
+@pytest.mark.parametrize("step", [1, 5, 6, 11])
+def test_stopped_at_any_step_it_goes_on_bit_by_bit(families, tmp_path, step):
+    settings = quick(tmp_path, families["sd1"])
+    invert(settings, tmp_path / "whole")
+    stop_after(Inversion(settings, tmp_path / "cut"), step)
+    invert(settings, tmp_path / "cut", resume=True)
+    assert sha(tmp_path / "cut/three.safetensors") == sha(tmp_path / "whole/three.safetensors")
+    logs = [(tmp_path / which / "three/log.jsonl").read_text() for which in ("whole", "cut")]
+    assert logs[0] == logs[1]
+
+
+def test_losing_the_optimizer_would_be_noticed(families, tmp_path):
+    """The negative control of the tests above: without the moments the result differs."""
+    settings = quick(tmp_path, families["sd1"])
+    invert(settings, tmp_path / "whole")
+    run = Inversion(settings, tmp_path / "cut")
+    stop_after(run, 5)
+    state = checkpoint.latest(tmp_path / "cut/three/checkpoints")
+    assert state is not None and state.first_moment.abs().max() > 0
+    zeros = torch.zeros_like(state.rows)
+    checkpoint.write(
+        tmp_path / "cut/three/checkpoints",
+        checkpoint.State(state.step, state.rows, state.start, zeros, zeros, state.best, state.identity, state.told),
+    )  # fmt: skip
+    invert(settings, tmp_path / "cut", resume=True)
+    assert sha(tmp_path / "cut/three.safetensors") != sha(tmp_path / "whole/three.safetensors")
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(families, tmp_path, caplog):
+    settings = quick(tmp_path, families["sd1"], checkpoint_every=2)
+    invert(settings, tmp_path / "whole")
+    for length in (0, 10, 500, -1):
+        output = tmp_path / f"cut{length}"
+        stop_after(Inversion(settings, output), 7)
+        newest = sorted((output / "three/checkpoints").glob("*.safetensors"))[-1]
+        newest.write_bytes(newest.read_bytes()[:length])
+        invert(settings, output, resume=True)
+        assert newest.with_suffix(".damaged").exists()
+        assert "damaged" in caplog.text
+        assert sha(output / "three.safetensors") == sha(tmp_path / "whole/three.safetensors")
+
+
+def test_a_flipped_bit_is_found(families, tmp_path):
+    settings = quick(tmp_path, families["sd1"])
+    stop_after(Inversion(settings, tmp_path / "cut"), 5)
+    path = next((tmp_path / "cut/three/checkpoints").glob("*.safetensors"))
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FileRefused, match="checksum"):
+        checkpoint.read(path)
+
+
+def test_when_no_checkpoint_can_be_read_it_says_how_to_start_again(families, tmp_path):
+    settings = quick(tmp_path, families["sd1"])
+    stop_after(Inversion(settings, tmp_path / "cut"), 5)
+    for path in (tmp_path / "cut/three/checkpoints").glob("*.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(FileRefused, match="no checkpoint") as caught:
+        Inversion(settings, tmp_path / "cut", resume=True)
+    assert "--overwrite" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"learning_rate": 0.5}, "learning rate was"), ({"seed": 9}, "seed was 0 and is 9"), ({"batch": 3}, "batch was")],
+)  # fmt: skip
+def test_changed_settings_are_refused_by_name(families, tmp_path, change, named):
+    settings = quick(tmp_path, families["sd1"])
+    stop_after(Inversion(settings, tmp_path / "cut"), 5)
+    with pytest.raises(UsageError, match=named):
+        Inversion(settings.model_copy(update=change), tmp_path / "cut", resume=True)
+
+
+def test_changed_pictures_and_another_model_are_refused(families, tmp_path):
+    settings = quick(tmp_path, families["sd1"])
+    stop_after(Inversion(settings, tmp_path / "cut"), 5)
+    other = settings.model_copy(update={"model": str(families["sd2"])})
+    with pytest.raises(UsageError, match="model was"):
+        Inversion(other, tmp_path / "cut", resume=True)
+    pictures(tmp_path / "three", shade=30)
+    with pytest.raises(UsageError, match="pictures was"):
+        Inversion(settings, tmp_path / "cut", resume=True)
+
+
+def test_more_steps_may_be_asked_for(families, tmp_path):
+    settings = quick(tmp_path, families["sd1"])
+    stop_after(Inversion(settings, tmp_path / "cut"), 5)
+    longer = Inversion(settings.model_copy(update={"steps": 15}), tmp_path / "cut", resume=True)
+    assert [moment.step for moment in longer] == list(range(6, 16))
+    longer.close()
+
+
+def test_earlier_work_is_not_run_over(families, tmp_path):
+    settings = quick(tmp_path, families["sd1"])
+    stop_after(Inversion(settings, tmp_path / "out"), 5)
+    with pytest.raises(UsageError, match="unfinished run"):
+        Inversion(settings, tmp_path / "out")
+    invert(settings, tmp_path / "out", resume=True)
+    before = sha(tmp_path / "out/three.safetensors")
+    with pytest.raises(UsageError, match="already there"):
+        Inversion(settings, tmp_path / "out")
+    assert sha(tmp_path / "out/three.safetensors") == before
+    invert(settings, tmp_path / "out", overwrite=True)
+    assert sha(tmp_path / "out/three.safetensors") == before
+
+
+def test_two_processes_do_not_share_a_run(families, tmp_path):
+    settings = quick(tmp_path, families["sd1"])
+    first = Inversion(settings, tmp_path / "out")
+    with pytest.raises(UsageError, match="another process"):
+        Inversion(settings, tmp_path / "out", resume=True)
+    first.close()
+
+
+@pytest.mark.parametrize("write", [1, 2, 3, 4])
+def test_a_full_disk_leaves_older_files_untouched(families, tmp_path, monkeypatch, write):
+    settings = quick(tmp_path, families["sd1"], checkpoint_every=2)
+    left = [write]
+    before = {}
+
+    def full(site: str) -> None:
+        if site == "half written":
+            left[0] -= 1
+            if left[0] == 0:
+                out = tmp_path / "out"
+                before.update({p: p.read_bytes() for p in out.rglob("*.safetensors")})
+                raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk, "reached", full)
+    with pytest.raises(DiskError, match="No space left"):
+        invert(settings, tmp_path / "out")
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.safetensors")} == before
+    assert not list((tmp_path / "out").rglob("*.new"))
+    monkeypatch.undo()
+    invert(settings, tmp_path / "out", resume=True)
+    invert(settings, tmp_path / "whole")
+    assert sha(tmp_path / "out/three.safetensors") == sha(tmp_path / "whole/three.safetensors")
+
+
+def test_the_identity_holds_every_setting_that_decides_the_result(families, tmp_path):
+    """A new field of the settings is in the identity, or is named here as free."""
+    run = Inversion(quick(tmp_path, families["sd1"]), tmp_path / "out")
+    run.close()
+    free = {"name", "steps", "trackers", "patience", "checkpoint_every"}
+    assert set(run._identity()) >= set(InvertSettings.model_fields) - free
