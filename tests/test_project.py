@@ -128,6 +128,11 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_every_python_block_of_the_readme_runs(tmp_path):
+    from training.mini.photos import photos
+
+    Path("my_owl").mkdir()
+    for i, picture in enumerate(photos("owl")):
+        picture.save(f"my_owl/{i}.png")
     found = blocks("python")
     assert found
     for block in found:
@@ -138,8 +143,16 @@ def test_every_python_block_of_the_readme_runs(tmp_path):
 def test_every_command_of_the_readme_runs(capsys, monkeypatch):
     """All `diffusekit …` lines, in order, but for those that need a network."""
     import shlex
+    import shutil
 
     from diffusekit.cli.boundary import run
+    from training.mini.photos import main as photos
+
+    monkeypatch.setattr(sys, "argv", ["photos", "owl", "my_owl"])
+    photos()
+    Path("embeddings").mkdir()
+    for token in (ROOT / "embeddings").glob("*.safetensors"):
+        shutil.copy(token, "embeddings")
 
     lines = [
         line
@@ -155,6 +168,8 @@ def test_every_command_of_the_readme_runs(capsys, monkeypatch):
             continue
         if words[0] == "generate" and "--steps" not in words:
             words += ["--steps", "2"]
+        if words[0] == "invert":
+            words += ["--steps", "3", "--preview-every", "0"]
         assert run(words) == 0, (line, capsys.readouterr().err)
 
 

@@ -1,8 +1,10 @@
 """From words to ids and states."""
 
+import pytest
 import torch
 
 from diffusekit import text
+from diffusekit.embeddings import LearnedToken
 
 
 def test_ids_are_the_tokenizers_own(mini):
@@ -30,3 +32,72 @@ def test_equal_prompts_are_read_once_and_keep_their_place(mini):
     assert states.shape == (3, 77, mini.text_encoders[0].config.hidden_size)
     assert torch.equal(states[0], states[2]) and not torch.equal(states[0], states[1])
     torch.testing.assert_close(states[1:2], text.encode(mini, ["a dog"]), rtol=1e-4, atol=1e-4)
+
+
+# --- learned tokens --------------------------------------------------------------------------
+
+
+def token(name: str, spelled: str, count: int, width: int = 256) -> LearnedToken:
+    rows = torch.randn(count, width, generator=torch.Generator().manual_seed(count))
+    return LearnedToken(name, spelled, (rows,), {})
+
+
+def test_a_token_stands_as_so_many_ids_as_it_has_vectors(mini):
+    three, two = token("my_cat", "S*", 3), token("other", "<other>", 2)
+    reading = text.read(mini, "a picture of S* and <other>, S*S*", [three, two])
+    assert len(reading.ids) == len(reading.rows) == 77
+    placed = [row for row in reading.rows if row >= 0]
+    assert placed == [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2]
+    plain = text.read(mini, "a picture of and ,")
+    kept = [i for i, row in zip(reading.ids, reading.rows, strict=True) if row < 0]
+    assert kept == plain.ids[: len(kept)]
+
+
+def test_names_that_begin_alike_are_told_apart(mini):
+    bad, hands = token("bad", "bad", 2), token("bad_hands", "bad_hands", 3)
+    reading = text.read(mini, "bad, bad_hands", [bad, hands])
+    assert [row for row in reading.rows if row >= 0] == [0, 1, 2, 3, 4]
+    assert reading.cut == ""
+
+
+def test_a_learned_token_that_does_not_fit_is_cut_whole_and_said(mini, caplog):
+    long = " ".join(["red"] * 73)
+    reading = text.read(mini, f"{long} S* cat", [token("my_cat", "S*", 5)])
+    assert all(row == -1 for row in reading.rows) and reading.cut == "S* cat"
+    fits = text.read(mini, " ".join(["red"] * 70) + " S* cat", [token("my_cat", "S*", 5)])
+    assert [row for row in fits.rows if row >= 0] == [0, 1, 2, 3, 4] and fits.cut == "cat"
+    text.encode(mini, [f"{long} S* cat"], [token("my_cat", "S*", 5)])
+    assert "S* cat" in caplog.text
+
+
+def test_the_states_are_those_of_rows_in_the_table(mini):
+    """A token whose vectors are words' own rows is read as those words."""
+    table = mini.text_encoders[0].get_input_embeddings().weight
+    ids = mini.tokenizers[0]("red cat", add_special_tokens=False).input_ids
+    known = LearnedToken("redcat", "S*", (table[ids].detach().clone(),), {})
+    states = text.encode(mini, ["a S* in the snow", "a dog"], [known])
+    assert torch.equal(states, text.encode(mini, ["a red cat in the snow", "a dog"]))
+
+
+def test_the_table_keeps_every_bit_and_nothing_stays_behind(mini):
+    encoder = mini.text_encoders[0]
+    embedding = encoder.get_input_embeddings()
+    before, plain = embedding.weight.detach().clone(), text.encode(mini, ["a red cat"])
+    many = [token(f"t{i}", f"<t{i}>", 1 + i % 4) for i in range(15)]
+    text.encode(mini, [" ".join(t.token for t in many)], many)
+    assert torch.equal(embedding.weight, before) and len(embedding.weight) == len(before)
+    assert not embedding._forward_hooks and encoder.get_input_embeddings() is embedding
+    assert torch.equal(text.encode(mini, ["a red cat"]), plain)
+    with pytest.raises(RuntimeError), text.beside(encoder, torch.zeros(1, 77).long(), before[:1]):
+        raise RuntimeError
+    assert not embedding._forward_hooks
+
+
+def test_gradients_reach_the_vectors_and_nothing_else(mini):
+    reading = text.read(mini, "a picture of S*", [token("x", "S*", 2)])
+    rows = torch.randn(2, 256, requires_grad=True)
+    places, ids = torch.tensor([reading.rows]), torch.tensor([reading.ids])
+    with text.beside(mini.text_encoders[0], places, rows):
+        mini.text_encoders[0](ids).last_hidden_state.sum().backward()
+    assert rows.grad is not None and (rows.grad.abs().sum(1) > 0).all()
+    assert all(p.grad is None for p in mini.text_encoders[0].parameters())

@@ -1,12 +1,13 @@
 """`diffusekit again`: make a picture again from what it says of itself, changed by flags."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import FileRefused
-from ..metadata import read
+from ..metadata import Record, read
 from ..settings import GenerateSettings, checked
 from .generate import (
     Format,
@@ -41,7 +42,8 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Make a picture again: the same settings give the same pixels; flags change them."""
-    found = read(picture).settings
+    said = read(picture)
+    found = said.settings
     if found is None:
         raise FileRefused(
             f"{picture} does not say how it was made", "diffusekit info shows what a picture says"
@@ -53,4 +55,19 @@ def command(
     merged = checked(GenerateSettings, values)
     destination = Destination(output, format, merged.images, overwrite=overwrite)
     keep = (not no_metadata, not (no_metadata and no_label))
+    if said.record is not None:
+        _warn_of_changes(said.record)
     run(merged, [merged.prompt], destination, keep=keep, as_json=as_json, quiet=quiet)
+
+
+def _warn_of_changes(record: Record) -> None:
+    """Say when a learned token is not the one the picture was made with: its pixels will differ."""
+    if record.embeddings:
+        from ..embeddings import find
+
+        for name, sha in record.embeddings.items():
+            if find(name).sha256 != sha:
+                print(
+                    f"warning: {name} has been learned anew since; the picture will differ",
+                    file=sys.stderr,
+                )

@@ -31,9 +31,12 @@ def command(
         rows = {
             k: v
             for k, v in record.settings.model_dump().items()
-            if v not in (None, "") and k not in ("images", "batch")
+            if v not in (None, "", (), []) and k not in ("images", "batch")
         }
         rows |= {"made on": f"{record.device}, {record.dtype}", "model revision": record.revision}
+        if record.embeddings:
+            tokens = (f"{name} {sha[:12]}" for name, sha in record.embeddings.items())
+            rows["embedding"] = ", ".join(tokens)
         rows["versions"] = ", ".join(f"{k} {v}" for k, v in record.versions.items())
     rows["label"] = (
         "made by a trained model (IPTC trainedAlgorithmicMedia)" if found.label else "none"

@@ -21,7 +21,7 @@ from .. import __version__, embeddings, models
 from ..device import place as choose_device
 from ..embeddings import LearnedToken, Vocabulary
 from ..errors import UsageError
-from ..settings import InvertSettings
+from ..settings import InvertSettings, checked
 from . import checkpoint, dataset, placeholder, report
 from .captions import captions
 from .examine import Examiner, Preview, better
@@ -303,12 +303,16 @@ def _completed(
     return done, models.load(done.model, done.device, done.dtype)
 
 
-def invert(settings: InvertSettings, output: Path = embeddings.FOLDER, **how: bool) -> LearnedToken:
-    """Learn a token from pictures and save it below `output`: the whole way, without a display.
+def invert(
+    pictures: str | Path, *, output: Path = embeddings.FOLDER,
+    resume: bool = False, overwrite: bool = False, strict: bool = False, **settings: Any,
+) -> LearnedToken:  # fmt: skip
+    """Learn a token from a folder of pictures: `invert("my_cat", init="cat")`; saved below `output`.
 
-    `how` are `resume`, `overwrite` and `strict`. Raises what `Inversion` raises, and `Diverged`.
+    `settings` are the other fields of `InvertSettings`. Raises what `Inversion` raises, and `Diverged`.
     """
-    run = Inversion(settings, output, **how)
+    own = checked(InvertSettings, settings | {"pictures": str(pictures)})
+    run = Inversion(own, output, resume=resume, overwrite=overwrite, strict=strict)
     try:
         for _ in run:
             pass

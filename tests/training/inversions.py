@@ -5,7 +5,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from diffusekit.embeddings import LearnedToken
 from diffusekit.settings import InvertSettings
+from diffusekit.training.invert import invert
 
 
 def pictures(folder: Path, *, count: int = 3, side: int = 40, shade: int = 0) -> Path:
@@ -26,3 +28,9 @@ def quick(tmp_path: Path, model: Path | str, **changes: Any) -> InvertSettings:
         "device": "cpu", "clip": "",
     }  # fmt: skip
     return InvertSettings(**(values | changes))
+
+
+def learn(settings: InvertSettings, output: Path, **how: bool) -> LearnedToken:
+    """A whole run with settings at hand."""
+    values = settings.model_dump()
+    return invert(values.pop("pictures"), output=output, **how, **values)

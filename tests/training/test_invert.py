@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from inversions import pictures, quick
+from inversions import learn, pictures, quick
 
 from diffusekit import embeddings, models
 from diffusekit.errors import DataSetError, Diverged, OutOfMemory, UsageError
@@ -14,7 +14,7 @@ from diffusekit.settings import GenerateSettings, InvertSettings
 from diffusekit.training import checkpoint
 from diffusekit.training import learner as learner_module
 from diffusekit.training.examine import better
-from diffusekit.training.invert import Inversion, invert
+from diffusekit.training.invert import Inversion
 
 
 def bits(model: models.Model) -> dict[str, torch.Tensor]:
@@ -139,7 +139,7 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(families, tmp_path, monk
 def test_an_absurd_rate_writes_no_nan(families, tmp_path, bound):
     settings = quick(tmp_path, families["sd1"], learning_rate=1e30, norm_bound=bound)
     with pytest.raises(Diverged, match=r"learning rate 1e\+30") as caught:
-        invert(settings, tmp_path / "out")
+        learn(settings, tmp_path / "out")
     assert "usual rate" in caught.value.hint
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
@@ -147,7 +147,7 @@ def test_an_absurd_rate_writes_no_nan(families, tmp_path, bound):
 def test_training_that_does_nothing_is_noticed(families, tmp_path):
     settings = quick(tmp_path, families["sd1"], learning_rate=1e-12)
     with pytest.raises(Diverged, match="have not moved"):
-        invert(settings, tmp_path / "out")
+        learn(settings, tmp_path / "out")
 
 
 def test_vectors_stay_as_long_as_words_are(families, tmp_path):
@@ -248,7 +248,7 @@ def test_the_token_works_everywhere_and_hides_nothing(mini, tmp_path):
         return running.pictures[0].image.tobytes()
 
     before = drawn("a red cat in the snow")
-    token = invert(settings, tmp_path / "embeddings")
+    token = learn(settings, tmp_path / "embeddings")
     assert drawn("a red cat in the snow") == before
     assert drawn("a red cat in the snow", ["three"]) == before
     named = drawn("a picture of S* in the snow", ["three"])
@@ -262,7 +262,7 @@ def test_every_vector_matters(mini, tmp_path):
     from diffusekit import text
 
     settings = quick(tmp_path, "mini", steps=4, vectors=3, preview_every=0)
-    token = invert(settings, tmp_path / "out")
+    token = learn(settings, tmp_path / "out")
     states = text.encode(mini, ["a picture of S*"], [token])
     for row in range(3):
         changed = token.vectors[0].clone()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from inversions import pictures, quick
+from inversions import learn, pictures, quick
 
 from diffusekit import disk
 from diffusekit.errors import DiskError, FileRefused, UsageError
 from diffusekit.settings import InvertSettings
 from diffusekit.training import checkpoint
-from diffusekit.training.invert import Inversion, invert
+from diffusekit.training.invert import Inversion
 
 
 def sha(path: Path) -> str:
@@ -46,9 +46,9 @@ def test_killed_at_50_random_moments_and_at_every_site_it_ends_the_same(families
 @pytest.mark.parametrize("step", [1, 5, 6, 11])
 def test_stopped_at_any_step_it_goes_on_bit_by_bit(families, tmp_path, step):
     settings = quick(tmp_path, families["sd1"])
-    invert(settings, tmp_path / "whole")
+    learn(settings, tmp_path / "whole")
     stop_after(Inversion(settings, tmp_path / "cut"), step)
-    invert(settings, tmp_path / "cut", resume=True)
+    learn(settings, tmp_path / "cut", resume=True)
     assert sha(tmp_path / "cut/three.safetensors") == sha(tmp_path / "whole/three.safetensors")
     logs = [(tmp_path / which / "three/log.jsonl").read_text() for which in ("whole", "cut")]
     assert logs[0] == logs[1]
@@ -57,7 +57,7 @@ def test_stopped_at_any_step_it_goes_on_bit_by_bit(families, tmp_path, step):
 def test_losing_the_optimizer_would_be_noticed(families, tmp_path):
     """The negative control of the tests above: without the moments the result differs."""
     settings = quick(tmp_path, families["sd1"])
-    invert(settings, tmp_path / "whole")
+    learn(settings, tmp_path / "whole")
     run = Inversion(settings, tmp_path / "cut")
     stop_after(run, 5)
     state = checkpoint.latest(tmp_path / "cut/three/checkpoints")
@@ -67,19 +67,19 @@ def test_losing_the_optimizer_would_be_noticed(families, tmp_path):
         tmp_path / "cut/three/checkpoints",
         checkpoint.State(state.step, state.rows, state.start, zeros, zeros, state.best, state.identity, state.told),
     )  # fmt: skip
-    invert(settings, tmp_path / "cut", resume=True)
+    learn(settings, tmp_path / "cut", resume=True)
     assert sha(tmp_path / "cut/three.safetensors") != sha(tmp_path / "whole/three.safetensors")
 
 
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(families, tmp_path, caplog):
     settings = quick(tmp_path, families["sd1"], checkpoint_every=2)
-    invert(settings, tmp_path / "whole")
+    learn(settings, tmp_path / "whole")
     for length in (0, 10, 500, -1):
         output = tmp_path / f"cut{length}"
         stop_after(Inversion(settings, output), 7)
         newest = sorted((output / "three/checkpoints").glob("*.safetensors"))[-1]
         newest.write_bytes(newest.read_bytes()[:length])
-        invert(settings, output, resume=True)
+        learn(settings, output, resume=True)
         assert newest.with_suffix(".damaged").exists()
         assert "damaged" in caplog.text
         assert sha(output / "three.safetensors") == sha(tmp_path / "whole/three.safetensors")
@@ -141,12 +141,12 @@ def test_earlier_work_is_not_run_over(families, tmp_path):
     stop_after(Inversion(settings, tmp_path / "out"), 5)
     with pytest.raises(UsageError, match="unfinished run"):
         Inversion(settings, tmp_path / "out")
-    invert(settings, tmp_path / "out", resume=True)
+    learn(settings, tmp_path / "out", resume=True)
     before = sha(tmp_path / "out/three.safetensors")
     with pytest.raises(UsageError, match="already there"):
         Inversion(settings, tmp_path / "out")
     assert sha(tmp_path / "out/three.safetensors") == before
-    invert(settings, tmp_path / "out", overwrite=True)
+    learn(settings, tmp_path / "out", overwrite=True)
     assert sha(tmp_path / "out/three.safetensors") == before
 
 
@@ -174,12 +174,12 @@ def test_a_full_disk_leaves_older_files_untouched(families, tmp_path, monkeypatc
 
     monkeypatch.setattr(disk, "reached", full)
     with pytest.raises(DiskError, match="No space left"):
-        invert(settings, tmp_path / "out")
+        learn(settings, tmp_path / "out")
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.safetensors")} == before
     assert not list((tmp_path / "out").rglob("*.new"))
     monkeypatch.undo()
-    invert(settings, tmp_path / "out", resume=True)
-    invert(settings, tmp_path / "whole")
+    learn(settings, tmp_path / "out", resume=True)
+    learn(settings, tmp_path / "whole")
     assert sha(tmp_path / "out/three.safetensors") == sha(tmp_path / "whole/three.safetensors")
 
 

@@ -1,0 +1,36 @@
+"""The bench compares like with like, and says a ratio."""
+
+import json
+
+import pytest
+import torch
+
+from diffusekit import bench
+from diffusekit.cli.boundary import run
+
+
+@pytest.mark.slow
+def test_inversion_is_faster_than_the_reference_algorithm(capsys):
+    assert run(["bench", "invert", "--steps", "12", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["ratio"] == pytest.approx(told["reference"] / told["ours"], rel=1e-3)
+    assert told["ratio"] > 1.2
+    assert told["our_memory"] < 10_000 < told["reference_memory"]
+
+
+def test_the_reference_learns_its_row_and_restores_the_others(mini, tmp_path):
+    """What it is compared with really is textual inversion."""
+    paths = bench._pictures(tmp_path, mini.side)
+    step, _ = bench._reference(mini, paths, 2)
+    cells = dict(zip(step.__code__.co_freevars, (c.cell_contents for c in step.__closure__), strict=True))  # fmt: skip
+    table, original, others = cells["table"], cells["original"], cells["others"]
+    before = table.detach().clone()
+    assert isinstance(step(0), float)
+    assert torch.equal(table[others], original[others]) and int((~others).sum()) == 1
+    assert not torch.equal(table[~others], before[~others])
+
+
+def test_turns_are_taken_a_b_b_a():
+    order = []
+    bench._in_turns([lambda n: order.append(("a", n)), lambda n: order.append(("b", n))], 8)
+    assert "".join(who for who, _ in order) == "aaabbb" + "aabb" + "bbaa" + "aabb" + "bbaa"
