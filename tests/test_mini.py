@@ -115,3 +115,19 @@ def test_the_weights_are_those_of_the_card():
         for p in MINI.rglob("*.safetensors")
     }
     assert listed == weights
+
+
+@pytest.mark.parametrize("color", ["red", "blue", "green", "yellow"])
+def test_colors_are_what_they_are_called(color):
+    """The tokenizer's ids are those that the U-Net was taught with."""
+    import diffusekit
+
+    picture = diffusekit.generate(f"a {color} house in the snow", seed=1, device="cpu")[0].image
+    red, green, blue = picture.crop((48, 56, 80, 88)).resize((1, 1)).getpixel((0, 0))
+    told = {
+        "red": red > 1.5 * max(green, blue),
+        "blue": blue > 1.3 * red,
+        "green": green > 1.2 * max(red, blue),
+        "yellow": min(red, green) > 1.3 * blue,
+    }
+    assert told[color], (red, green, blue)

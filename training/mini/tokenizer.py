@@ -17,7 +17,12 @@ LENGTH = 77
 
 
 def build(folder: Path) -> CLIPTokenizer:
-    """Write the tokenizer to `folder` and load it back with transformers."""
+    """Write the tokenizer to `folder` and load it back with transformers.
+
+    One that is there already is kept: the trainer breaks ties by chance, and other ids are other words.
+    """
+    if (folder / "tokenizer.json").exists():
+        return CLIPTokenizer.from_pretrained(folder)
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
