@@ -20,8 +20,9 @@ from . import schedule
 class Step:
     """One evaluation of the U-Net, all tensors (B, C, h, w).
 
-    `latents` are those after the step; `noise` and `denoised` (x0) are what the network, guidance
-    included, makes of the latents before it, at noise level `sigma` and `timestep`.
+    `latents` are those after the step, `noised` those before it: alpha * x0 + sigma * eps. `noise` (eps)
+    and `denoised` (x0) are what the network, guidance included, makes of `noised` at `timestep`.
+    `outputs` are the network's own: without the prompt and with it, or with it alone when unguided.
     """
 
     index: int
@@ -30,6 +31,14 @@ class Step:
     latents: torch.Tensor
     noise: torch.Tensor
     denoised: torch.Tensor
+    alpha: float
+    noised: torch.Tensor
+    outputs: tuple[torch.Tensor, ...]
+    prediction_type: str
+
+    def split(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(x0, eps) from one of the `outputs`."""
+        return schedule.split(self.noised, output, self.alpha, self.sigma, self.prediction_type)
 
 
 @torch.no_grad()
@@ -51,16 +60,17 @@ def denoise(
         states = torch.cat([negative, states])  # type: ignore[list-item]
     takes_noise = "generator" in inspect.signature(scheduler.step).parameters
     noise_source = {"generator": generators} if takes_noise and generators is not None else {}
+    kind = scheduler.config.prediction_type
     for index, timestep in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(latents, timestep).to(states.dtype)
         alpha, sigma = schedule.level(scheduler, timestep)
         if guided:
-            away, toward = (
-                unet(torch.cat([scaled, scaled]), timestep, states).sample.float().chunk(2)
-            )
-            output = away + guidance_scale * (toward - away)
+            found = unet(torch.cat([scaled, scaled]), timestep, states).sample.float().chunk(2)
+            output = found[0] + guidance_scale * (found[1] - found[0])
         else:
             output = unet(scaled, timestep, states).sample.float()
-        x0, eps = schedule.split(latents, output, alpha, sigma, scheduler.config.prediction_type)
+            found = (output,)
+        noised = latents
+        x0, eps = schedule.split(latents, output, alpha, sigma, kind)
         latents = scheduler.step(output, timestep, latents, **noise_source).prev_sample
-        yield Step(index, int(timestep), sigma, latents, eps, x0)
+        yield Step(index, int(timestep), sigma, latents, eps, x0, alpha, noised, found, kind)

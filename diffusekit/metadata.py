@@ -191,7 +191,7 @@ def save(
         )
         os.close(handle)
         beside = Path(name)
-        picture.save(beside, kind, **_extras(kind, record, label))
+        picture.save(beside, kind, **extras(kind, record, label))
         with Image.open(beside) as again:
             again.load()
         beside.chmod(0o666 & ~_umask())
@@ -212,7 +212,7 @@ def _umask() -> int:
     return mask
 
 
-def _extras(kind: str, record: Record | None, label: bool) -> dict[str, Any]:
+def extras(kind: str, record: Record | None, label: bool) -> dict[str, Any]:
     """What Pillow's `save` needs to write record and label into a file of some kind."""
     own = record.model_dump_json() if record else ""
     if kind == "PNG":

@@ -36,6 +36,15 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word of a prompt, or a learned token: its places in a `Reading` are `start` to `stop` - 1."""
+
+    text: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class _Piece:
     text: str
     ids: list[int]
@@ -85,6 +94,35 @@ def _pieces(tokenizer: Any, prompt: str, tokens: Sequence[LearnedToken]) -> Iter
             rows = [first[id(token)] + i for i in range(token.count)]
             yield _Piece(prompt[start:stop], [stand_in] * token.count, rows, whole=True)
         end = stop
+
+
+def words(model: Model, reading: Reading, tokens: Sequence[LearnedToken] = ()) -> list[Word]:
+    """The words that a model reads, in order: pieces of one word together, a learned token as one.
+
+    What was cut is not among them, nor are begin, end and padding.
+    """
+    tokenizer = model.tokenizers[0]
+    owner = [token for token in tokens for _ in range(token.count)]
+    first = {sum(t.count for t in tokens[:i]) for i in range(len(tokens))}
+    stop = reading.ids.index(tokenizer.eos_token_id, 1)
+    found: list[Word] = []
+    start = 1
+    for place in range(1, stop):
+        row = reading.rows[place]
+        after = reading.rows[place + 1]
+        if row >= 0:
+            if after != row + 1 or after in first:
+                found.append(Word(owner[row].token, start, place + 1))
+                start = place + 1
+        elif (
+            tokenizer.convert_ids_to_tokens(reading.ids[place]).endswith("</w>")
+            or after >= 0
+            or place + 1 == stop
+        ):
+            text = tokenizer.decode(reading.ids[start : place + 1]).strip()
+            found.append(Word(text, start, place + 1))
+            start = place + 1
+    return found
 
 
 @contextmanager

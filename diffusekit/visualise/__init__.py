@@ -1,0 +1,10 @@
+"""Looking at diffusion: how noise is added, how it is taken away, and which word drew what.
+
+Every function is a consumer of Steps and returns an `Exhibit`: pictures, a film and the numbers, made
+when they are saved or looked at. Nothing here changes a picture.
+"""
+
+from .exhibit import Exhibit
+from .trace import Moment, Recording, Trace, record
+
+__all__ = ["Exhibit", "Moment", "Recording", "Trace", "record"]

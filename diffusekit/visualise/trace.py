@@ -1,0 +1,157 @@
+"""What happened on the way to a picture, kept small: latents in half precision, decoded when looked at.
+
+A consumer of `denoise`'s Steps. Knows no files and no drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+
+from .. import images, latents
+from ..denoise import Step
+from ..generate import Picture, Stream, stream
+from ..models import Model
+
+AT_ONCE = 4  # latents decoded in one go
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """One step for one picture; tensors (C, h, w), float16, on the CPU.
+
+    `noised` is what the U-Net was shown (alpha * x0 + sigma * eps), `denoised` (x0) and `noise` (eps)
+    what was made of it, `latents` what it became. `without` and `with_prompt` are the x0 of the two
+    predictions that guidance combines, None when there was no guidance.
+    """
+
+    index: int
+    timestep: int
+    alpha: float
+    sigma: float
+    noised: torch.Tensor
+    denoised: torch.Tensor
+    noise: torch.Tensor
+    latents: torch.Tensor
+    without: torch.Tensor | None
+    with_prompt: torch.Tensor | None
+
+    @property
+    def snr(self) -> float:
+        """Signal to noise: (alpha / sigma)²."""
+        return (self.alpha / self.sigma) ** 2 if self.sigma else float("inf")
+
+    @cached_property
+    def unit(self) -> torch.Tensor:
+        """`noised` at unit variance, whatever the sampler's scale: what can be decoded."""
+        return self.noised.float() / (self.alpha**2 + self.sigma**2) ** 0.5
+
+    @property
+    def guidance(self) -> torch.Tensor | None:
+        """What the prompt adds to x0 before it is multiplied by the guidance scale."""
+        if self.without is None or self.with_prompt is None:
+            return None
+        return self.with_prompt.float() - self.without.float()
+
+    def numbers(self) -> dict[str, float | int]:
+        """The step in numbers; norms are root mean squares over all latents."""
+        found: dict[str, float | int] = {
+            "step": self.index + 1, "timestep": self.timestep, "alpha_bar": self.alpha_bar,
+            "sigma": self.sigma, "snr": self.snr, "rms_noised": rms(self.noised),
+            "rms_denoised": rms(self.denoised), "rms_noise": rms(self.noise),
+        }  # fmt: skip
+        if self.guidance is not None:
+            found["rms_guidance"] = rms(self.guidance)
+        return found
+
+    @property
+    def alpha_bar(self) -> float:
+        """The signal's share of the variance, alpha² / (alpha² + sigma²)."""
+        return self.alpha**2 / (self.alpha**2 + self.sigma**2)
+
+
+def rms(x: torch.Tensor) -> float:
+    """Root mean square of a tensor."""
+    return float(x.float().square().mean().sqrt())
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A finished picture and every moment on its way."""
+
+    model: Model
+    picture: Picture
+    moments: tuple[Moment, ...]
+
+    @property
+    def prompt(self) -> str:
+        return self.picture.record.settings.prompt
+
+    def decode(self, found: Sequence[torch.Tensor]) -> Iterator[Image.Image]:
+        """Latents (C, h, w) as pictures, a few at a time."""
+        for start in range(0, len(found), AT_ONCE):
+            part = torch.stack([x.float() for x in found[start : start + AT_ONCE]])
+            yield from images.to_pil(latents.decode(self.model, part))
+
+
+class Recording:
+    """Iterate for the Steps of a Stream; `traces` holds one Trace for each finished picture.
+
+    Every Step is kept in half precision as it passes; the stream is not changed.
+    """
+
+    def __init__(self, running: Stream):
+        self.running = running
+        self.traces: list[Trace] = []
+
+    @property
+    def total(self) -> int:
+        return self.running.total
+
+    def __iter__(self) -> Iterator[Step]:
+        kept: list[list[Moment]] = []
+        for step in self.running:
+            self._finish(kept)
+            if step.index == 0 or len(kept) != len(step.latents):  # a batch begins, or begins again
+                kept = [[] for _ in step.latents]
+            for i, moments in enumerate(kept):
+                moments.append(moment(step, i))
+            yield step
+        self._finish(kept)
+
+    def _finish(self, kept: list[list[Moment]]) -> None:
+        """Make traces of the pictures that came out since the last step."""
+        new = self.running.pictures[len(self.traces) :]
+        for picture, moments in zip(new, kept, strict=False):
+            self.traces.append(Trace(self.running.model, picture, tuple(moments)))
+
+
+def moment(step: Step, i: int = 0) -> Moment:
+    """Picture `i` of a Step, in half precision on the CPU."""
+    pair: tuple[Any, ...] = (None, None)
+    if len(step.outputs) == 2:
+        pair = tuple(_small(step.split(output)[0][i]) for output in step.outputs)
+    return Moment(
+        step.index, step.timestep, step.alpha, step.sigma, _small(step.noised[i]), _small(step.denoised[i]),
+        _small(step.noise[i]), _small(step.latents[i]), *pair,
+    )  # fmt: skip
+
+
+def _small(x: torch.Tensor) -> torch.Tensor:
+    return x.detach().to(torch.float16).cpu()
+
+
+def record(prompt: str, **settings: Any) -> Trace:
+    """Make one picture and keep its way: `record("A beautiful galaxy", seed=7).moments`.
+
+    Takes what `generate` takes; raises what it raises.
+    """
+    recording = Recording(stream(prompt, **settings | {"images": 1}))
+    for _ in recording:
+        pass
+    return recording.traces[0]
