@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def sheet(
 ) -> Image.Image:
     """Rows of cells on paper: pictures `side` pixels wide, captions below, a label before each row."""
     letter = max(11, min(side // 9, 15))
-    font = ImageFont.load_default(letter)
+    font = lettering(letter)
     line = round(letter * 1.35)
     margin = (
         (max(_width(part, font) for x in labels for part in x.split("\n")) + 3 * GAP)
@@ -101,6 +102,15 @@ def sheet(
             )
         top += tall[i] + below[i] + 2 * GAP
     return paper
+
+
+@lru_cache
+def lettering(size: int) -> Any:
+    """DejaVu Sans, which has Greek letters and comes with matplotlib."""
+    import matplotlib
+
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(file), size)
 
 
 def shortened(text: str, font: Any, width: int) -> str:
