@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import again, bench, doctor, embeddings, generate, info, invert, models
+from . import again, bench, doctor, embeddings, generate, info, invert, models, visualise
 
 app = typer.Typer(
     name="diffusekit",
@@ -38,3 +38,5 @@ app.command("doctor")(doctor.command)
 app.add_typer(models.app, name="models")
 app.add_typer(embeddings.app, name="embeddings")
 app.add_typer(bench.app, name="bench")
+app.add_typer(visualise.app, name="visualise")
+app.add_typer(visualise.app, name="visualize", hidden=True)

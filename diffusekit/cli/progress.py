@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..generate import Stream
+    from ..visualise import Recording
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def _lower(record: logging.LogRecord) -> bool:
     return True
 
 
-def follow(running: "Stream", *, show: bool) -> Iterator[None]:
+def follow(running: "Stream | Recording", *, show: bool) -> Iterator[None]:
     """Run a stream to its end; yields after every step, under a bar when `show` and stderr is a terminal."""
     if not (show and sys.stderr.isatty()):
         for _ in running:

@@ -4,7 +4,8 @@ Every function is a consumer of Steps and returns an `Exhibit`: pictures, a film
 when they are saved or looked at. Nothing here changes a picture.
 """
 
+from .denoising import denoise
 from .exhibit import Exhibit
 from .trace import Moment, Recording, Trace, record
 
-__all__ = ["Exhibit", "Moment", "Recording", "Trace", "record"]
+__all__ = ["Exhibit", "Moment", "Recording", "Trace", "denoise", "record"]

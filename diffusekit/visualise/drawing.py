@@ -66,7 +66,7 @@ def sheet(
     rows: Sequence[Sequence[Cell]], *, side: int, title: str = "", labels: Sequence[str] = ()
 ) -> Image.Image:
     """Rows of cells on paper: pictures `side` pixels wide, captions below, a label before each row."""
-    letter = max(11, min(side // 9, 15))
+    letter = max(10, min(side // 12, 15))
     font = lettering(letter)
     line = round(letter * 1.35)
     margin = (

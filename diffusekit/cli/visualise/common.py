@@ -1,0 +1,69 @@
+"""What the visualiser's verbs share: their flags, the bar, and where an exhibit is written."""
+
+import json
+import re
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import UsageError
+from ..output import OUTPUTS
+from ..progress import follow
+
+if TYPE_CHECKING:
+    from ...visualise import Exhibit, Recording
+
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE",
+        help="The ending chooses what is made; default: a dated name in outputs/.",
+    ),
+]  # fmt: skip
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file of the same name.")]
+Json = Annotated[bool, typer.Option("--json", help="The numbers as one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+def checked_output(output: str | None, endings: tuple[str, ...], *, overwrite: bool) -> Path | None:
+    """The file to write, refused before any work when its ending is not among `endings` or it is there."""
+    if output is None:
+        return None
+    path = Path(output)
+    if path.suffix.lower() not in endings:
+        raise UsageError(
+            f"{path.name!r} is not a kind of file this can be", f"endings: {', '.join(endings)}"
+        )
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} is already there", "choose another name, or say --overwrite")
+    return path
+
+
+def watched(recording: "Recording", *, show: bool) -> None:
+    """Run a recording to its end, under a bar when `show` and stderr is a terminal."""
+    for _ in follow(recording, show=show):
+        pass
+
+
+def write(
+    exhibit: "Exhibit", output: str | Path | None, verb: str, *, overwrite: bool = False, as_json: bool = False
+) -> Path | None:  # fmt: skip
+    """Save an exhibit and print its path; with `as_json` print its numbers, and save only if asked to."""
+    path = None
+    if output is not None or not as_json:
+        path = exhibit.save(output or _named(verb, exhibit.endings[0]), overwrite=overwrite)
+    if as_json:
+        print(json.dumps(exhibit.numbers, ensure_ascii=False, allow_nan=False))
+    else:
+        print(path)
+    return path
+
+
+def _named(verb: str, ending: str) -> Path:
+    """The next free name of today's: outputs/2026-01-31/denoise-00001.png."""
+    folder = OUTPUTS / date.today().isoformat()
+    taken = (re.match(rf"{verb}-(\d+)\.", p.name) for p in folder.glob(f"{verb}-*"))
+    number = 1 + max((int(m[1]) for m in taken if m), default=0)
+    return folder / f"{verb}-{number:05}{ending}"

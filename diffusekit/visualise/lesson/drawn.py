@@ -1,0 +1,104 @@
+"""The drawings of the page as SVG: curves over the steps, and the shape of a U-Net.
+
+Knows numbers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+WIDTH, HEIGHT = 320, 110
+LEFT, RIGHT, TOP, BOTTOM = 4, 316, 10, 88
+
+
+def shares(signal: Sequence[float]) -> str:
+    """How much of the variance is picture (below) and how much noise (above), over the steps."""
+    places = [(_across(i, len(signal)), _up(value, 1.0)) for i, value in enumerate(signal)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    body = (
+        f'<rect class="grain" x="{LEFT}" y="{TOP}" width="{RIGHT - LEFT}" height="{BOTTOM - TOP}"/>'
+        f'<polygon class="signal" points="{LEFT},{BOTTOM} {line} {RIGHT},{BOTTOM}"/>'
+    )
+    label = f"The picture's share rises from {signal[0]:.2g} to {signal[-1]:.3g} over the steps"
+    keys = '<span class="key t-x0">▬ picture ᾱ</span> <span class="key t-ep">▬ noise 1 − ᾱ</span>'
+    return _figure("What x<sub>t</sub> is made of", body, label, keys)
+
+
+def lines(title: str, named: Sequence[tuple[str, str, Sequence[float]]]) -> str:
+    """Curves over the steps on one scale from zero: (name, color class, values)."""
+    top = max((value for _, _, values in named for value in values), default=0) or 1.0
+    parts, keys = [], []
+    for name, kind, values in named:
+        places = [(_across(i, len(values)), _up(value, top)) for i, value in enumerate(values)]
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline class="curve {kind}" points="{points}"/>')
+        keys.append(f'<span class="key {kind}">▬ {escape(name)}</span>')
+    parts.append(f'<text x="{LEFT}" y="{TOP - 1}">{top:.2g}</text>')
+    label = "; ".join(f"{name}: from {v[0]:.2g} to {v[-1]:.2g}" for name, _, v in named)
+    return _figure(title, "".join(parts), label, " ".join(keys))
+
+
+def _figure(title: str, body: str, label: str, keys: str) -> str:
+    return (
+        f'<figure class="chart"><figcaption>{title}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{body}'
+        f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>'
+        f'<line class="cursor" x1="{RIGHT}" x2="{RIGHT}" y1="{TOP}" y2="{BOTTOM}"/>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">first step</text>'
+        f'<text x="{RIGHT}" y="{HEIGHT - 6}" text-anchor="end">last step</text></svg>'
+        f'<p class="keys-of">{keys}</p></figure>'
+    )
+
+
+def _across(i: int, count: int) -> float:
+    return LEFT + (RIGHT - LEFT) * i / max(count - 1, 1)
+
+
+def _up(value: float, top: float) -> float:
+    return BOTTOM - (BOTTOM - TOP) * min(value / top, 1)
+
+
+def unet(side: int, widths: Sequence[int], attending: Sequence[bool]) -> str:
+    """The U of a U-Net: blocks as high as their latents, with their channels; dots look at words.
+
+    `side` is the height of its latents, `widths` the channels of its levels, `attending` says which of
+    them have cross-attention.
+    """
+    count = len(widths)
+    levels = [*range(count), count - 1, *reversed(range(count))]
+    step = 520 / len(levels)
+    parts = []
+    for place, level in enumerate(levels):
+        height = 96 * 0.68**level
+        middle = place == count
+        x, y = 20 + place * step, 62 - height / 2 + level * 9
+        looks = attending[level]
+        parts.append(
+            f'<rect class="{"looks" if looks else "plain"}" x="{x:.1f}" y="{y:.1f}"'
+            f' width="{step * 0.62:.1f}" height="{height:.1f}" rx="4"/>'
+        )
+        if not middle and place != count - 1 and place != count + 1 or count == 1:
+            size = side // 2**level
+            parts.append(
+                f'<text x="{x + step * 0.31:.1f}" y="{y + height + 15:.1f}" text-anchor="middle">'
+                f"{size}×{size}</text>"
+            )
+        if middle:
+            size = side // 2 ** (count - 1)
+            parts.append(
+                f'<text x="{x + step * 0.31:.1f}" y="{y + height + 15:.1f}" text-anchor="middle">'
+                f"{size}×{size}</text>"
+            )
+        if place < count and not middle:
+            right = 20 + (len(levels) - 1 - place) * step
+            parts.append(
+                f'<path class="bridge" d="M{x + step * 0.62:.1f} {y + 7:.1f}H{right:.1f}"/>'
+            )
+    says = ", ".join(f"{side // 2**i}×{side // 2**i} with {w} channels" for i, w in enumerate(widths))
+    return (
+        '<figure class="ushape"><svg viewBox="0 0 560 150" role="img"'
+        f' aria-label="{escape(f"The levels of the U-Net: {says}, and back")}">{"".join(parts)}</svg>'
+        f"<figcaption>{escape(says)}. <span class='key t-wi'>▬ levels that look at the words</span>"
+        "</figcaption></figure>"
+    )
