@@ -73,6 +73,7 @@ class Inversion:
         self.is_main = self._accelerator.is_main_process
         self.settings, self.model = _completed(settings, self._accelerator)
         self.result: LearnedToken | None = None
+        self._nearest: tuple[str, ...] = ()
         self._run: Run | None = None
         if self.is_main:
             self._run = Run(output, self.name)
@@ -90,6 +91,11 @@ class Inversion:
     def _prepare(self) -> None:
         """Start vectors, encoded pictures, captions as ids, the examiner."""
         model, self._vocabulary = self.model, Vocabulary(self.model)
+        if self.settings.token.lower() in self._vocabulary.words:
+            raise UsageError(
+                f"the token {self.settings.token!r} is a word that the model knows already",
+                "prompts could no longer say that word; take for example S* or <my-cat>",
+            )
         init = self.settings.init or placeholder.words_of(self.name, self._vocabulary)
         self.settings = settings = self.settings.model_copy(update={"init": init})
         holder = placeholder.place(
@@ -186,10 +192,12 @@ class Inversion:
 
     def _moment(self, value: float, preview: Preview | None) -> Moment:
         holder = self._learner.holder
-        near = self._vocabulary.nearest(holder.rows.detach().cpu(), 3)
+        if preview or self.step % LOG_EVERY == 0 or not self._nearest:  # a walk through the whole table
+            near = self._vocabulary.nearest(holder.rows.detach().cpu(), 3)
+            self._nearest = tuple(word for word, _ in near[0])
         return Moment(
             self.step, value, self._told["smoothed"] or value, holder.norm(), holder.moved(),
-            tuple(word for word, _ in near[0]), preview,
+            self._nearest, preview,
             best=preview is not None and 0 < self.step == self._told["best_step"],
         )  # fmt: skip
 

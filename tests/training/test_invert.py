@@ -294,3 +294,11 @@ def test_an_unknown_key_in_a_recipe_names_the_nearest(tmp_path):
     with pytest.raises(UsageError, match="lerning_rate") as caught:
         read_recipe(InvertSettings, tmp_path / "mine.toml")
     assert "learning_rate" in caught.value.hint
+
+
+def test_a_token_that_is_an_ordinary_word_is_refused(families, tmp_path):
+    with pytest.raises(UsageError, match="knows already") as caught:
+        learn(quick(tmp_path, families["sd1"], token="Cat"), tmp_path / "out")
+    assert "S*" in caught.value.hint
+    assert not list((tmp_path / "out").glob("*.safetensors"))
+    assert learn(quick(tmp_path, families["sd1"], token="<Cat>"), tmp_path / "out").token == "<Cat>"
