@@ -9,37 +9,19 @@ import typer
 from ..errors import FileRefused
 from ..metadata import Record, read
 from ..settings import GenerateSettings, checked
-from .generate import (
-    Format,
-    Json,
-    NoLabel,
-    NoMetadata,
-    Output,
-    Overwrite,
-    Quiet,
-    Size,
-    run,
-    split_size,
-)
-from .options import with_settings
-from .output import Destination
+from .generate import Manner, run, split_size
+from .options import with_group, with_settings
 
 
+@with_group(Manner, "manner")
 @with_settings(GenerateSettings, "prompt")
 def command(
     settings: dict[str, Any],
+    manner: Manner,
     picture: Annotated[
         Path, typer.Argument(metavar="PICTURE", help="A picture that says how it was made.")
     ],
     prompt: Annotated[str | None, typer.Option("--prompt", help="Another prompt.")] = None,
-    size: Size = None,
-    output: Output = None,
-    format: Format = None,
-    overwrite: Overwrite = False,
-    no_metadata: NoMetadata = False,
-    no_label: NoLabel = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Make a picture again: the same settings give the same pixels; flags change them."""
     said = read(picture)
@@ -49,15 +31,15 @@ def command(
             f"{picture} does not say how it was made", "diffusekit info shows what a picture says"
         )
     # where it runs is this machine's affair, not the picture's
-    values = found.model_dump(exclude={"device", "batch"}) | settings | split_size(size, settings)
+    given = settings | split_size(manner.size, settings)
+    values = found.model_dump(exclude={"device", "batch"}) | given
     if prompt is not None:
         values["prompt"] = prompt
     merged = checked(GenerateSettings, values)
-    destination = Destination(output, format, merged.images, overwrite=overwrite)
-    keep = (not no_metadata, not (no_metadata and no_label))
+    manner.destination(merged.images)
     if said.record is not None:
         _warn_of_changes(said.record)
-    run(merged, [merged.prompt], destination, keep=keep, as_json=as_json, quiet=quiet)
+    run(merged, [merged.prompt], manner)
 
 
 def _warn_of_changes(record: Record) -> None:

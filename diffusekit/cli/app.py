@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import again, bench, doctor, embeddings, generate, info, invert, models, visualise
+from . import again, bench, doctor, embeddings, generate, info, invert, models, serve, visualise
 
 app = typer.Typer(
     name="diffusekit",
@@ -33,6 +33,7 @@ def _common(
 app.command("generate")(generate.command)
 app.command("again")(again.command)
 app.command("invert")(invert.command)
+app.command("serve")(serve.command)
 app.command("info")(info.command)
 app.command("doctor")(doctor.command)
 app.add_typer(models.app, name="models")

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,37 +12,58 @@ import typer
 
 from ..errors import UsageError
 from ..settings import GenerateSettings, checked, resolve
-from .options import with_settings
+from .options import with_group, with_settings
 from .output import Destination
 from .progress import follow, quiet_libraries
 
 if TYPE_CHECKING:
     from ..generate import Picture
 
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "--output", "-o", help="A file, or a folder (ends in /). Default: outputs/ and the date."
-    ),
-]
-Format = Annotated[str | None, typer.Option("--format", help="png, jpeg or webp; default png.")]
-Size = Annotated[
-    str | None, typer.Option("--size", metavar="WxH", help="Width and height in one, like 512x512.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file of the same name.")]
-NoMetadata = Annotated[
-    bool, typer.Option("--no-metadata", help="Do not write into the picture how it was made.")
-]
-NoLabel = Annotated[
-    bool, typer.Option("--no-label", help="With --no-metadata: not even that a model made it.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of paths.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+@dataclass(frozen=True)
+class Manner:
+    """Where pictures go and what is told of them: the flags of every verb that makes some."""
+
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="WxH", help="Width and height in one, like 512x512."),
+    ] = None
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file, or a folder (ends in /). Default: outputs/ and the date.",
+        ),
+    ] = None
+    format: Annotated[
+        str | None, typer.Option("--format", help="png, jpeg or webp; default png.")
+    ] = None
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over a file of the same name.")
+    ] = False
+    no_metadata: Annotated[
+        bool,
+        typer.Option("--no-metadata", help="Do not write into the picture how it was made."),
+    ] = False
+    no_label: Annotated[
+        bool, typer.Option("--no-label", help="With --no-metadata: not even that a model made it.")
+    ] = False
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout instead of paths.")
+    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False
+
+    def destination(self, count: int) -> Destination:
+        """Where `count` pictures go; refuses what cannot be written, before any work."""
+        return Destination(self.output, self.format, count, overwrite=self.overwrite)
 
 
+@with_group(Manner, "manner")
 @with_settings(GenerateSettings, "prompt")
 def command(
     settings: dict[str, Any],
+    manner: Manner,
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -52,29 +74,14 @@ def command(
         Path | None,
         typer.Option("--prompts", metavar="FILE", help="A text file with a prompt on every line."),
     ] = None,
-    size: Size = None,
-    output: Output = None,
-    format: Format = None,
-    overwrite: Overwrite = False,
-    no_metadata: NoMetadata = False,
-    no_label: NoLabel = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Make pictures of prompts: diffusekit generate "A beautiful galaxy"."""
-    resolved = resolve(GenerateSettings, "generate", settings | split_size(size, settings))
+    given = settings | split_size(manner.size, settings)
+    resolved = resolve(GenerateSettings, "generate", given)
     wanted = _prompts(prompts or [], prompts_file)
     for prompt in wanted:
         checked(GenerateSettings, {"prompt": prompt})
-    destination = Destination(output, format, len(wanted) * resolved.images, overwrite=overwrite)
-    run(
-        resolved,
-        wanted,
-        destination,
-        keep=(not no_metadata, not (no_metadata and no_label)),
-        as_json=as_json,
-        quiet=quiet,
-    )
+    run(resolved, wanted, manner)
 
 
 def split_size(size: str | None, given: dict[str, Any]) -> dict[str, int]:
@@ -113,23 +120,21 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def run(
-    settings: GenerateSettings, prompts: list[str], destination: Destination, *,
-    keep: tuple[bool, bool] = (True, True), as_json: bool = False, quiet: bool = False,
-) -> None:  # fmt: skip
+def run(settings: GenerateSettings, prompts: list[str], manner: Manner) -> None:
     """Make and save pictures, each as soon as it is finished; prints paths, or one JSON object."""
+    destination = manner.destination(len(prompts) * settings.images)
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
     with quiet_libraries():
         from ..generate import Stream
 
         running = Stream(settings, prompts)
-        for _ in follow(running, show=not quiet):
+        for _ in follow(running, show=not manner.quiet):
             for picture in running.pictures[len(rows) :]:
-                rows.append(_save(picture, destination, keep))
-                if not as_json:
+                rows.append(_save(picture, destination, manner))
+                if not manner.as_json:
                     print(rows[-1]["path"], flush=True)
-    if as_json:
+    if manner.as_json:
         print(
             json.dumps(
                 {"pictures": rows, "seconds": round(time.perf_counter() - started, 3)},
@@ -138,16 +143,16 @@ def run(
         )
 
 
-def _save(picture: "Picture", destination: Destination, keep: tuple[bool, bool]) -> dict[str, Any]:
+def _save(picture: "Picture", destination: Destination, manner: Manner) -> dict[str, Any]:
     from .. import metadata
 
-    settings, (record, label) = picture.record.settings, keep
+    settings = picture.record.settings
     path = destination.next(settings.prompt, settings.seed or 0)
     metadata.save(
         picture.image,
         path,
-        picture.record if record else None,
-        label=label,
-        overwrite=destination.overwrite,
+        None if manner.no_metadata else picture.record,
+        label=not (manner.no_metadata and manner.no_label),
+        overwrite=manner.overwrite,
     )
     return {"path": str(path), "prompt": settings.prompt, "seed": settings.seed}

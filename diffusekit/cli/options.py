@@ -3,7 +3,8 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import fields
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -38,6 +39,35 @@ def with_settings(
     return decorate
 
 
+def with_group(group: type, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag per field of a dataclass; it receives them together as `name`.
+
+    The fields are `Annotated` with a typer option and have a default.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(group, include_extras=True)
+        flags = [
+            inspect.Parameter(
+                f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]
+            )
+            for f in fields(group)
+        ]
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != name]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            values = {f.name: given.pop(f.name) for f in flags}
+            command(**given, **{name: group(**values)})
+
+        run.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
+        del run.__wrapped__  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
 def _flag(model: type[Settings], name: str) -> inspect.Parameter:
     field = model.model_fields[name]
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
@@ -45,7 +75,7 @@ def _flag(model: type[Settings], name: str) -> inspect.Parameter:
     default = (
         ""
         if field.default is None
-        else f" [default: {field.default}]"
+        else f" Default: {field.default}."
         if field.default not in ("", (), False)
         else ""
     )

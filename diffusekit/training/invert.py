@@ -192,7 +192,9 @@ class Inversion:
 
     def _moment(self, value: float, preview: Preview | None) -> Moment:
         holder = self._learner.holder
-        if preview or self.step % LOG_EVERY == 0 or not self._nearest:  # a walk through the whole table
+        if (
+            preview or self.step % LOG_EVERY == 0 or not self._nearest
+        ):  # a walk through the whole table
             near = self._vocabulary.nearest(holder.rows.detach().cpu(), 3)
             self._nearest = tuple(word for word, _ in near[0])
         return Moment(
