@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conftest import ROOT
 from inversions import learn, pictures, quick
 
 from diffusekit import embeddings, models
@@ -302,3 +303,19 @@ def test_a_token_that_is_an_ordinary_word_is_refused(families, tmp_path):
     assert "S*" in caught.value.hint
     assert not list((tmp_path / "out").glob("*.safetensors"))
     assert learn(quick(tmp_path, families["sd1"], token="<Cat>"), tmp_path / "out").token == "<Cat>"
+
+
+PHOTOS = sorted(p for p in ROOT.parent.glob("*/photos/*") if p.is_dir())
+
+
+@pytest.mark.skipif(not PHOTOS, reason="no folders of photographs beside the checkout")
+@pytest.mark.parametrize("folder", PHOTOS, ids=lambda p: p.name)
+def test_real_photographs(mini, folder, tmp_path):
+    """Straight from the camera: every one is used, and the vectors move."""
+    settings = InvertSettings(pictures=str(folder), steps=12, preview_every=12, device="cpu")
+    run = Inversion(settings, tmp_path / "out", strict=True)
+    list(run)
+    run.close()
+    assert len(run.data.photos) >= 3
+    assert run.result is not None and run.result.vectors[0].isfinite().all()
+    assert (tmp_path / "out" / folder.name / "index.html").is_file()
