@@ -20,14 +20,16 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 
-from . import models
+from . import attention, models
 from .embeddings import LearnedToken, Vocabulary
+from .generate import stream
 from .models import Model
 from .settings import InvertSettings
 from .training import dataset, placeholder
 from .training.captions import captions
 from .training.learner import Learner
 from .training.samples import Samples
+from .visualise import Recording
 
 CLIP_TABLE = (49408, 768)
 ROUNDS = 4
@@ -67,6 +69,39 @@ def invert(
         theirs, their_memory = _reference(subject, paths, batch)
         our_seconds, their_seconds = _in_turns([ours, theirs], steps)
     return Contest(our_seconds, their_seconds, our_memory, their_memory, steps)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Seconds for a picture (median): made, made and recorded, made with every word's map taken."""
+
+    plain: float
+    recorded: float
+    attended: float
+    pictures: int
+
+
+def visualise(
+    model: str = "mini", *, steps: int = 20, pictures: int = 12, device: str = "auto", dtype: str = "auto"
+) -> Watched:  # fmt: skip
+    """What it costs to watch: pictures plain, with a `Recording`, and with cross-attention recorded."""
+    settings: dict[str, Any] = {"model": model, "steps": steps, "device": device, "dtype": dtype}
+
+    def plain(number: int) -> None:
+        for _ in stream("a red cat on the grass", seed=number, **settings):
+            pass
+
+    def recorded(number: int) -> None:
+        for _ in Recording(stream("a red cat on the grass", seed=number, **settings)):
+            pass
+
+    def attended(number: int) -> None:
+        running = stream("a red cat on the grass", seed=number, **settings)
+        with attention.recording(running.model.unet, guided=True) as maps:
+            for _ in running:
+                maps.take()
+
+    return Watched(*_in_turns([plain, recorded, attended], pictures), pictures)
 
 
 def _in_turns(contestants: list[Callable[[int], object]], steps: int) -> list[float]:

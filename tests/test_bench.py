@@ -34,3 +34,15 @@ def test_turns_are_taken_a_b_b_a():
     order = []
     bench._in_turns([lambda n: order.append(("a", n)), lambda n: order.append(("b", n))], 8)
     assert "".join(who for who, _ in order) == "aaabbb" + "aabb" + "bbaa" + "aabb" + "bbaa"
+
+
+@pytest.mark.slow
+def test_watching_costs_little():
+    """Recording under a tenth of sampling, attention under three fifths; a busy machine may need three tries."""
+    for _ in range(3):
+        found = bench.visualise(pictures=8)
+        if found.recorded < 1.1 * found.plain and found.attended < 1.6 * found.plain:
+            return
+    raise AssertionError(
+        f"plain {found.plain}, recorded {found.recorded}, attended {found.attended}"
+    )

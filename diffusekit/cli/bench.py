@@ -45,6 +45,30 @@ def invert_command(
     print(f"ratio {found.ratio:.2f}, median of {found.steps} steps each, batch {batch}")
 
 
+@app.command("visualise")
+def visualise_command(
+    model: Annotated[str, typer.Option("--model", help="mini, a folder, or a hub id.")] = "mini",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps.")] = 20,
+    pictures: Annotated[int, typer.Option("--pictures", min=4, help="Timed pictures of each.")] = 12,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:  # fmt: skip
+    """What watching costs: pictures plain, recorded, and with every word's map taken."""
+    with quiet_libraries():
+        from .. import bench
+
+        found = bench.visualise(model, steps=steps, pictures=pictures, device=device, dtype=dtype)
+    if as_json:
+        print(json.dumps(vars(found)))
+        return
+    print(f"{'':<28}{'s/picture':>10}{'more':>8}")
+    rows = ("plain", found.plain), ("recorded", found.recorded), ("with attention", found.attended)
+    for name, seconds in rows:
+        print(f"{name:<28}{seconds:>10.3f}{seconds / found.plain - 1:>8.1%}")
+    print(f"median of {found.pictures} pictures each, {steps} steps")
+
+
 def _size(count: int) -> str:
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
