@@ -106,8 +106,10 @@ class InvertSettings(Settings):
     property: Literal["object", "style"] = flag(
         "object", "What is learned: an object or a style. Chooses the captions."
     )
-    captions: Literal["templates", "files", "both"] = flag(
-        "templates", "Captions: the paper's templates, a .txt beside every picture, or both."
+    captions: Literal["auto", "templates", "files", "both"] = flag(
+        "auto",
+        "Captions: a .txt beside a picture where there is one and the paper's templates elsewhere (auto), "
+        "templates alone, files alone, or both.",
     )
     vectors: int = flag(1, "How many vectors the token has.", ge=1, le=75)
     steps: int = flag(600, "Training steps at most.", ge=1, le=1_000_000)
@@ -158,6 +160,44 @@ class InvertSettings(Settings):
         if strange := set(names) - {"tensorboard", "wandb", "trackio"}:
             raise ValueError(f"knows no {', '.join(sorted(strange))}")
         return names
+
+
+class ServeSettings(Settings):
+    """Where the server listens, who may use it, and how much one request may ask for."""
+
+    host: str = flag(
+        "127.0.0.1", "The address to listen on; any but this machine's own needs a key."
+    )
+    port: int = flag(7860, "The port; 0 takes a free one.", ge=0, le=65_535)
+    model: str = flag("mini", "The model of requests that name none: mini, a folder, or a hub id.")
+    auth: str | None = flag(
+        None, "USER:PASSWORD that clients must give; best in the variable DIFFUSEKIT_AUTH."
+    )
+    token: str | None = flag(
+        None, "A bearer token that clients must give; best in the variable DIFFUSEKIT_TOKEN."
+    )
+    allow_host: tuple[str, ...] = flag(
+        (), "A name under which the server is reached, like pictures.example.org."
+    )
+    allow_origin: tuple[str, ...] = flag(
+        (), "A web page that may call the server, like https://example.org."
+    )
+    outputs: str = flag("outputs", "The folder for finished pictures; the only one that is served.")
+    state: str = flag(".diffusekit", "The folder for the list of jobs.")
+    queue: int = flag(32, "How many jobs may wait; one more is told to come back.", ge=1, le=10_000)
+    max_prompt: int = flag(4000, "Characters a prompt may have.", ge=1, le=MAX_PROMPT)
+    max_pixels: int = flag(4_194_304, "Pixels a picture may have.", ge=64)
+    max_steps: int = flag(150, "Denoising steps a picture may take.", ge=1, le=1000)
+    max_images: int = flag(16, "Pictures one request may ask for.", ge=1, le=10_000)
+    device: str = flag("auto", "auto, cpu, cuda, cuda:1, mps or xpu.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
+        "auto", "Precision of the networks."
+    )
+
+    @field_validator("allow_host", "allow_origin", mode="before")
+    @classmethod
+    def _listed(cls, names: Any) -> Any:
+        return _several(names)
 
 
 def _several(names: Any) -> Any:

@@ -21,13 +21,15 @@ from diffusekit import embeddings, generate  # noqa: E402
 from diffusekit.settings import InvertSettings  # noqa: E402
 from diffusekit.training.examine import Examiner  # noqa: E402
 from diffusekit.training.invert import Inversion  # noqa: E402
-from training.mini.photos import photos  # noqa: E402
+from training.mini.photos import write  # noqa: E402
 
 SUBJECTS = {
     "owl": "bird", "turtle": "fish", "guitar": "teapot", "robot": "rocket", "snail": "apple", "crown": "castle",
 }  # fmt: skip
 VARIANTS: dict[str, dict] = {
     "defaults": {},
+    "captions: templates": {"captions": "templates"},
+    "captions: both": {"captions": "both"},
     "init: a word for anything (thing)": {"init": "thing"},
     "start: text encoder's output": {"start": "output"},
     "start: output, pull 0.01": {"start": "output", "pull": 0.01},
@@ -53,9 +55,7 @@ EASIER = (
 def learn(subject: str, folder: Path, **changes) -> dict:
     """One run, and its scores on seeds that training has not looked at."""
     pictures = folder / subject
-    pictures.mkdir(parents=True, exist_ok=True)
-    for i, picture in enumerate(photos(subject)):
-        picture.save(pictures / f"{i:02}.png")
+    write(subject, pictures)
     values = {"pictures": str(pictures), "init": SUBJECTS[subject], "device": "cpu"} | changes
     factor = values.pop("rate", None)
     if factor:
@@ -100,7 +100,7 @@ def line(*cells) -> None:
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
-def six(folder: Path) -> None:
+def six(folder: Path, captions: str) -> None:
     line(
         "subject",
         "from",
@@ -116,7 +116,7 @@ def six(folder: Path) -> None:
     line("---", "---", *["--:"] * 8)
     rows = []
     for subject, init in SUBJECTS.items():
-        row = learn(subject, folder)
+        row = learn(subject, folder, captions=captions)
         rows.append(row)
         likeness = [f"{row[key]:.3f}" for key in ("init", "learned", "pairwise")]
         line(
@@ -169,14 +169,17 @@ def main() -> None:
     parser.add_argument("what", choices=("six", "ablation", "grid"))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--subjects", nargs="+", default=["owl", "turtle", "crown"])
-    parser.add_argument("--token", default=str(ROOT / "embeddings" / "owl.safetensors"))
+    parser.add_argument(
+        "--captions", default="auto", help="templates: as if no captions were there"
+    )
+    parser.add_argument("--token", default=str(ROOT / "embeddings" / "my_turtle.safetensors"))
     options = parser.parse_args()
     if options.what == "grid":
         grid(options.token, ROOT / "docs" / "pictures" / "inversion.jpg")
         return
     with tempfile.TemporaryDirectory() as folder:
         if options.what == "six":
-            six(Path(folder))
+            six(Path(folder), options.captions)
         else:
             ablation(Path(folder), options.steps, options.subjects)
 

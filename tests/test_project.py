@@ -25,6 +25,7 @@ ROWS = [
     {"generate", "scores"},
     {"training", "visualise"},
     {"bench"},
+    {"server"},
     {"cli"},
     {"__main__"},
 ]
@@ -128,11 +129,9 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_every_python_block_of_the_readme_runs(tmp_path):
-    from training.mini.photos import photos
+    from training.mini.photos import write
 
-    Path("my_owl").mkdir()
-    for i, picture in enumerate(photos("owl")):
-        picture.save(f"my_owl/{i}.png")
+    write("owl", Path("my_owl"))
     found = blocks("python")
     assert found
     for block in found:

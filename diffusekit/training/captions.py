@@ -70,7 +70,7 @@ STYLE = tuple(
     )
 )
 _TEMPLATES = {"object": OBJECT, "style": STYLE}
-_SOURCES = ("templates", "files", "both")
+_SOURCES = ("auto", "templates", "files", "both")
 
 
 def templates(property: str) -> tuple[str, ...]:
@@ -88,8 +88,8 @@ def captions(
 ) -> list[tuple[str, ...]]:
     """For each photo the sentences it may be trained with; `{}` stands for the token.
 
-    `source` is "templates", "files" (the text beside each photo) or "both" (a photo without a text
-    has templates alone). Put the token in with `str.replace`: a text may hold other braces.
+    `source` is "templates", "files" (the text beside each photo), "both" (a photo without a text
+    has templates alone), or "auto": the text of a photo that has one, templates for the others. Put the token in with `str.replace`: a text may hold other braces.
 
     A text that writes `{}`, or `token` itself as kohya's trainer wants it, says where the token
     stands. To any other text it is put in front, "{}, sitting in the grass": as A1111 writes
@@ -103,14 +103,18 @@ def captions(
             "files are 00.txt for 00.jpg",
         )
     sentences = templates(property) if source != "files" else ()
-    return [sentences + _from_file(photo, source, token) for photo in data.photos]
+    found = []
+    for photo in data.photos:
+        own = _from_file(photo, source, token)
+        found.append(own if source == "auto" and own else sentences + own)
+    return found
 
 
 def _from_file(photo: Photo, source: str, token: str) -> tuple[str, ...]:
     if source == "templates":
         return ()
     if photo.caption is None:
-        if source == "both":
+        if source in ("auto", "both"):
             return ()
         raise DataSetError(
             f"{photo.file} has no caption",

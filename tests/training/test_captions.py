@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from diffusekit.errors import DataSetError, UsageError
+from diffusekit.training import dataset
 from diffusekit.training.captions import captions, templates
 from diffusekit.training.dataset import DataSet, Photo
 
@@ -63,3 +64,20 @@ def test_what_is_neither():
         templates("face")
     with pytest.raises(UsageError, match="templates, files, both"):
         captions(photos("x"), "object", "blip")
+
+
+def test_auto_takes_a_caption_where_there_is_one():
+    data = photos("{} on a roof", None)
+    assert captions(data, "object", "auto") == [("{} on a roof",), templates("object")]
+    assert captions(photos(None, None), "style", "auto") == [templates("style")] * 2
+
+
+def test_the_photos_of_the_world_say_where_they_were_taken(tmp_path):
+    from training.mini.photos import PLACES, sentences, write
+
+    write("owl", tmp_path / "owl")
+    data = dataset.collect(tmp_path / "owl")
+    said = captions(data, "object", "auto")
+    assert [group[0] for group in said] == sentences() and len(set(sentences())) == len(PLACES)
+    write("owl", tmp_path / "bare", captions=False)
+    assert len(list((tmp_path / "bare").iterdir())) == 5
