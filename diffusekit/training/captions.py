@@ -88,8 +88,9 @@ def captions(
 ) -> list[tuple[str, ...]]:
     """For each photo the sentences it may be trained with; `{}` stands for the token.
 
-    `source` is "templates", "files" (the text beside each photo), "both" (a photo without a text
-    has templates alone), or "auto": the text of a photo that has one, templates for the others. Put the token in with `str.replace`: a text may hold other braces.
+    `source` is "templates", "files" (the text beside each photo), "both" (a photo without a text has
+    templates alone), or "auto": the text of a photo that has one, templates for the others. Put the
+    token in with `str.replace`: a text may hold other braces.
 
     A text that writes `{}`, or `token` itself as kohya's trainer wants it, says where the token
     stands. To any other text it is put in front, "{}, sitting in the grass": as A1111 writes
