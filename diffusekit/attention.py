@@ -88,6 +88,16 @@ def layers(unet: Any) -> dict[str, Any]:
     }
 
 
+def pointing(unet: Any) -> list[str]:
+    """The layers whose maps point at things: on the way up, finer than the middle of the U-Net.
+
+    `docs/visualise.md` has the measurements. All layers, in a U-Net that has none of these.
+    """
+    names = list(layers(unet))
+    up = [name for name in names if name.startswith("up_blocks.")]
+    return [name for name in up if not name.startswith("up_blocks.0.")] or names
+
+
 @contextmanager
 def recording(
     unet: Any, *, layers: Sequence[str] | None = None, guided: bool = False

@@ -1,4 +1,4 @@
-"""Latents: their shape, the noise they start from, and the VAE's way back to pixels.
+"""Latents: their shape, the noise they start from, and the VAE's ways from pixels and back to them.
 
 Knows no prompts and no samplers.
 """
@@ -28,6 +28,17 @@ def shape(model: Model, width: int, height: int) -> tuple[int, int, int]:
 def noise(size: tuple[int, int, int], generators: list[torch.Generator]) -> torch.Tensor:
     """Gaussian noise (B, C, h, w) in float32 on the CPU, each image drawn by its own generator."""
     return torch.stack([torch.randn(size, generator=g) for g in generators])
+
+
+@torch.no_grad()
+def encode(model: Model, pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] to latents (B, C, h, w), float32 and scaled as the U-Net expects.
+
+    The mean of what the VAE finds likely, so the same picture has the same latents every time.
+    """
+    assert pictures.ndim == 4 and pictures.shape[1] == 3, pictures.shape
+    found = model.vae.encode(pictures.to(model.vae.device, model.vae.dtype)).latent_dist
+    return found.mean.float() * model.vae.config.scaling_factor
 
 
 @torch.no_grad()

@@ -175,7 +175,9 @@ def _spread(wanted: int, count: int) -> list[int]:
 def _subject(model: models.Model, picture: Image.Image, seed: int) -> _Subject:
     x0 = images.to_tensor(images.square(picture, model.side))[None]
     z0 = latents.encode(model, x0).cpu()
-    draws = generators([seed, seed])  # latents get the noise that a picture of this seed starts from
+    draws = generators(
+        [seed, seed]
+    )  # latents get the noise that a picture of this seed starts from
     return _Subject(
         model,
         x0,
@@ -256,8 +258,9 @@ def _caption(timestep: int, alpha_bar: float) -> str:
 def _lines(alpha_bar: float) -> list[str]:
     found = levels(alpha_bar)
     snr, log = found["snr"], found["log_snr"]
+    small = f"{alpha_bar:.1e}" if 0 < alpha_bar < 5e-5 else f"{alpha_bar:.4f}"
     return [
-        f"ᾱ {alpha_bar:.4f}", f"σ {found['sigma']:.4f}", f"SNR {'∞' if snr is None else f'{snr:.3g}'}",
+        f"ᾱ {small}", f"σ {found['sigma']:.4f}", f"SNR {'∞' if snr is None else f'{snr:.3g}'}",
         f"log SNR {'−∞' if log is None else f'{log:.2f}'.replace('-', '−')}",
     ]  # fmt: skip
 
@@ -265,7 +268,7 @@ def _lines(alpha_bar: float) -> list[str]:
 def _film(subject: _Subject, curves: Mapping[str, torch.Tensor]) -> Iterator[Image.Image]:
     """One frame for each of forty timesteps, upwards: pixels, decoded latents, latents; a row a schedule."""
     count = len(next(iter(curves.values())))
-    side = max(_side(subject), 256)
+    side = max(_side(subject), 256 if len(curves) == 1 else 128)
     for t in _spread(FRAMES, count):
         rows = []
         for curve in curves.values():
@@ -274,8 +277,6 @@ def _film(subject: _Subject, curves: Mapping[str, torch.Tensor]) -> Iterator[Ima
             says = _lines(alpha_bar)
             below = (f"t {t}", f"{says[0]}   {says[1]}", f"{says[2]}   {says[3]}")
             seen = subject.seen(alpha_bar)
-            rows.append(
-                [Cell(p, f"{n}\n{b}") for p, n, b in zip(seen, names, below, strict=True)]
-            )
+            rows.append([Cell(p, f"{n}\n{b}") for p, n, b in zip(seen, names, below, strict=True)])
         labels = list(curves) if len(curves) > 1 else ()
         yield drawing.sheet(rows, side=side, title=FORMULA, labels=labels)

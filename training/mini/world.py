@@ -189,6 +189,11 @@ def layout(scene: Scene, rng: Random) -> list[Spot]:
 
 def draw(scene: Scene, seed: int = 0, side: int = 128) -> Image.Image:
     """Paint a scene, `side` pixels wide; `seed` decides what its caption does not."""
+    return draw_with_spots(scene, seed, side)[0]
+
+
+def draw_with_spots(scene: Scene, seed: int = 0, side: int = 128) -> tuple[Image.Image, list[Spot]]:
+    """What `draw` paints, and where everything in it went."""
     rng, style = Random(f"draw {seed}"), STYLES[scene.style]
     canvas = Canvas(side * 2, rng)
     if scene.things and scene.things[0].subject == "galaxy":
@@ -199,7 +204,8 @@ def draw(scene: Scene, seed: int = 0, side: int = 128) -> Image.Image:
         PAINT[scene.place](canvas)
         if scene.style == "pencil":
             canvas.image.paste(edges(canvas.image).convert("RGB"))
-    for spot in layout(scene, rng):
+    spots = layout(scene, rng)
+    for spot in spots:
         if spot.thing.subject != "galaxy":
             color = COLORS[spot.thing.color or "white"]
             pen = Pen(
@@ -212,4 +218,4 @@ def draw(scene: Scene, seed: int = 0, side: int = 128) -> Image.Image:
             )
             SUBJECTS[spot.thing.subject].draw(pen)
     picture = canvas.image.reduce(2)
-    return Image.fromarray(style.finish(np.asarray(picture)))
+    return Image.fromarray(style.finish(np.asarray(picture))), spots

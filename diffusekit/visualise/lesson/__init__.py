@@ -1,6 +1,6 @@
 """One web page that shows how a picture came out of noise: it needs no network, a teacher can mail it.
 
-`lesson("A beautiful galaxy", seed=7).save("lesson.html")`. Makes the pictures, or takes finished Traces;
+`page("A beautiful galaxy", seed=7).save("lesson.html")`. Makes the pictures, or takes finished Traces;
 how they are told is written in the .html, .css and .js files beside this one.
 """
 
@@ -13,7 +13,8 @@ from ...embeddings import LearnedToken
 from ...errors import UsageError
 from ...generate import stream
 from ..exhibit import Exhibit
-from ..trace import Recording, Trace
+from ..heat import Watching
+from ..trace import Trace
 from .gather import Heat, Run, gathered
 from .writer import written
 
@@ -26,10 +27,10 @@ def page(prompt: str | Sequence[str], **settings: Any) -> Exhibit:
     Takes the settings of `generate`; raises what it raises, and `UsageError` for more than two prompts.
     """
     prompts = check([prompt] if isinstance(prompt, str) else prompt)
-    recording = Recording(stream(prompts, **settings | {"images": 1, "batch": 1}))
-    for _ in recording:
+    watching = Watching(stream(prompts, **settings | {"images": 1}))
+    for _ in watching:
         pass
-    return exhibit(recording.traces, recording.running.tokens)
+    return exhibit(watching.traces, watching.running.tokens, heats=watching.heats)
 
 
 def check(prompts: Sequence[str]) -> list[str]:
@@ -54,13 +55,10 @@ def exhibit(
     one for each trace; without them the page has no maps.
     """
     assert 1 <= len(traces) <= 2 and len(heats) in (0, len(traces)), (len(traces), len(heats))
-    runs = [
-        Run.of(trace, tokens, heats[i] if heats else None) for i, trace in enumerate(traces)
-    ]
+    runs = [Run.of(trace, tokens, heats[i] if heats else None) for i, trace in enumerate(traces)]
     numbers = {"settings": _settings(traces[0]), "runs": [run.numbers() for run in runs]}
     return Exhibit(
         numbers,
-        sheet=lambda: traces[0].picture.image,
         page=lambda: written(runs, gathered(runs)),
         record=traces[0].picture.record,
     )

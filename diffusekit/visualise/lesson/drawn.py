@@ -59,43 +59,35 @@ def _up(value: float, top: float) -> float:
     return BOTTOM - (BOTTOM - TOP) * min(value / top, 1)
 
 
-def unet(side: int, widths: Sequence[int], attending: Sequence[bool]) -> str:
-    """The U of a U-Net: blocks as high as their latents, with their channels; dots look at words.
+def unet(size: tuple[int, int], widths: Sequence[int], attending: Sequence[bool]) -> str:
+    """The U of a U-Net: blocks as high as their latents; those that look at the words are colored.
 
-    `side` is the height of its latents, `widths` the channels of its levels, `attending` says which of
-    them have cross-attention.
+    `size` is (h, w) of its latents, `widths` the channels of its levels, `attending` says which of them
+    have cross-attention.
     """
     count = len(widths)
     levels = [*range(count), count - 1, *reversed(range(count))]
+    sizes = [f"{size[0] // 2**i}×{size[1] // 2**i}" for i in range(count)]
     step = 520 / len(levels)
     parts = []
     for place, level in enumerate(levels):
         height = 96 * 0.68**level
-        middle = place == count
         x, y = 20 + place * step, 62 - height / 2 + level * 9
-        looks = attending[level]
         parts.append(
-            f'<rect class="{"looks" if looks else "plain"}" x="{x:.1f}" y="{y:.1f}"'
+            f'<rect class="{"looks" if attending[level] else "outer"}" x="{x:.1f}" y="{y:.1f}"'
             f' width="{step * 0.62:.1f}" height="{height:.1f}" rx="4"/>'
         )
-        if not middle and place != count - 1 and place != count + 1 or count == 1:
-            size = side // 2**level
+        if place == count or level < count - 1:
+            middle, below = x + step * 0.31, y + height + 15
             parts.append(
-                f'<text x="{x + step * 0.31:.1f}" y="{y + height + 15:.1f}" text-anchor="middle">'
-                f"{size}×{size}</text>"
+                f'<text x="{middle:.1f}" y="{below:.1f}" text-anchor="middle">{sizes[level]}</text>'
             )
-        if middle:
-            size = side // 2 ** (count - 1)
-            parts.append(
-                f'<text x="{x + step * 0.31:.1f}" y="{y + height + 15:.1f}" text-anchor="middle">'
-                f"{size}×{size}</text>"
-            )
-        if place < count and not middle:
+        if place < count:
             right = 20 + (len(levels) - 1 - place) * step
             parts.append(
                 f'<path class="bridge" d="M{x + step * 0.62:.1f} {y + 7:.1f}H{right:.1f}"/>'
             )
-    says = ", ".join(f"{side // 2**i}×{side // 2**i} with {w} channels" for i, w in enumerate(widths))
+    says = ", ".join(f"{s} with {w} channels" for s, w in zip(sizes, widths, strict=True))
     return (
         '<figure class="ushape"><svg viewBox="0 0 560 150" role="img"'
         f' aria-label="{escape(f"The levels of the U-Net: {says}, and back")}">{"".join(parts)}</svg>'

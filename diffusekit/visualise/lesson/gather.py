@@ -19,7 +19,7 @@ from PIL import Image
 from ... import text
 from ...embeddings import LearnedToken
 from .. import drawing
-from ..trace import Moment, Trace
+from ..trace import Moment, Trace, rms
 
 MOST_STEPS = 60  # of more, evenly spaced ones are shown
 LARGE, SMALL = 384, 256  # pixels: pictures that may fill the stage, and those that explain
@@ -98,7 +98,7 @@ class Run:
         for place, (number, name) in enumerate(zip(self.reading.ids, names, strict=True)):
             kind = "piece" if 0 < place < stop else "padding"
             kind = {0: "start", stop: "end"}.get(place, kind)
-            shown = name.replace("</w>", "")
+            shown = kind if kind in ("start", "end") else name.replace("</w>", "")
             if place in learned:
                 kind, shown = "learned", learned[place]
             found.append({"text": shown, "id": None if place in learned else number, "kind": kind})
@@ -139,15 +139,34 @@ def _run(run: Run) -> dict[str, Any]:
     moments = run.moments
     return {
         "prompt": run.prompt,
-        "numbers": [_level(moment) for moment in moments],
+        "numbers": _levels(run),
         "frames": _frames(run),
         "latents": _latents(moments),
         "heat": _heat(run),
     }
 
 
-def _level(moment: Moment) -> dict[str, Any]:
-    return finite(moment.numbers()) | {"alpha": moment.alpha}
+def _levels(run: Run) -> list[dict[str, Any]]:
+    """The numbers of the shown steps, with where each leads to, and of the finished picture."""
+    every = run.trace.moments
+    found = []
+    for moment in run.moments:
+        after = every[moment.index + 1] if moment.index + 1 < len(every) else None
+        lead = (after.alpha, after.sigma) if after else (1.0, 0.0)
+        found.append(
+            finite(moment.numbers())
+            | {"alpha": moment.alpha, "next_alpha": lead[0], "next_sigma": lead[1]}
+        )
+    size = rms(every[-1].latents)
+    done = {
+        "step": len(every),
+        "timestep": 0,
+        "alpha_bar": 1.0,
+        "sigma": 0.0,
+        "snr": None,
+        "alpha": 1.0,
+    }
+    return [*found, done | {"rms_noised": size, "rms_denoised": size}]
 
 
 def _frames(run: Run) -> dict[str, Any]:
@@ -169,8 +188,8 @@ def _frames(run: Run) -> dict[str, Any]:
             found["strip"] = webp(_strip([*pictures, run.trace.picture.image]), 10_000, 70)
     if run.guided:
         maps = [m.guidance.square().mean(0).sqrt() for m in moments if m.guidance is not None]
-        most = max(float(m.max()) for m in maps)
-        found["difference"] = [png(drawing.colored(m, most=most)) for m in maps]
+        most = max(float(m.max()) for m in maps) or 1.0
+        found["difference"] = [png(drawing.colored((m / most).sqrt())) for m in maps]
     return found
 
 

@@ -1,0 +1,46 @@
+"""`diffusekit visualise attention`: which word drew what."""
+
+from typing import Annotated, Any
+
+import typer
+
+from ...settings import GenerateSettings, resolve
+from ..options import with_settings
+from ..progress import quiet_libraries
+from .common import Json, Output, Overwrite, Quiet, checked_output, watched, write
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".apng", ".gif", ".mp4", ".json")
+
+
+@with_settings(GenerateSettings, "prompt", "images", "batch")
+def command(
+    settings: dict[str, Any],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--word", metavar="WORD", show_default=False,
+            help="A word of the prompt; may be given several times. Default: all.",
+        ),
+    ] = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Which word drew what: where the model looked for each word, over the picture.
+
+    A .png or .jpg shows the mean of all steps, .webp .apng .gif .mp4 a film of them, .json the numbers.
+    """
+    resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
+    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    with quiet_libraries():
+        from ...generate import Stream
+        from ...visualise import heat
+
+        watching: Any = heat.Watching(Stream(resolved, [prompt]))
+        running = watching.running
+        asked = heat.find(running.model, prompt, words or (), running.tokens)
+        watched(watching, show=not quiet)
+        exhibit = heat.shown(watching.traces[0], watching.heats[0], asked)
+        write(exhibit, path, "attention", overwrite=overwrite, as_json=as_json)

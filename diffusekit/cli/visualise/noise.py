@@ -1,0 +1,57 @@
+"""`diffusekit visualise noise`: the way of a picture into noise."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...settings import GenerateSettings, resolve
+from ..options import with_settings
+from ..progress import quiet_libraries
+from .common import Json, Output, Overwrite, Quiet, checked_output, write
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".apng", ".gif", ".mp4", ".json")
+_TAKEN = {"model", "device", "dtype", "seed"}
+
+At = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--at", metavar="T", help="A timestep to show; may be given several times. Default: eight."
+    ),
+]
+Schedule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--schedule",
+        help="A noise schedule: own (the model's), linear, scaled_linear, cosine, zero_terminal. May be "
+        "given several times. [default: own]",
+    ),
+]
+
+
+@with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _TAKEN))
+def command(
+    settings: dict[str, Any],
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="Any picture file.")],
+    at: At = None,
+    schedule: Schedule = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The way into noise: a picture at chosen timesteps, in pixels and latents, and what the VAE loses.
+
+    A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers. The noise is that
+    of --seed, 0 if none is given.
+    """
+    resolved = resolve(GenerateSettings, "visualise", settings)
+    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    with quiet_libraries():
+        from ...visualise.noising import noise
+
+        exhibit = noise(
+            picture, at=at, schedules=schedule or ("own",), seed=resolved.seed or 0,
+            model=resolved.model, device=resolved.device, dtype=resolved.dtype,
+        )  # fmt: skip
+        write(exhibit, path, "noise", overwrite=overwrite, as_json=as_json)

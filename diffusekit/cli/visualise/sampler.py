@@ -1,0 +1,57 @@
+"""`diffusekit visualise sampler`: noise schedules and samplers, as plots."""
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from ...schedule import SAMPLERS
+from ...settings import GenerateSettings, resolve
+from ..options import with_settings
+from ..progress import quiet_libraries
+from .common import Json, Output, Overwrite, Quiet, checked_output, watched, write
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".svg", ".json")
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...",
+        help=f"Samplers: {', '.join(SAMPLERS)}. Default: six well-known ones.",
+        show_default=False,
+    ),
+]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", help="The prompt of the way. Default: a red cat.")
+]
+NoPath = Annotated[
+    bool, typer.Option("--no-path", help="Only schedules and steps: no network has to run.")
+]
+
+
+@with_settings(GenerateSettings, "prompt", "images", "batch", "sampler")
+def command(
+    settings: dict[str, Any],
+    names: Names = None,
+    prompt: Prompt = None,
+    no_path: NoPath = False,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Noise schedules, the steps each sampler takes on them, and the way of the latents from one noise.
+
+    A .png, .jpg or .svg is a drawing, .json the numbers.
+    """
+    given = settings if prompt is None else settings | {"prompt": prompt}
+    resolved = resolve(GenerateSettings, "visualise", given)
+    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    own = resolved.model_dump(exclude_unset=True, exclude={"images", "batch", "sampler"})
+    with quiet_libraries():
+        from ...visualise.samplers import samplers
+
+        exhibit = samplers(
+            names or (), path=not no_path, watch=partial(watched, show=not quiet), **own
+        )
+        write(exhibit, path, "sampler", overwrite=overwrite, as_json=as_json)

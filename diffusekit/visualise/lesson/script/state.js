@@ -1,0 +1,48 @@
+// What the page knows and where it stands. Everything else listens.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const last = data.runs[0].numbers.length - 1; // the place after the last step: the finished picture
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const state = { at: last, kind: "noised", run: null, word: null, mean: false, playing: false };
+const listeners = [];
+
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const one = (id) => document.getElementById(id);
+
+function listen(listener) {
+  listeners.push(listener);
+}
+
+function set(changes) {
+  Object.assign(state, changes);
+  state.at = Math.max(0, Math.min(last, state.at));
+  for (const listener of listeners) listener(state);
+}
+
+/** The numbers of a run at the current step; after the last one, those of the finished picture. */
+const level = (run) => data.runs[run].numbers[state.at];
+
+/** The step that still has a prediction: the finished picture shows those of the last one. */
+const asked = () => Math.min(state.at, last - 1);
+
+/** A number as people read it: no exponents, few digits. */
+function said(value, name) {
+  if (value === null || value === undefined) return name === "snr" ? "∞" : "–";
+  if (name === "timestep" || name === "step") return String(value);
+  const size = Math.abs(value);
+  if (size === 0 || size === 1) return String(value);
+  if (size < 0.0001) return value.toFixed(6);
+  if (size >= 1000) return Math.round(value).toLocaleString("en");
+  if (size >= 100) return value.toFixed(0);
+  return size >= 1 ? value.toFixed(2) : value.toFixed(size < 0.01 ? 5 : size < 0.1 ? 4 : 3);
+}
+
+/** Bytes from base64. */
+function bytes(text) {
+  const found = atob(text);
+  const result = new Uint8Array(found.length);
+  for (let i = 0; i < found.length; i++) result[i] = found.charCodeAt(i);
+  return result;
+}
+
+document.documentElement.classList.add("js");

@@ -1,0 +1,201 @@
+"""Overhearing cross-attention: the same numbers as by hand, the same picture, and no trace afterwards."""
+
+import time
+from statistics import median
+
+import pytest
+import torch
+
+import diffusekit
+from diffusekit import attention, models
+
+PROMPT = "a red cat on the grass"
+
+
+def run(record=True, take=True, **settings):
+    """(latents after every step, maps of every step)"""
+    found = {"steps": 3, "seed": 7, "device": "cpu"} | settings
+    running = diffusekit.stream(PROMPT, **found)
+    if not record:
+        return [step.latents for step in running], []
+    latents, kept = [], []
+    guided = running.settings.guidance_scale != 1
+    with attention.recording(running.model.unet, guided=guided) as maps:
+        for step in running:
+            latents.append(step.latents)
+            kept += [maps.take()] if take else []
+    return latents, kept
+
+
+def hooks(unet) -> int:
+    return sum(len(module._forward_pre_hooks) for module in unet.modules())
+
+
+@pytest.mark.parametrize("model", ["mini", "sd1", "sd2"])
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a"])
+def test_latents_are_the_same_to_the_bit(families, model, guidance, sampler):
+    settings = {
+        "model": str(families.get(model, model)), "guidance_scale": guidance, "sampler": sampler,
+        "images": 2, "batch": 2,
+    }  # fmt: skip
+    plain, _ = run(record=False, **settings)
+    recorded, maps = run(**settings)
+    assert len(plain) == len(recorded) == 3
+    for a, b, found in zip(plain, recorded, maps, strict=True):
+        assert torch.equal(a, b)
+        assert found.shape[:2] == (2, 77) and found.dtype == torch.float32
+        assert (found >= 0).all() and torch.allclose(
+            found.sum(1), torch.ones_like(found[:, 0]), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("processor", ["sliced", "plain"])
+def test_any_processor_keeps_its_picture(mini, processor):
+    from diffusers.models.attention_processor import AttnProcessor
+
+    before = mini.unet.attn_processors
+    try:
+        if processor == "sliced":
+            mini.unet.set_attention_slice(1)
+        else:
+            mini.unet.set_attn_processor(AttnProcessor())
+        chosen = mini.unet.attn_processors
+        plain, _ = run(record=False)
+        recorded, maps = run()
+        assert mini.unet.attn_processors == chosen
+    finally:
+        mini.unet.set_attn_processor(before)
+    assert all(torch.equal(a, b) for a, b in zip(plain, recorded, strict=True))
+    _, usual = run()
+    assert torch.allclose(maps[0], usual[0], atol=1e-5)
+
+
+def evaluated(unet, states=None, size=(16, 16), **more):
+    torch.manual_seed(0)
+    states = torch.randn(2, 77, unet.config.cross_attention_dim) if states is None else states
+    unet(torch.randn(2, 4, *size), 500, states, **more)
+
+
+@pytest.mark.parametrize("model", ["mini", "sd1", "sd2"])
+def test_probabilities_are_those_that_the_layer_uses(families, model):
+    """diffusers' own slow processor computes them too: overheard there, head by head."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    unet = models.load(str(families.get(model, model)), "cpu").unet
+    name, layer = list(attention.layers(unet).items())[-1]
+    before, own = layer.processor, []
+    original = layer.get_attention_scores
+
+    def overhear(*args):
+        own.append(original(*args))
+        return own[-1]
+
+    layer.get_attention_scores = overhear
+    layer.set_processor(AttnProcessor())
+    try:
+        with torch.no_grad(), attention.recording(unet, layers=[name]) as maps:
+            evaluated(unet)
+            found = maps.per_layer()
+    finally:
+        layer.set_processor(before)
+        del layer.get_attention_scores
+    assert list(found) == [name] and len(own) == 1
+    by_hand = own[0].unflatten(0, (2, layer.heads)).mean(1).transpose(1, 2)  # (B, T, N)
+    assert torch.allclose(found[name].flatten(2), by_hand, atol=1e-6)
+    assert found[name].std() > 0
+
+
+def test_masked_tokens_are_not_looked_at(mini):
+    mask = torch.ones(2, 77)
+    mask[1, 40:] = 0
+    with torch.no_grad(), attention.recording(mini.unet) as maps:
+        evaluated(mini.unet, encoder_attention_mask=mask)
+        found = maps.take()
+    assert found[0, 40:].sum() > 0 and found[1, 40:].sum() == 0
+    assert torch.allclose(found.sum(1), torch.ones(2, 8, 8), atol=1e-5)
+
+
+def test_guided_is_the_half_with_the_prompt(mini):
+    with torch.no_grad():
+        states = torch.randn(2, 77, 256)
+        with attention.recording(mini.unet) as both, attention.recording(mini.unet, guided=True) as half:  # fmt: skip
+            evaluated(mini.unet, states)
+            assert torch.allclose(half.take(), both.take()[1:], atol=1e-6)
+
+
+def test_pictures_that_are_not_square(mini):
+    with torch.no_grad(), attention.recording(mini.unet) as maps:
+        evaluated(mini.unet, size=(8, 24))
+        shapes = {tuple(found.shape[2:]) for found in maps.per_layer().values()}
+        assert shapes == {(4, 12), (2, 6)}
+        assert maps.take().shape == (2, 77, 4, 12)
+
+
+def test_large_pictures_are_taken_in_parts(mini, monkeypatch):
+    with torch.no_grad(), attention.recording(mini.unet) as maps:
+        evaluated(mini.unet)
+        whole = maps.take()
+        monkeypatch.setattr(attention, "AT_ONCE", 1)
+        assert torch.allclose(maps.take(), whole, atol=1e-6)
+
+
+def test_only_the_layers_asked_for(mini):
+    names = attention.pointing(mini.unet)
+    assert names and all(name.startswith("up_blocks.1.") for name in names)
+    with torch.no_grad(), attention.recording(mini.unet, layers=["mid_block"]) as maps:
+        assert hooks(mini.unet) == 2  # the layer's, and the U-Net's own
+        evaluated(mini.unet)
+        assert [name.split(".")[0] for name in maps.per_layer()] == ["mid_block"]
+    with pytest.raises(AssertionError, match="nowhere"), attention.recording(mini.unet, layers=["nowhere"]):  # fmt: skip
+        pass
+    assert hooks(mini.unet) == 0
+
+
+def test_a_model_without_finer_layers_points_with_all(families):
+    unet = models.load(str(families["sd1"]), "cpu").unet
+    assert attention.pointing(unet) == list(attention.layers(unet))
+
+
+def test_switched_off_and_on(mini):
+    with torch.no_grad(), attention.recording(mini.unet) as maps:
+        maps.on = False
+        evaluated(mini.unet)
+        with pytest.raises(AssertionError, match="while the recording was on"):
+            maps.take()
+        maps.on = True
+        evaluated(mini.unet)
+        assert maps.take().shape == (2, 77, 8, 8)
+
+
+def test_nothing_stays_behind(mini):
+    processors = dict(mini.unet.attn_processors)
+    with pytest.raises(ZeroDivisionError), attention.recording(mini.unet):
+        assert hooks(mini.unet) == len(attention.layers(mini.unet)) + 1
+        _ = 1 / 0
+    assert hooks(mini.unet) == 0 and mini.unet.attn_processors == processors
+
+
+@pytest.mark.slow
+def test_recording_costs_less_than_sixty_percent():
+    """Median of steps, taking turns."""
+
+    def seconds(record: bool) -> list[float]:
+        running = diffusekit.stream(PROMPT, steps=12, seed=1, device="cpu")
+        found, started = [], time.perf_counter()
+        with attention.recording(running.model.unet, layers=None if record else [], guided=True) as maps:  # fmt: skip
+            for _ in running:
+                if record:
+                    maps.take()
+                found.append(time.perf_counter() - started)
+                started = time.perf_counter()
+        return found[1:]
+
+    seconds(False)
+    plain: list[float] = []
+    recorded: list[float] = []
+    for _ in range(4):
+        plain += seconds(False)
+        recorded += seconds(True) + seconds(True)
+        plain += seconds(False)
+    assert median(recorded) < 1.6 * median(plain), (median(recorded), median(plain))

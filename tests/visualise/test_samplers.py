@@ -1,0 +1,145 @@
+"""Samplers as plots: the steps are those that really are taken, and the ways begin and end where they do."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import torch
+from PIL import Image
+
+from diffusekit import SAMPLERS, visualise
+from diffusekit.cli.boundary import run
+from diffusekit.errors import UsageError
+from diffusekit.schedule import make
+from diffusekit.visualise import plots
+from diffusekit.visualise.samplers import paths, samplers, steps_of
+
+VARIANCE_PRESERVING = ("ddim", "dpm++_2m", "unipc")
+SIGMA_SPACE = ("euler", "heun")
+
+
+@pytest.fixture(scope="module")
+def traces():
+    return {
+        name: visualise.record("a red cat", seed=3, steps=4, sampler=name)
+        for name in (*VARIANCE_PRESERVING, *SIGMA_SPACE, "euler_a")
+    }
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_steps_without_a_network_are_those_with_one(name, mini):
+    trace = visualise.record("a cat", seed=1, steps=3, sampler=name, guidance_scale=1)
+    taken = steps_of(name, mini.scheduler_config, 3)
+    assert [int(step.timestep) for step in taken] == [m.timestep for m in trace.moments]
+    assert [step.alpha for step in taken] == pytest.approx([m.alpha for m in trace.moments])
+    assert [step.sigma for step in taken] == pytest.approx([m.sigma for m in trace.moments])
+
+
+def test_ddims_steps_are_the_schedules_own(mini):
+    curve = make("ddim", mini.scheduler_config).alphas_cumprod
+    for step in steps_of("ddim", mini.scheduler_config, 5):
+        bar = float(curve[int(step.timestep)])
+        assert step.alpha**2 == pytest.approx(bar) and step.alpha**2 + step.sigma**2 == (
+            pytest.approx(1)
+        )
+        assert step.ratio == pytest.approx(((1 - bar) / bar) ** 0.5)
+
+
+def test_samplers_of_one_kind_start_at_one_point_and_each_ends_at_its_picture(traces):
+    ways, shares = paths(traces)
+    extent = float(torch.cat(list(ways.values())).abs().max())
+    for kind in (VARIANCE_PRESERVING, (*SIGMA_SPACE, "euler_a")):
+        for name in kind:
+            assert float((ways[name][0] - ways[kind[0]][0]).norm()) < 1e-3 * extent
+    # the two kinds differ only by the last of the signal, which is nearly nothing on mini
+    assert float((ways["ddim"][0] - ways["euler"][0]).norm()) < 0.02 * extent
+    for name, trace in traces.items():
+        assert ways[name].shape == (len(trace.moments) + 1, 2)
+    ends = [trace.moments[-1].latents.float().flatten() for trace in traces.values()]
+    seen = torch.stack([way[-1] for way in ways.values()])
+    true = torch.cdist(torch.stack(ends), torch.stack(ends)).double()
+    assert bool((torch.cdist(seen, seen) <= true + 1e-3).all())  # a projection never lengthens
+    assert float(torch.cdist(seen, seen).max()) > 0.1 * extent  # and euler_a went elsewhere
+    assert 0.5 < sum(shares) <= 1 and shares[0] >= shares[1] > 0
+
+
+def test_flat_keeps_distances_of_points_that_are_flat_already():
+    points = torch.randn(9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    turned = torch.linalg.qr(torch.randn(30, 2, dtype=torch.float64)).Q
+    seen, shares = plots.flat(points @ turned.T + 5)
+    assert torch.cdist(seen, seen) == pytest.approx(torch.cdist(points, points))
+    assert sum(shares) == pytest.approx(1)
+    assert float((seen[:, 0] * seen[:, 1]).sum()) == pytest.approx(0, abs=1e-9)
+
+
+def test_flat_of_one_point_and_of_a_line():
+    one, none = plots.flat(torch.ones(1, 5))
+    assert one.tolist() == [[0, 0]] and none == (0, 0)
+    line, shares = plots.flat(torch.arange(4.0)[:, None] * torch.ones(1, 7))
+    assert shares == (pytest.approx(1), 0) and line[:, 1].abs().max() == 0
+    assert float(line[0, 0]) == pytest.approx(1.5 * 7**0.5)
+
+
+def test_without_a_path_no_picture_is_made(monkeypatch):
+    from diffusekit.visualise import samplers as module
+
+    monkeypatch.setattr(module, "stream", lambda *_, **__: pytest.fail("a picture was begun"))
+    exhibit = samplers(["ddim"], path=False, steps=3)
+    assert "paths" not in exhibit.numbers
+    assert len(exhibit.numbers["samplers"]["ddim"]) == 3
+    assert exhibit.sheet().width > 1000
+
+
+def test_kinds_of_file(tmp_path):
+    exhibit = samplers(["ddim", "euler"], steps=2, seed=1)
+    with Image.open(exhibit.save(tmp_path / "s.png")) as drawn:
+        assert drawn.width > 1000
+    first = exhibit.save(tmp_path / "s.svg").read_text()
+    ElementTree.fromstring(first)
+    assert "<text" not in first and "http" not in first.split("<defs>", 1)[1].replace(
+        "http://www.w3.org/1999/xlink", ""
+    )
+    assert exhibit.save(tmp_path / "again.svg").read_text() == first
+    numbers = json.loads(exhibit.save(tmp_path / "s.json").read_text())
+    assert set(numbers["schedules"]) == {
+        "own",
+        "linear",
+        "scaled_linear",
+        "cosine",
+        "zero_terminal",
+    }
+    assert [len(p) for p in numbers["paths"]["points"].values()] == [3, 3]
+    assert numbers["paths"]["settings"]["seed"] == 1
+
+
+def test_the_same_noise_without_a_seed_and_watched():
+    seen = []
+
+    def watch(recording):
+        seen.append(recording.running.settings.seed)
+        for _ in recording:
+            pass
+
+    samplers(["ddim", "dpm++_2m"], steps=1, watch=watch)
+    assert len(seen) == 2 and seen[0] == seen[1]
+
+
+def test_bad_input(capsys):
+    with pytest.raises(UsageError, match="did you mean euler"):
+        samplers(["eulr"])
+    with pytest.raises(UsageError):
+        samplers(["ddim"], sampler="euler")
+    assert run(["visualise", "sampler", "eulr"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert run(["visualise", "sampler", "-o", "film.webp"]) == 2
+    assert ".svg" in capsys.readouterr().err
+    assert run(["visualise", "sampler", "ddim", "--no-path", "--steps", "0"]) == 2
+
+
+def test_the_command(capsys):
+    assert run(["visualise", "sampler", "ddim", "--steps", "2", "--no-path", "-o", "s.svg"]) == 0
+    assert capsys.readouterr().out == "s.svg\n"
+    words = ["visualise", "sampler", "heun", "--steps", "2", "--seed", "5", "--prompt", "a dog"]
+    assert run([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["paths"]["settings"]["prompt"] == "a dog" and len(found["samplers"]["heun"]) == 3
