@@ -2,7 +2,11 @@
 
 import typer
 
-from . import denoise
+from . import attention, denoise, noise, page, sampler
 
 app = typer.Typer(help="See how a picture comes out of noise.", no_args_is_help=True)
+app.command("noise")(noise.command)
 app.command("denoise")(denoise.command)
+app.command("attention")(attention.command)
+app.command("sampler")(sampler.command)
+app.command("page")(page.command)
