@@ -4,6 +4,7 @@ A word's map says, for every place, which share of the attention went to the wor
 of the layers that point best (`attention.pointing`), averaged over heads and layers and nothing else. "start"
 is the mark before the words, "end" the mark after them and the padding; with these two, the shares of all
 words sum to one at every place. A learned token of several vectors is one word: the sum of its places.
+How well the maps point, and where they do not, is measured by `docs/pointing.py`.
 """
 
 from __future__ import annotations

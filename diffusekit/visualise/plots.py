@@ -6,6 +6,7 @@ shapes, so that it needs no font. Knows numbers, no models.
 
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 from typing import Any
 
@@ -38,7 +39,7 @@ def figure(width: float, height: float, title: str = "") -> Any:
 def panel(axes: Any, title: str, across: str = "", up: str = "") -> Any:
     """Give axes their title, the names of their two directions, a quiet grid and no box."""
     axes.set_facecolor(PAPER)
-    axes.set_title(title, fontsize=TITLE, color=INK, loc="left")
+    axes.set_title(title, fontsize=TITLE, color=INK, loc="left", parse_math=False)
     axes.set_xlabel(across, fontsize=TEXT, color=SOFT)
     axes.set_ylabel(up, fontsize=TEXT, color=SOFT)
     axes.tick_params(labelsize=SMALL, colors=SOFT, length=3)
@@ -56,7 +57,7 @@ def bare(axes: Any, title: str = "") -> Any:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     if title:
-        axes.set_title(title, fontsize=TITLE, color=INK, loc="left")
+        axes.set_title(title, fontsize=TITLE, color=INK, loc="left", parse_math=False)
     return axes
 
 
@@ -76,7 +77,11 @@ def style(number: int) -> dict[str, Any]:
 def raster(drawn: Any) -> Image.Image:
     """A figure as an RGB picture."""
     file = BytesIO()
-    drawn.savefig(file, format="png", facecolor=PAPER)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of letters that the font does not have, which become boxes
+        drawn.savefig(file, format="png", facecolor=PAPER)
     file.seek(0)
     return Image.open(file).convert("RGB")
 
@@ -86,7 +91,9 @@ def vector(drawn: Any) -> str:
     import matplotlib
 
     file = BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "diffusekit"}):
+    own = {"svg.fonttype": "path", "svg.hashsalt": "diffusekit"}
+    with warnings.catch_warnings(), matplotlib.rc_context(own):
+        warnings.simplefilter("ignore")  # as above
         drawn.savefig(file, format="svg", facecolor=PAPER, metadata={"Date": None})
     return file.getvalue().decode()
 

@@ -191,7 +191,7 @@ def _draw_schedules(axes: Any, curves: Mapping[str, torch.Tensor]) -> None:
 
 def _draw_steps(axes: Any, taken: Mapping[str, Sequence[Taken]]) -> None:
     plots.panel(axes, "Where each sampler stops", "timestep, from noise to picture")
-    for row, (name, found) in enumerate(taken.items()):
+    for row, found in enumerate(taken.values()):
         times = [step.timestep for step in found]
         axes.plot(times, [row] * len(times), "|", color=plots.COLORS[row], ms=16, mew=1.6)
     names = [f"{name}\n{len(found)} evaluations" for name, found in taken.items()]

@@ -51,21 +51,22 @@ def test_latents_are_the_same_to_the_bit(families, model, guidance, sampler):
 
 
 @pytest.mark.parametrize("processor", ["sliced", "plain"])
-def test_any_processor_keeps_its_picture(mini, processor):
+def test_any_processor_keeps_its_picture(processor):
     from diffusers.models.attention_processor import AttnProcessor
 
-    before = mini.unet.attn_processors
+    unet = models.load("mini", "cpu").unet  # the one that `run` will use
+    before = unet.attn_processors
     try:
         if processor == "sliced":
-            mini.unet.set_attention_slice(1)
+            unet.set_attention_slice(1)
         else:
-            mini.unet.set_attn_processor(AttnProcessor())
-        chosen = mini.unet.attn_processors
+            unet.set_attn_processor(AttnProcessor())
+        chosen = unet.attn_processors
         plain, _ = run(record=False)
         recorded, maps = run()
-        assert mini.unet.attn_processors == chosen
+        assert unet.attn_processors == chosen
     finally:
-        mini.unet.set_attn_processor(before)
+        unet.set_attn_processor(before)
     assert all(torch.equal(a, b) for a, b in zip(plain, recorded, strict=True))
     _, usual = run()
     assert torch.allclose(maps[0], usual[0], atol=1e-5)
@@ -147,7 +148,8 @@ def test_only_the_layers_asked_for(mini):
         assert hooks(mini.unet) == 2  # the layer's, and the U-Net's own
         evaluated(mini.unet)
         assert [name.split(".")[0] for name in maps.per_layer()] == ["mid_block"]
-    with pytest.raises(AssertionError, match="nowhere"), attention.recording(mini.unet, layers=["nowhere"]):  # fmt: skip
+    unknown = attention.recording(mini.unet, layers=["nowhere"])
+    with pytest.raises(AssertionError, match="nowhere"), unknown:
         pass
     assert hooks(mini.unet) == 0
 

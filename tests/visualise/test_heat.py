@@ -97,8 +97,13 @@ def test_watching_goes_over_batches_and_finds_the_prompt_of_each(mini):
 
 
 def test_only_the_steps_asked_for_are_computed(mini, monkeypatch):
-    taken = []
-    monkeypatch.setattr(attention.Maps, "take", lambda self, own=attention.Maps.take: taken.append(1) or own(self))  # fmt: skip
+    taken, take = [], attention.Maps.take
+
+    def counted(maps):
+        taken.append(maps)
+        return take(maps)
+
+    monkeypatch.setattr(attention.Maps, "take", counted)
     for _ in heat.Watching(diffusekit.stream(PROMPT, **SETTINGS), steps=[0, 2]):
         pass
     assert len(taken) == 2
@@ -111,9 +116,9 @@ def test_layers_can_be_chosen(mini):
     assert watching.heats[0].maps.shape == (3, 8, 4, 4)
 
 
-def test_cancelling_leaves_nothing_behind(mini):
-    unet = mini.unet
-    steps = iter(heat.Watching(diffusekit.stream(PROMPT, **SETTINGS)))
+def test_cancelling_leaves_nothing_behind():
+    running = diffusekit.stream(PROMPT, **SETTINGS)
+    unet, steps = running.model.unet, iter(heat.Watching(running))
     next(steps)
     assert any(m._forward_pre_hooks for m in unet.modules())
     steps.close()

@@ -61,20 +61,21 @@ def words(data: dict[str, Any]) -> str:
         rows.append(f'<p class="words">{buttons}</p>')
     return (
         '<div class="asking js-only"><h2>Where did it look for each word?</h2>'
-        f'{"".join(rows)}<label class="mean"><input type="checkbox" id="mean"> mean over all steps</label>'
-        '<span class="told" id="told" aria-live="polite"></span></div>'
+        f'{"".join(rows)}<div class="asking-foot"><label class="mean">'
+        '<input type="checkbox" id="mean"> mean over all steps</label>'
+        '<span class="told" id="told" aria-live="polite"></span></div></div>'
     )
 
 
 def readout(runs: Sequence[Run]) -> str:
     """The numbers of the current step; the script fills them in."""
     names = {
-        "timestep": "timestep t", "alpha_bar": "picture's share ᾱ", "sigma": "noise level σ", "snr": "signal to noise",
+        "timestep": "timestep t", "alpha_bar": "picture ᾱ", "sigma": "noise σ", "snr": "signal to noise",
         "rms_noised": "size of x<sub>t</sub>", "rms_denoised": "size of x̂<sub>0</sub>",
         "rms_noise": "size of ε̂",
     }  # fmt: skip
     if runs[0].guided:
-        names["rms_guidance"] = "what words change"
+        names["rms_guidance"] = "words change"
     shared = ("timestep", "alpha_bar", "sigma", "snr")
     rows = []
     for key, name in names.items():

@@ -100,8 +100,8 @@ def _reading(run: Run) -> str:
         if any(word.text == token.token for word in run.words):
             held = "one learned vector" if token.count == 1 else f"{token.count} learned vectors"
             notes.append(
-                f"{escape(token.token)} is no word: {held} in place of a row of the table stand"
-                f"{'s' if token.count == 1 else ''} there"
+                f"{escape(token.token)} is no word: {held} stand"
+                f"{'s' if token.count == 1 else ''} there in place of a row of the table"
             )
     cut = ""
     if run.reading.cut:

@@ -67,7 +67,7 @@ function tell() {
   }
   for (const bar of all("[data-share]")) {
     const found = heat(Number(bar.dataset.share), Number(bar.dataset.word), asked());
-    bar.style.transform = `scaleX(${Math.min(1, found.share * 2.5)})`;
+    bar.style.transform = `scaleX(${Math.sqrt(found.share)})`;
   }
 }
 

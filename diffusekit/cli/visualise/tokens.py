@@ -1,0 +1,82 @@
+"""`diffusekit visualise tokens`: how a text is read."""
+
+from typing import Annotated, Any
+
+import typer
+
+from ...settings import GenerateSettings, resolve
+from ..info import _plain as plain
+from ..options import with_settings
+from ..progress import quiet_libraries
+from .common import Json, Output, Overwrite, Quiet, checked_output, write
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".svg", ".json")
+_TAKEN = {"model", "device", "dtype", "embedding"}
+
+Arithmetic = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arithmetic",
+        metavar="SUM",
+        help='Words added and subtracted: "Paris - France + England". May be given several times.',
+    ),
+]
+Count = Annotated[int, typer.Option("--count", min=1, max=100, help="Nearest words to show.")]
+
+
+@with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _TAKEN))
+def command(
+    settings: dict[str, Any],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to read.")],
+    arithmetic: Arithmetic = None,
+    count: Count = 3,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How a text is read: its pieces and their ids, what was cut, and which words lie near them.
+
+    Prints a table; with --output a .png, .jpg or .svg is a drawing, .json the numbers.
+    """
+    resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
+    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    with quiet_libraries():
+        from ...visualise.reading import tokens
+
+        exhibit = tokens(
+            prompt, arithmetic=arithmetic or (), count=count, model=resolved.model,
+            embedding=resolved.embedding, device=resolved.device, dtype=resolved.dtype,
+        )  # fmt: skip
+        if path is None and not as_json:
+            _table(exhibit.numbers)
+        else:
+            write(exhibit, path, "tokens", overwrite=overwrite, as_json=as_json)
+
+
+def _table(numbers: Any) -> None:
+    """Pieces, ids and nearest words as a table on stdout, then what fits and what does not."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold")
+    for name, right in (("place", True), ("piece", False), ("id", True), ("nearest", False)):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for piece in numbers["pieces"]:
+        number = f"row {piece['row']}" if piece["id"] is None else str(piece["id"])
+        near = ", ".join(f"{word} {cosine:.2f}" for word, cosine in piece["nearest"])
+        table.add_row(
+            str(piece["place"]), Text(plain(piece["piece"])), number, Text(plain(near), style="dim")
+        )
+    padding = numbers["padding"]
+    if padding["count"]:
+        table.add_row("…", f"padding, {padding['count']} times", str(padding["id"]), "")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{numbers['used']} of {numbers['positions'] - 2} places are used")
+    if numbers["cut"]:
+        console.print(Text(f"cut, never seen: {plain(numbers['cut'])}"))
+    for found in numbers["arithmetic"]:
+        near = ", ".join(f"{word} {cosine:.2f}" for word, cosine in found["nearest"])
+        console.print(Text(plain(f"{found['expression']} ≈ {near}")))
