@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..generate import Stream
     from ..visualise import Recording
+    from ..visualise.heat import Watching
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def _lower(record: logging.LogRecord) -> bool:
     return True
 
 
-def follow(running: "Stream | Recording", *, show: bool) -> Iterator[None]:
+def follow(running: "Stream | Recording | Watching", *, show: bool) -> Iterator[None]:
     """Run a stream to its end; yields after every step, under a bar when `show` and stderr is a terminal."""
     if not (show and sys.stderr.isatty()):
         for _ in running:

@@ -6,6 +6,7 @@ when they are saved or looked at. Nothing here changes a picture.
 
 from .denoising import denoise
 from .exhibit import Exhibit
+from .heat import Heat, attention, watch
 from .trace import Moment, Recording, Trace, record
 
-__all__ = ["Exhibit", "Moment", "Recording", "Trace", "denoise", "record"]
+__all__ = ["Exhibit", "Heat", "Moment", "Recording", "Trace", "attention", "denoise", "record", "watch"]

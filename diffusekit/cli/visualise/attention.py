@@ -38,7 +38,7 @@ def command(
         from ...generate import Stream
         from ...visualise import heat
 
-        watching: Any = heat.Watching(Stream(resolved, [prompt]))
+        watching = heat.Watching(Stream(resolved, [prompt]))
         running = watching.running
         asked = heat.find(running.model, prompt, words or (), running.tokens)
         watched(watching, show=not quiet)

@@ -14,6 +14,7 @@ from ..progress import follow
 
 if TYPE_CHECKING:
     from ...visualise import Exhibit, Recording
+    from ...visualise.heat import Watching
 
 Output = Annotated[
     str | None,
@@ -41,7 +42,7 @@ def checked_output(output: str | None, endings: tuple[str, ...], *, overwrite: b
     return path
 
 
-def watched(recording: "Recording", *, show: bool) -> None:
+def watched(recording: "Recording | Watching", *, show: bool) -> None:
     """Run a recording to its end, under a bar when `show` and stderr is a terminal."""
     for _ in follow(recording, show=show):
         pass

@@ -37,7 +37,7 @@ def command(
         from ...visualise import heat, lesson
 
         lesson.check(prompts)
-        watching: Any = heat.Watching(Stream(resolved, prompts))
+        watching = heat.Watching(Stream(resolved, prompts))
         watched(watching, show=not quiet)
         exhibit = lesson.exhibit(watching.traces, watching.running.tokens, heats=watching.heats)
         write(exhibit, path, "page", overwrite=overwrite, as_json=as_json)

@@ -25,7 +25,7 @@ KINDS = {
     "noise": ("ε̂", "the noise it sees", "t-ep"),
     "without": ("without", "guess, no prompt", "t-wo"),
     "with": ("with", "guess, prompt", "t-wi"),
-    "difference": ("difference", "what words change", "t-wi"),
+    "difference": ("change", "what the words do", "t-wi"),
 }
 _SECTIONS = (
     ("words", "How the text was read"),

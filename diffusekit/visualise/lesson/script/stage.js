@@ -8,7 +8,7 @@ const NAMES = {
   with: "the guess with the prompt",
   difference: "where the words change the guess",
 };
-const SIGNS = { noised: "xₜ", denoised: "x̂₀", noise: "ε̂", without: "without", with: "with", difference: "difference" };
+const SIGNS = { noised: "xₜ", denoised: "x̂₀", noise: "ε̂", without: "without", with: "with", difference: "change" };
 const FLAT = new Set(["difference"]); // maps whose cells are to be seen
 
 /** The picture of a kind at a place; nothing is left to predict when it is finished. */
