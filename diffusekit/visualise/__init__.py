@@ -7,6 +7,7 @@ when they are saved or looked at. Nothing here changes a picture.
 from .denoising import denoise
 from .exhibit import Exhibit
 from .heat import Heat, attention, watch
+from .lesson import page
 from .trace import Moment, Recording, Trace, record
 
-__all__ = ["Exhibit", "Heat", "Moment", "Recording", "Trace", "attention", "denoise", "record", "watch"]
+__all__ = ["Exhibit", "Heat", "Moment", "Recording", "Trace", "attention", "denoise", "page", "record", "watch"]

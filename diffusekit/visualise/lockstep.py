@@ -7,6 +7,8 @@ twenty meet wherever both have equally much. Knows no files.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import re
 import secrets
 import textwrap
@@ -106,15 +108,31 @@ def shown(lanes: Sequence[Lane]) -> Exhibit:
     )
 
 
+def crossed(**values: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every combination of several values: `crossed(steps=[5, 20], seed=[1, 2])` are four runs.
+
+    The last varies fastest. Raises `UsageError` when there are fewer than two or more than twelve.
+    """
+    different = {name: list(dict.fromkeys(several)) for name, several in values.items()}
+    _countable(math.prod(len(several) for several in different.values()))
+    return [
+        dict(zip(different, one, strict=True)) for one in itertools.product(*different.values())
+    ]
+
+
+def _countable(count: int) -> None:
+    if not 2 <= count <= MOST_RUNS:
+        raise UsageError(
+            f"{count} run{'s' * (count != 1)} cannot be compared, 2 to {MOST_RUNS} are wanted",
+            "give fewer values" if count > 2 else "give something a second value",
+        )
+
+
 def _checked(
     runs: Sequence[Mapping[str, Any]], common: Mapping[str, Any]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The settings of every run, complete, and what it was told: all refused before any work."""
-    if not 2 <= len(runs) <= MOST_RUNS:
-        raise UsageError(
-            f"{len(runs)} run{'s' * (len(runs) != 1)} cannot be compared, 2 to {MOST_RUNS} are wanted",
-            "give fewer values" if len(runs) > 2 else "give something a second value",
-        )
+    _countable(len(runs))
     seed = secrets.randbelow(2**32) if common.get("seed") is None else common["seed"]
     found = []
     for run in runs:
@@ -300,13 +318,15 @@ def _film(
     below = [_noisy(lane, grid) for lane in lanes]
     depth = max(label.count("\n") for label in labels)
     padded = [label + "\n " * (depth - label.count("\n")) for label in labels]
+    side = _side(lanes) * (2 if _side(lanes) <= 128 and len(lanes) < 5 else 1)
+    names = ("believed\npicture", "noisy\nlatents")
     for i, p in enumerate(grid):
         cells = [Cell(pictures[i], label) for pictures, label in zip(above, padded, strict=True)]
         steps = [
-            Cell(pictures[i], f"step {lane.at(p) + 1} of {len(lane.progress)}")
+            Cell(
+                pictures[i],
+                f"step {lane.at(p) + 1} of {len(lane.progress)}" if p < 1 else "the picture",
+            )
             for pictures, lane in zip(below, lanes, strict=True)
         ]
-        side = _side(lanes)
-        yield drawing.sheet(
-            [cells, steps], side=side, labels=("believed\npicture", "noisy\nlatents")
-        )
+        yield drawing.sheet([cells, steps], side=side, labels=names)

@@ -337,6 +337,7 @@ def test_files_of_the_page_stay_small():
     assert {p.stem for p in (parts.HERE / "script").glob("*.js")} == set(writer.SCRIPTS)
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_a_page_under_its_size(tmp_path, capsys):
     from diffusekit.cli.boundary import run
 
