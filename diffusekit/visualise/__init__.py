@@ -8,6 +8,13 @@ from .denoising import denoise
 from .exhibit import Exhibit
 from .heat import Heat, attention, watch
 from .lesson import page
+from .lockstep import compare
+from .noising import noise
+from .reading import tokens
+from .samplers import samplers
 from .trace import Moment, Recording, Trace, record
 
-__all__ = ["Exhibit", "Heat", "Moment", "Recording", "Trace", "attention", "denoise", "page", "record", "watch"]
+__all__ = [
+    "Exhibit", "Heat", "Moment", "Recording", "Trace", "attention", "compare", "denoise", "noise", "page",
+    "record", "samplers", "tokens", "watch",
+]  # fmt: skip

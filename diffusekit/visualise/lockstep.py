@@ -264,7 +264,8 @@ def _add(lines: list[list[str]], found: Sequence[str]) -> None:
 
 
 def _side(lanes: Sequence[Lane]) -> int:
-    return min(lanes[0].trace.picture.image.width, 256 if len(lanes) < 5 else 160)
+    width = max(lanes[0].trace.picture.image.width, 128)
+    return min(width, 256 if len(lanes) < 5 else 160)
 
 
 def _believed(lane: Lane, progress: Sequence[float]) -> list[Image.Image]:

@@ -229,7 +229,7 @@ class _Lost:
 
 def _side(subject: _Subject) -> int:
     """Pixels of a cell: as few as can be without averaging the noise away."""
-    return min(subject.model.side, 256)
+    return min(max(subject.model.side, 128), 256)
 
 
 def _sheet(

@@ -91,7 +91,7 @@ def vector(drawn: Any) -> str:
     import matplotlib
 
     file = BytesIO()
-    own = {"svg.fonttype": "path", "svg.hashsalt": "diffusekit"}
+    own: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "diffusekit"}
     with warnings.catch_warnings(), matplotlib.rc_context(own):
         warnings.simplefilter("ignore")  # as above
         drawn.savefig(file, format="svg", facecolor=PAPER, metadata={"Date": None})

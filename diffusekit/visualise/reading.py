@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -196,8 +197,7 @@ def _alike(found: _Text, names: list[str]) -> dict[str, list[str]]:
         vectors = torch.cat([found.vocabulary.vectors(name) for name in names])
         near = found.vocabulary.nearest(vectors, 12)
     else:
-        states = text.encode(found.model, known)[:, 1].float().cpu()
-        unit = torch.nn.functional.normalize(states - states.mean(dim=0), dim=1)
+        unit = _directions(found.model, tuple(known))
         best = (unit[[known.index(name) for name in names]] @ unit.T).topk(min(6, len(known)))
         near = [
             [(known[i], value) for i, value in zip(*pair, strict=True)]
@@ -207,6 +207,13 @@ def _alike(found: _Text, names: list[str]) -> dict[str, list[str]]:
         name: [w for w, c in pairs if w != name and c > _ALIKE and w in known][:_LIKE]
         for name, pairs in zip(names, near, strict=True)
     }
+
+
+@lru_cache(maxsize=1)
+def _directions(model: models.Model, words: tuple[str, ...]) -> torch.Tensor:
+    """What the text encoder makes of each word alone, (N, D), less their mean, of length one."""
+    states = text.encode(model, words)[:, 1].float().cpu()
+    return torch.nn.functional.normalize(states - states.mean(dim=0), dim=1)
 
 
 # --- drawing ---------------------------------------------------------------------------------

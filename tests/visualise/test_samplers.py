@@ -1,5 +1,6 @@
 """Samplers as plots: the steps are those that really are taken, and the ways begin and end where they do."""
 
+import importlib
 import json
 import xml.etree.ElementTree as ElementTree
 
@@ -81,8 +82,7 @@ def test_flat_of_one_point_and_of_a_line():
 
 
 def test_without_a_path_no_picture_is_made(monkeypatch):
-    from diffusekit.visualise import samplers as module
-
+    module = importlib.import_module("diffusekit.visualise.samplers")
     monkeypatch.setattr(module, "stream", lambda *_, **__: pytest.fail("a picture was begun"))
     exhibit = samplers(["ddim"], path=False, steps=3)
     assert "paths" not in exhibit.numbers

@@ -11,7 +11,7 @@ from ..progress import quiet_libraries
 from .common import Json, Output, Overwrite, Quiet, checked_output, write
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".apng", ".gif", ".mp4", ".json")
-_TAKEN = {"model", "device", "dtype", "seed"}
+_TAKEN = {"model", "device", "dtype"}
 
 At = Annotated[
     list[int] | None,
@@ -27,6 +27,7 @@ Schedule = Annotated[
         "given several times. [default: own]",
     ),
 ]
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same noise. Default: 0.")]
 
 
 @with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _TAKEN))
@@ -35,6 +36,7 @@ def command(
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="Any picture file.")],
     at: At = None,
     schedule: Schedule = None,
+    seed: Seed = None,
     output: Output = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -42,10 +44,9 @@ def command(
 ) -> None:
     """The way into noise: a picture at chosen timesteps, in pixels and latents, and what the VAE loses.
 
-    A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers. The noise is that
-    of --seed, 0 if none is given.
+    A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
-    resolved = resolve(GenerateSettings, "visualise", settings)
+    resolved = resolve(GenerateSettings, "visualise", settings | {"seed": seed})
     path = checked_output(output, ENDINGS, overwrite=overwrite)
     with quiet_libraries():
         from ...visualise.noising import noise

@@ -16,7 +16,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".svg", ".json")
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[NAME]...",
+        metavar="NAME",
         help=f"Samplers: {', '.join(SAMPLERS)}. Default: six well-known ones.",
         show_default=False,
     ),
