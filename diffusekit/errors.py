@@ -57,3 +57,13 @@ class ModelError(DiffusekitError):
     """A model that is missing, damaged, of a kind unknown here, or out of reach without a network."""
 
     exit_code = 8
+
+
+class Overloaded(DiffusekitError):
+    """The server takes no more work for now; in `retry_after` seconds it may again."""
+
+    exit_code = 9
+
+    def __init__(self, message: str, hint: str = "", *, retry_after: int = 1):
+        super().__init__(message, hint)
+        self.retry_after = retry_after

@@ -1,0 +1,1 @@
+"""The web: one queue of jobs, the APIs in front of it, and the guard at the door."""

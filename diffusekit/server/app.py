@@ -1,0 +1,49 @@
+"""The whole server as one ASGI application: routes, contract for errors, guard. Knows no sockets.
+
+Whatever is mounted on the application afterwards, as the web UI is, stands behind the same guard.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
+from starlette.middleware.cors import CORSMiddleware
+
+from .. import __version__
+from ..settings import ServeSettings
+from . import answers, api, health, openai, sdapi
+from .gallery import Gallery
+from .guard import Guard, Rules
+from .jobs import Jobs
+
+
+def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ()) -> FastAPI:
+    """The application over opened `jobs`.
+
+    `uploads` are the beginnings of paths, of what will be mounted, that take other bodies than JSON.
+    Raises `UsageError` for settings that would leave the server open.
+    """
+    rules = Rules.of(settings, uploads)
+    # FastAPI's own pages of documentation load their scripts from elsewhere: only the data is served.
+    # It would also send traces away if the environment said so.
+    silent: TelemetryConfig = {
+        "tracing": False, "metrics": False, "logs": False, "auto_configure": False,
+    }  # fmt: skip
+    app = FastAPI(
+        title="diffusekit", version=__version__, docs_url=None, redoc_url=None, telemetry=silent
+    )
+    answers.install(app)
+    gallery = Gallery(jobs.outputs)
+    for routes in (
+        health.router(jobs), api.router(jobs, gallery), openai.router(jobs), sdapi.router(jobs),
+    ):  # fmt: skip
+        app.include_router(routes)
+    app.add_middleware(Guard, rules=rules)
+    if settings.allow_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allow_origin,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    return app

@@ -1,0 +1,82 @@
+"""A job as it is written down: what was asked for, how far it is, what came of it. Knows no torch."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+OVER: tuple[State, ...] = ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed; `code` is the exit code the command line would have had."""
+
+    code: int
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A moment in the life of a job; times are seconds since 1970.
+
+    `pictures` are paths below the outputs folder. `passed` counts pictures that are finished or were
+    skipped: a restart goes on behind them. `attempts` counts how often it was begun.
+    """
+
+    id: str
+    kind: str
+    settings: dict[str, Any]
+    owner: str = ""
+    state: State = "queued"
+    created: float = 0.0
+    started: float | None = None
+    finished: float | None = None
+    step: int = 0
+    steps: int = 0
+    note: str = ""
+    pictures: tuple[str, ...] = ()
+    passed: int = 0
+    attempts: int = 0
+    failure: Failure | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.state in OVER
+
+    @property
+    def progress(self) -> float:
+        """How far, 0 to 1."""
+        if self.state == "done":
+            return 1.0
+        return min(self.step / self.steps, 1.0) if self.steps else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to its end, as far as one can tell."""
+        if self.state != "running" or self.started is None or not self.step:
+            return None
+        return (time.time() - self.started) * (1 - self.progress) / self.progress
+
+    def public(self) -> dict[str, Any]:
+        """What clients are told: plain values."""
+        shown = asdict(self) | {"progress": round(self.progress, 4), "eta": self.eta}
+        del shown["passed"], shown["attempts"]
+        return shown
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def load(cls, text: str) -> Job:
+        values = json.loads(text)
+        known = {f.name for f in fields(cls)}
+        job = cls(**{name: value for name, value in values.items() if name in known})
+        failure = values.get("failure")
+        return replace(
+            job, pictures=tuple(job.pictures), failure=Failure(**failure) if failure else None
+        )

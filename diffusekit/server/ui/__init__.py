@@ -1,0 +1,101 @@
+"""The web page: `build` makes it over the server's jobs, `mount` puts it on the server's application.
+
+A tab is a module with `add(house)`, named in `TABS`; see `house.py`. Nothing here leaves the machine.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the first import of gradio
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from ...settings import ServeSettings, resolve
+from .. import app as server
+from .. import guard, listening
+from ..jobs import Jobs
+from . import gallery, generate, learn, look, see, tokens
+from .house import QUICK, House
+
+log = logging.getLogger(__name__)
+TABS: tuple[tuple[str, str, Any], ...] = (
+    ("generate", "Generate", generate),
+    ("gallery", "Gallery", gallery),
+    ("learn", "Learn S*", learn),
+    ("see", "See", see),
+    ("tokens", "Tokens", tokens),
+)
+UPLOADS = (
+    "/gradio_api/upload",
+)  # the path, below that of the page, that takes other bodies than JSON
+CACHED = 3600  # seconds that copies of uploads and results are kept
+
+
+def build(jobs: Jobs, settings: ServeSettings) -> gr.Blocks:
+    """The page over opened `jobs`."""
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(settings.state).resolve() / "page"))
+    house = House.of(jobs, settings)
+    with gr.Blocks(
+        title="diffusekit", analytics_enabled=False, delete_cache=(CACHED, CACHED), fill_width=True
+    ) as demo:
+        gr.HTML(look.banner(), elem_id="banner")
+        with gr.Tabs(elem_id="tabs") as house.tabs:
+            for name, label, tab in TABS:
+                with gr.Tab(label, id=name, elem_id=f"tab-{name}") as house.places[f"tab.{name}"]:
+                    tab.add(house)
+        for _, _, tab in TABS:
+            if hasattr(tab, "connect"):
+                tab.connect(house)
+        fresh, outputs = house.places["refresh"]
+        demo.load(fresh, None, outputs, **QUICK)
+    return demo.queue(max_size=200, default_concurrency_limit=None, api_open=False)
+
+
+def mount(app: FastAPI, demo: gr.Blocks, settings: ServeSettings, *, path: str = "/") -> FastAPI:
+    """Put the page on an application, behind whatever guards it."""
+    return gr.mount_gradio_app(app, demo, path, **_doors(settings), **look.dress())
+
+
+def _doors(settings: ServeSettings) -> dict[str, Any]:
+    """What the page may do, as `mount_gradio_app` and `launch` take it."""
+    return {
+        "allowed_paths": [str(Path(settings.outputs).resolve())],
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "max_file_size": "32mb",
+        "show_error": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+    }
+
+
+def alone() -> tuple[gr.Blocks, Callable[[], None]]:
+    """A page with jobs of its own, and what serves it as `diffusekit serve` does, until Ctrl-C.
+
+    Settings come from the environment and the settings files, as for `diffusekit serve`. Raises
+    `UsageError` for settings that would leave the server open.
+    """
+    settings = resolve(ServeSettings, "serve", {})
+    guard.Rules.of(settings)
+    jobs = Jobs(settings).open()
+    demo = build(jobs, settings)
+
+    def serve() -> None:
+        listener = listening.listen(settings.host, settings.port)
+        app = mount(server.build(settings, jobs, uploads=UPLOADS), demo, settings)
+        log.warning("%s", listening.url(listener))
+        try:
+            listening.Server(app, jobs).run(sockets=[listener])
+        finally:
+            jobs.close(0)
+
+    return demo, serve

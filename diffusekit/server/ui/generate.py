@@ -1,0 +1,338 @@
+"""The Generate tab: a prompt, a button that turns into Stop, a stage, and the settings folded away.
+
+Lends in `house.places`: `form` (components by the names of their settings), `made` (a state: paths of the
+finished pictures below the outputs folder) and `chosen` (a state: which of them is shown), `actions` (the
+row of buttons below the result), `notice`, and `refresh` (a function and its outputs, for when learned
+tokens came or went).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...errors import DiffusekitError
+from ...settings import GenerateSettings, checked
+from . import form, grids, look, reading, restoring, running
+from .fields import Fields, GridFields, fields, grid_fields
+from .house import PRIVATE, QUICK, House, said
+from .running import Moment
+
+
+def add(house: House) -> None:
+    """Lay out the tab and wire it up."""
+    with gr.Row(elem_id="workbench"):
+        with gr.Column(elem_id="ask", min_width=0):
+            prompt = gr.Textbox(
+                "",
+                label="Prompt",
+                placeholder="What do you want to see? Left empty: an example.",
+                lines=3,
+                max_lines=12,
+                max_length=house.settings.max_prompt,
+                autofocus=True,
+                elem_id="prompt",
+            )
+            meter = gr.HTML(elem_id="meter")
+            with gr.Row(elem_id="buttons"):
+                go = gr.Button("Generate", variant="primary", elem_id="go", min_width=0)
+                stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, min_width=0)
+                drop = gr.UploadButton(
+                    "From a picture …",
+                    file_types=[".png", ".jpg", ".jpeg", ".webp"],
+                    elem_id="drop",
+                    min_width=0,
+                    size="md",
+                )
+            notice = gr.HTML(elem_id="notice")
+        with gr.Column(elem_id="view", min_width=0):
+            stage = gr.HTML(look.welcome(), elem_id="stage")
+            result = gr.Gallery(
+                label="Result", show_label=False, preview=True, object_fit="contain", visible=False,
+                buttons=["download", "fullscreen"], elem_id="result", interactive=False, height="auto",
+            )  # fmt: skip
+            with gr.Row(elem_id="actions", visible=False) as actions:
+                use: dict[restoring.What, gr.Button] = {
+                    "all": gr.Button("Use all", size="sm", min_width=0),
+                    "remix": gr.Button("Remix", size="sm", min_width=0),
+                    "seed": gr.Button("Use seed", size="sm", min_width=0),
+                }
+        with gr.Column(elem_id="more", min_width=0):
+            with gr.Accordion("Settings", open=False, elem_id="settings"):
+                parts = fields(house, prompt)
+            with gr.Accordion("Grid: compare settings side by side", open=False, elem_id="grid"):
+                table = grid_fields()
+    state = _State(gr.State(""), gr.State([]), gr.State(0))
+    page = _Page(go, stop, stage, result, actions, notice, table.draw)
+    house.places |= {
+        "form": parts.by_name, "made": state.made, "chosen": state.chosen, "actions": actions,
+        "notice": notice,
+    }  # fmt: skip
+    _wire_generate(house, page, parts, table, state)
+    _wire_restoring(house, page, parts, (drop, use), state)
+    _wire_helpers(house, parts, meter)
+    _wire_api(house, parts)
+
+
+class _State:
+    """What the server remembers of one visitor: the running job, the pictures made, the one shown."""
+
+    def __init__(self, job: gr.State, made: gr.State, chosen: gr.State):
+        self.job, self.made, self.chosen = job, made, chosen
+
+
+class _Page:
+    """The components that show how it goes."""
+
+    def __init__(self, go, stop, stage, result, actions, notice, draw):
+        self.go, self.stop, self.stage, self.draw = go, stop, stage, draw
+        self.result, self.actions, self.notice = result, actions, notice
+
+    @property
+    def all(self) -> list[Any]:
+        return [self.go, self.stop, self.draw, self.stage, self.result, self.actions, self.notice]
+
+    def begin(self) -> dict[Any, Any]:
+        return self._busy(True) | {
+            self.stage: gr.update(value=look.stage((), None, "starting …"), visible=True),
+            self.result: gr.update(visible=False),
+            self.actions: gr.update(visible=False),
+            self.notice: "",
+        }
+
+    def show(self, moment: Moment) -> dict[Any, Any]:
+        return {self.stage: look.stage(moment.views, moment.share, moment.words)}
+
+    def end(self, outputs: Path, moment: Moment) -> dict[Any, Any]:
+        """The finished pictures; without any, the last preview stays."""
+        words = look.notice(moment.words) if moment.made else ""
+        if not moment.made:
+            return self._busy(False) | self.show(moment)
+        paths = [(str(outputs / name), moment.prompt) for name in moment.made]
+        return self._busy(False) | {
+            self.stage: gr.update(visible=False),
+            self.result: gr.update(value=paths, selected_index=0, visible=True),
+            self.actions: gr.update(visible=True),
+            self.notice: words,
+        }
+
+    def fail(self, error: Exception, made: bool) -> dict[Any, Any]:
+        """The words about an error; what was there before comes back."""
+        shown = {
+            self.stage: gr.update(value=look.welcome(), visible=not made),
+            self.result: gr.update(visible=made),
+            self.actions: gr.update(visible=made),
+        }
+        return self._busy(False) | shown | {self.notice: said(error)}
+
+    def _busy(self, busy: bool) -> dict[Any, Any]:
+        return {
+            self.go: gr.update(visible=not busy),
+            self.stop: gr.update(visible=busy),
+            self.draw: gr.update(interactive=not busy),
+        }
+
+
+def _wire_generate(
+    house: House, page: _Page, parts: Fields, table: GridFields, state: _State
+) -> None:
+    jobs = house.jobs
+    prompt = parts.by_name["prompt"]
+
+    async def shown(
+        moments: AsyncGenerator[Moment], before: list[str]
+    ) -> AsyncGenerator[dict[Any, Any]]:
+        try:
+            async with contextlib.aclosing(moments):
+                async for moment in moments:
+                    known = {state.job: moment.job}
+                    if moment.over:
+                        found = {state.made: list(moment.made), state.chosen: 0}
+                        yield known | page.end(jobs.outputs, moment) | found
+                    else:
+                        yield known | page.show(moment)
+        except Exception as error:
+            yield page.fail(error, bool(before))
+
+    async def make(before: list[str], *values: Any) -> AsyncGenerator[dict[Any, Any]]:
+        given = dict(zip(form.FIELDS, values, strict=True))
+        given["prompt"] = (given["prompt"] or "").strip() or form.example()
+        yield page.begin() | {prompt: given["prompt"]}
+        try:
+            settings = form.settings_of(given)
+        except DiffusekitError as error:
+            yield page.fail(error, bool(before))
+            return
+        async with contextlib.aclosing(shown(running.pictures(jobs, settings), before)) as each:
+            async for update in each:
+                yield update
+
+    async def draw(before: list[str], *values: Any) -> AsyncGenerator[dict[Any, Any]]:
+        names, rest = values[:6], values[6:]
+        given = dict(zip(form.FIELDS, rest, strict=True))
+        given["prompt"] = (given["prompt"] or "").strip() or form.example()
+        yield page.begin() | {prompt: given["prompt"]}
+        try:
+            axes, cells = _grid_of(names, given)
+        except DiffusekitError as error:
+            yield page.fail(error, bool(before))
+            return
+        async with contextlib.aclosing(shown(running.grid(jobs, axes, cells), before)) as each:
+            async for update in each:
+                yield update
+
+    def halt(job: str) -> None:
+        with contextlib.suppress(DiffusekitError):
+            jobs.cancel(job)
+
+    outputs = [*page.all, prompt, state.job, state.made, state.chosen]
+    free: dict[str, Any] = PRIVATE | {"concurrency_limit": None, "show_progress": "hidden"}
+    page.go.click(make, [state.made, *parts.inputs], outputs, **free)
+    table.draw.click(draw, [state.made, *table.inputs, *parts.inputs], outputs, **free)
+    page.stop.click(halt, state.job, None, **QUICK)
+
+
+def _grid_of(
+    chosen: tuple[Any, ...], given: Mapping[str, Any]
+) -> tuple[list[grids.Axis | None], list[grids.Cell]]:
+    """Axes and cells, each cell's settings checked, from three times (axis, values)."""
+    axes = [
+        grids.axis(name, text or "") if name else None
+        for name, text in zip(chosen[::2], chosen[1::2], strict=True)
+    ]
+    settings = {"seed": secrets.randbelow(2**32), "negative_prompt": ""} | form.settings_of(given)
+    cells = grids.cells(axes, settings)
+    for cell in cells:
+        checked(GenerateSettings, cell.settings)
+    return axes, cells
+
+
+def _wire_restoring(
+    house: House,
+    page: _Page,
+    parts: Fields,
+    sources: tuple[Any, dict[restoring.What, gr.Button]],
+    state: _State,
+) -> None:
+    jobs, (drop, use) = house.jobs, sources
+    by_name = parts.by_name
+
+    def restored(path: Path, what: restoring.What) -> dict[Any, Any]:
+        try:
+            found = restoring.updates(jobs, path, what, by_name)
+            return found | {page.notice: restoring.words(jobs, path, what)}
+        except Exception as error:
+            return {page.notice: said(error)}
+
+    def dropped(path: str | None) -> dict[Any, Any]:
+        return restored(Path(path), "all") if path else {page.notice: ""}
+
+    def again(what: restoring.What) -> Any:
+        def use_it(made: list[str], chosen: int) -> dict[Any, Any]:
+            return restored(jobs.outputs / made[min(chosen, len(made) - 1)], what)
+
+        return use_it
+
+    outputs = [*parts.inputs, page.notice]
+    drop.upload(dropped, drop, outputs, **QUICK)
+    for what, button in use.items():
+        button.click(again(what), [state.made, state.chosen], outputs, **QUICK)
+    parts.reuse.click(_last_seed(jobs.outputs, page, parts), [state.made, state.chosen],
+                      [parts.by_name["seed"], page.notice], **QUICK)  # fmt: skip
+
+    def choose(event: gr.SelectData) -> int:
+        return int(event.index)
+
+    page.result.select(choose, None, state.chosen, **QUICK)
+
+
+def _last_seed(outputs: Path, page: _Page, parts: Fields) -> Any:
+    def reuse(made: list[str], chosen: int) -> dict[Any, Any]:
+        if not made:
+            return {page.notice: look.notice("There is no picture yet.", "generate one first")}
+        path = outputs / made[min(chosen, len(made) - 1)]
+        try:
+            found = restoring.metadata.read(path).settings
+        except DiffusekitError as error:
+            return {page.notice: said(error)}
+        if found is None or found.seed is None:
+            return {page.notice: look.notice("This picture does not tell its seed.")}
+        return {parts.by_name["seed"]: str(found.seed)}
+
+    return reuse
+
+
+def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
+    """The token counter, the dice, what follows the model, and the list of learned tokens."""
+    names = parts.by_name
+
+    def counted(prompt: str, learned: list[str], model: str) -> str:
+        # transformers may not be imported by two threads at once: the worker's comes first
+        if not (prompt or "").strip() or not house.jobs.ready:
+            return ""
+        try:
+            known = house.jobs.models().get(model, model)
+            found = reading.count(known, prompt, tuple(learned or ()))
+        except DiffusekitError as error:
+            return look.notice(error.message, error.hint)
+        return look.meter(found.used, found.room, found.cut, found.learned)
+
+    watched = [names["prompt"], names["embedding"], names["model"]]
+    gr.on([part.change for part in watched], counted, watched, meter,
+          trigger_mode="always_last", **QUICK)  # fmt: skip
+    parts.dice.click(lambda: "", None, names["seed"], **QUICK)
+    parts.swap.click(lambda w, h: (h, w), [names["width"], names["height"]],
+                     [names["width"], names["height"]], **QUICK)  # fmt: skip
+
+    def suits(model: str) -> tuple[Any, Any, Any]:
+        try:
+            known = house.jobs.models().get(model, model)
+            side = reading.side(known)
+            return reading.guidance(known), side, side
+        except (DiffusekitError, OSError, ValueError, KeyError):
+            return gr.skip(), gr.skip(), gr.skip()
+
+    sized = [names["guidance_scale"], names["width"], names["height"]]
+    names["model"].input(suits, names["model"], sized, **QUICK)
+
+    def refresh() -> tuple[Any, str]:
+        known = restoring.learned()
+        return gr.update(choices=known, visible=bool(known)), look.word_list(known)
+
+    house.places["refresh"] = (refresh, [names["embedding"], parts.words])
+
+
+def _wire_api(house: House, parts: Fields) -> None:
+    """`generate` for gradio_client: the same settings, and the finished pictures' files."""
+    jobs = house.jobs
+    call = gr.Button(visible=False)
+    files = gr.Gallery(visible=False, label="Pictures")
+
+    async def generate(*values: Any) -> AsyncGenerator[Any]:
+        given = dict(zip(form.FIELDS, values, strict=True))
+        given["prompt"] = (given["prompt"] or "").strip() or form.example()
+        try:
+            moments = running.pictures(jobs, form.settings_of(given))
+            async with contextlib.aclosing(moments):
+                async for moment in moments:
+                    yield [str(jobs.outputs / name) for name in moment.made]
+        except DiffusekitError as error:
+            raise gr.Error(f"{error.message}; {error.hint}") from None
+
+    names = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in form.FIELDS]
+    generate.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
+    call.click(
+        generate,
+        parts.inputs,
+        files,
+        api_name="generate",
+        api_visibility="public",
+        api_description="Make pictures of a prompt; every setting but the prompt may be left out.",
+        concurrency_limit=None,
+    )

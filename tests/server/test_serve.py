@@ -1,0 +1,135 @@
+"""`diffusekit serve` as a process: how it begins, and how it ends."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from serving import until
+
+from diffusekit.cli.boundary import run
+from diffusekit.server.store import Store
+
+COMMAND = [sys.executable, "-m", "diffusekit", "serve", "--port", "0", "--device", "cpu"]
+
+
+@pytest.fixture
+def served():
+    """A server process and its address."""
+    process = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:"), process.communicate()
+        until(lambda: status(f"{url}/readyz") == 200, 180)
+        yield process, url
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def status(url: str) -> int:
+    try:
+        return urllib.request.urlopen(url, timeout=10).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def post(url: str, body: dict) -> dict:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    return json.load(urllib.request.urlopen(request, timeout=30))
+
+
+def get(url: str):
+    return json.load(urllib.request.urlopen(url, timeout=10))
+
+
+def states() -> list[str]:
+    store = Store(Path(".diffusekit/jobs.sqlite"))
+    found = [job.state for job in reversed(store.newest(10))]
+    store.close()
+    return found
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from diffusekit.cli.boundary import run; run(['serve', '--help']);"
+        "sys.exit(bool({'torch', 'fastapi', 'uvicorn', 'gradio'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_an_open_server_is_refused_before_torch_is_there(capsys):
+    code = (
+        "import sys; from diffusekit.cli.boundary import run;"
+        "code = run(['serve', '--host', '0.0.0.0']); sys.exit(99 if 'torch' in sys.modules else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "hint: set DIFFUSEKIT_AUTH" in done.stderr
+
+
+def test_what_cannot_be_served_ends_at_once(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert run(["serve", "--port", str(taken.getsockname()[1])]) == 2
+    assert run(["serve", "--model", "no-such-model"]) == 8
+    assert run(["serve", "--host", "256.1.1.1", "--token", "x"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("hint: ") == 3
+
+
+@pytest.mark.slow
+def test_sigterm_finishes_or_puts_down_keeps_the_queue_and_a_restart_goes_on(served):
+    process, url = served
+    settings = {"width": 64, "height": 64, "steps": 20, "images": 4, "seed": 7}
+    for i in range(3):
+        post(f"{url}/api/jobs", {"settings": settings | {"prompt": f"cat {i}"}})
+    until(lambda: get(f"{url}/api/jobs")[-1]["state"] == "running", 60)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    until(lambda: process.poll() is not None or status(f"{url}/readyz") == 503)
+    assert process.wait(30) == 143 and time.monotonic() - began < 30
+    first, *others = states()
+    assert first in ("done", "queued") and others == ["queued", "queued"]
+    again = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert again.stdout
+        url = again.stdout.readline().strip()
+        until(lambda: {job["state"] for job in get(f"{url}/api/jobs")} == {"done"}, 240)
+        assert len(list(Path("outputs").rglob("*.png"))) == 12
+    finally:
+        again.send_signal(signal.SIGINT)
+        assert again.wait(30) == 130
+        again.communicate()
+
+
+@pytest.mark.slow
+def test_after_sigkill_nothing_is_lost_and_nothing_is_there_twice(served):
+    process, url = served
+    settings = {"width": 64, "height": 64, "steps": 10, "images": 6, "seed": 7}
+    for i in range(2):
+        post(f"{url}/api/jobs", {"settings": settings | {"prompt": f"cat {i}"}})
+    until(lambda: len(get(f"{url}/api/jobs")[-1]["pictures"]) >= 2, 60)
+    process.kill()
+    process.wait()
+    assert "done" not in states()[1:]
+    again = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert again.stdout
+        url = again.stdout.readline().strip()
+        until(lambda: {job["state"] for job in get(f"{url}/api/jobs")} == {"done"}, 240)
+        made = [name for job in get(f"{url}/api/jobs") for name in job["pictures"]]
+        there = [p.relative_to("outputs").as_posix() for p in Path("outputs").rglob("*.png")]
+        assert sorted(made) == sorted(there) and len(made) == 12
+    finally:
+        again.kill()
+        again.communicate()
