@@ -185,6 +185,7 @@ class ServeSettings(Settings):
     outputs: str = flag("outputs", "The folder for finished pictures; the only one that is served.")
     state: str = flag(".diffusekit", "The folder for the list of jobs.")
     queue: int = flag(32, "How many jobs may wait; one more is told to come back.", ge=1, le=10_000)
+    no_ui: bool = flag(False, "Only the APIs, no web page.")
     max_prompt: int = flag(4000, "Characters a prompt may have.", ge=1, le=MAX_PROMPT)
     max_pixels: int = flag(4_194_304, "Pixels a picture may have.", ge=64)
     max_steps: int = flag(150, "Denoising steps a picture may take.", ge=1, le=1000)

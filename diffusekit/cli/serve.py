@@ -1,4 +1,4 @@
-"""`diffusekit serve`: pictures over HTTP."""
+"""`diffusekit serve`: the web page and the APIs, over HTTP."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from .progress import quiet_libraries
 
 @with_settings(ServeSettings)
 def command(settings: dict[str, Any]) -> None:
-    """Serve the APIs that Open WebUI, SillyTavern and OpenAI's clients know; docs/serving.md."""
+    """The web page, and the APIs that Open WebUI, SillyTavern and OpenAI's clients know."""
     resolved = resolve(ServeSettings, "serve", settings)
     with quiet_libraries():
         from ..server.guard import Rules
@@ -25,7 +25,13 @@ def command(settings: dict[str, Any]) -> None:
         models.find(resolved.model)
         listener = listen(resolved.host, resolved.port)
         jobs = Jobs(resolved).open()
-        app = build(resolved, jobs)
+        if resolved.no_ui:
+            app = build(resolved, jobs)
+        else:
+            from ..server import ui
+
+            page = ui.build(jobs, resolved)
+            app = ui.mount(build(resolved, jobs, uploads=ui.UPLOADS), page, resolved)
         print(url(listener), flush=True)
         print("Ctrl+C stops it; jobs that wait are kept", file=sys.stderr)
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
