@@ -101,7 +101,8 @@ def visualise(
             for _ in running:
                 maps.take()
 
-    return Watched(*_in_turns([plain, recorded, attended], pictures), pictures)
+    times = _in_turns([plain, recorded, attended], pictures)
+    return Watched(times[0], times[1], times[2], pictures)
 
 
 def _in_turns(contestants: list[Callable[[int], object]], steps: int) -> list[float]:

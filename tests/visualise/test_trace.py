@@ -1,5 +1,7 @@
 """Recording: the same picture, every moment, right numbers, little memory."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def test_noised_is_what_its_parts_say(sampler):
 def test_moments_follow_each_other():
     moments = record("a house", seed=1, steps=5).moments
     assert [m.index for m in moments] == list(range(5))
-    for before, after in zip(moments, moments[1:], strict=False):
+    for before, after in pairwise(moments):
         assert torch.equal(before.latents, after.noised)
         assert before.alpha_bar < after.alpha_bar
 

@@ -1,21 +1,25 @@
-"""Train `mini` from nothing: `python -m training.mini --minutes 95`.
+"""Train `mini` from nothing: `python -m training.mini --minutes 95`. Grade it: `python -m training.mini grade`.
 
 Stages: tokenizer, VAE, latents, text encoder, U-Net, the VAE's decoder, CLIP tower, export. Each keeps its state in
 `--work` and goes on from there when the command is given again.
 """
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from . import clip, data, reader, tokenizer, unet, vae
+from . import clip, data, grade, reader, tokenizer, unet, vae
 from .export import export
 from .recipe import RECIPES, Bench, Clock, Recipe
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["grade"]:
+        grade.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(
         prog="python -m training.mini", description=__doc__.splitlines()[0]
     )

@@ -9,6 +9,7 @@ import os
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the first import of gradio
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +95,8 @@ def alone() -> tuple[gr.Blocks, Callable[[], None]]:
         app = mount(server.build(settings, jobs, uploads=UPLOADS), demo, settings)
         log.warning("%s", listening.url(listener))
         try:
-            listening.Server(app, jobs).run(sockets=[listener])
+            with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes it on when all is over
+                listening.Server(app, jobs).run(sockets=[listener])
         finally:
             jobs.close(0)
 

@@ -108,6 +108,12 @@ def _fields() -> dict[str, Any]:
             min_width=0,
             buttons=[],
         )
+    return found | _finer()
+
+
+def _finer() -> dict[str, Any]:
+    """The settings that are seldom changed."""
+    found: dict[str, Any] = {}
     with gr.Row(elem_classes="pair"):
         found["learning_rate"] = gr.Textbox(
             label="Learning rate", placeholder="suits the model", max_lines=1, min_width=0

@@ -73,7 +73,9 @@ def dress() -> dict[str, Any]:
     head = '<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">'
     return {
         "theme": theme(),
-        "css": "".join((_FOLDER / f"{n}.css").read_text(encoding="utf-8") for n in ("style", "tabs")),
+        "css": "".join(
+            (_FOLDER / f"{n}.css").read_text(encoding="utf-8") for n in ("style", "tabs")
+        ),
         "head": f"{head}<script>{script}</script>",
     }
 

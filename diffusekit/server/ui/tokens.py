@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,7 @@ class _Desk:
 
     def __init__(self, house: House, parts: Parts):
         self.jobs, self.model, self.parts = house.jobs, house.settings.model, parts
-        self.files = Path(house.settings.state).resolve() / "page" / "exports"
+        self.files = Path(os.environ["GRADIO_TEMP_DIR"]) / "exports"  # what the page may hand out
         self.opening = [
             parts.table, parts.panel, parts.facts, parts.kind, parts.file, parts.chosen, parts.notice,
         ]  # fmt: skip
