@@ -4,13 +4,19 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check install format wheel clean
+.PHONY: demo test browser check install format wheel clean
 
 demo: install
 	$(BIN)/diffusekit generate "A beautiful galaxy"
 
-test: install
+test: install browser
 	$(BIN)/pytest
+
+# The pages are tested in a real browser; where there is none and none can be installed, those tests are skipped.
+browser:
+	@command -v chromium >/dev/null \
+	|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	|| echo "there is no chromium: tests of the web pages are skipped"
 
 # The quick local loop: style, types, and the tests that take seconds.
 check: install
