@@ -60,7 +60,7 @@ class Form:
 
 @dataclass
 class Shown:
-    """The run that is looked at. `seen` names the preview on the page, `ended` the run that ended last."""
+    """The run that is looked at. `seen` names the preview on the page."""
 
     run: gr.Dropdown
     state: gr.HTML
@@ -71,7 +71,6 @@ class Shown:
     facts: gr.HTML
     timer: gr.Timer
     seen: gr.State
-    ended: gr.State
 
 
 def _told(handler: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -102,7 +101,7 @@ class Lab:
         ]  # fmt: skip
         self.looking = [
             shown.run, shown.state, shown.stop, shown.resume, shown.use, shown.slider, shown.facts,
-            shown.timer, shown.seen, shown.ended, form.notice,
+            shown.timer, shown.seen, form.notice,
         ]  # fmt: skip
 
     # --- the pictures -----------------------------------------------------------------------
@@ -187,6 +186,15 @@ class Lab:
         return self._look(name or "", seen)
 
     @_told
+    def beat(self, name: str | None, seen: str) -> Answer:
+        """Time has passed; when a run is done, the other tabs are told of its token."""
+        answer = self._look(name or "", seen)
+        if name and Story(embeddings.FOLDER / name).done:
+            fresh, outputs = self.places["refresh"]
+            answer |= dict(zip(outputs, fresh(), strict=True))
+        return answer
+
+    @_told
     def enter(self, name: str | None, seen: str) -> Answer:
         """The tab is opened: look at the run that goes on, or at the one that was chosen."""
         going = [job.settings["name"] for job in self._jobs() if not job.over]
@@ -227,7 +235,6 @@ class Lab:
             shown.resume: gr.update(visible=stopped and job is not None),
             shown.use: gr.update(visible=now.done),
             shown.timer: gr.Timer(active=going),
-            shown.ended: name if now.done else "",
         }
         return answer | self._preview(now, seen)
 

@@ -45,13 +45,14 @@ def connect(house: House) -> None:
     shown.stop.click(lab.stop, now, lab.looking, **QUICK)
     shown.resume.click(lab.resume, now, lab.looking, **QUICK)
     shown.run.input(lab.look, now, lab.looking, **QUICK)
-    shown.timer.tick(lab.look, now, lab.looking, **QUICK)
     house.places["tab.learn"].select(lab.enter, now, lab.looking, **QUICK)
     prompt, tabs = house.places["form"]["prompt"], house.tabs
     assert tabs is not None
-    shown.use.click(lab.use, [shown.run, prompt], [prompt, tabs, form.notice], **QUICK)
     fresh, outputs = house.places["refresh"]
-    shown.ended.change(fresh, None, outputs, **QUICK)
+    shown.timer.tick(lab.beat, now, [*lab.looking, *outputs], **QUICK)
+    shown.use.click(lab.use, [shown.run, prompt], [prompt, tabs, form.notice], **QUICK).then(
+        fresh, None, outputs, **QUICK
+    )
 
 
 def _form(house: House) -> Form:
@@ -163,5 +164,4 @@ def _shown() -> Shown:
     )  # fmt: skip
     facts = gr.HTML(elem_id="learn-facts")
     timer = gr.Timer(BEAT, active=False)
-    ended = gr.State("")
-    return Shown(run, state, stop, resume, use, slider, facts, timer, gr.State(""), ended)
+    return Shown(run, state, stop, resume, use, slider, facts, timer, gr.State(""))
