@@ -1,0 +1,180 @@
+"""The Learn tab: what it says without a browser, and a token learned from five pictures in one."""
+
+import html.parser
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from visiting import address, fill, jobs, number, page  # noqa: F401
+
+from diffusekit import embeddings
+from diffusekit.server.job import Failure, Job
+from diffusekit.server.photos import Photos
+from diffusekit.server.story import Story
+from diffusekit.server.ui import curves, lab, telling, words
+from diffusekit.training.dataset import Row
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
+
+
+def nodes(text):
+    """Element names of a piece of HTML, which must be well-formed, and its event handlers."""
+    found, handlers, stack = [], [], []
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.append(tag)
+            handlers.extend(name for name, _ in attrs if name.startswith("on"))
+            if tag not in ("img", "br", "input", "meter", "path", "circle", "polyline"):
+                stack.append(tag)
+
+        def handle_endtag(self, tag):
+            if tag not in ("meter", "path", "circle", "polyline"):
+                assert stack.pop() == tag
+
+    Reader().feed(text)
+    assert not stack
+    return found, handlers
+
+
+def test_names_of_files_never_become_html(tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "00.png")
+    rows = (Row(EVIL, "20x20", True, ""), Row("b.png", "", False, f"a duplicate of {EVIL}"))
+    found, handlers = nodes(telling.pictures(Photos("0" * 16, tmp_path, rows, ("",))))
+    assert "script" not in found and found.count("img") == 1 and not handlers
+
+
+def test_a_log_never_becomes_html(tmp_path):
+    folder = tmp_path / "owl"
+    folder.mkdir()
+    lines = [{"step": 10, "loss": 0.5, "smoothed": 0.5, "nearest": [EVIL], "moved": EVIL, "best": True},
+             {"step": 20, "loss": 0.4, "smoothed": float("nan"), "norm": [1]}]  # fmt: skip
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found, handlers = nodes(telling.facts(Story(folder), 100))
+    assert not {"script", "img"} & set(found) and not handlers
+
+
+def test_a_run_says_where_it_is(tmp_path):
+    story = Story(tmp_path / "owl")
+    job = Job("1", "invert", {"name": "owl"}, state="queued")
+    assert "3 before it" in telling.state(story, job, 3)
+    going = replace(job, state="running", step=20, steps=80)
+    told = telling.state(story, going, 0, 61.0)
+    assert "Step 20 of at most 80 · 61 s left" in told and 'value="0.2500"' in told
+    assert "Other work waits" in told
+    why = Failure(5, f"it diverged {EVIL}", "use a smaller rate")
+    failed = telling.state(story, replace(job, state="failed", failure=why), 0)
+    assert (
+        "diverged" in failed and "Use a smaller rate" in failed and "script" not in nodes(failed)[0]
+    )
+    story.folder.mkdir()
+    (story.folder / "log.jsonl").write_text('{"step": 30, "loss": 1}\n')
+    stopped = Story(story.folder)
+    assert "Stopped at step 30" in telling.state(stopped, replace(job, state="cancelled"), 0)
+    stopped.token.touch()
+    assert "<owl>" not in telling.state(stopped, None, 0) and "&lt;owl&gt;" in telling.state(
+        stopped, None, 0
+    )
+
+
+def test_time_is_told_by_what_the_last_run_took_here():
+    done = Job(
+        "1",
+        "invert",
+        {"model": "mini", "batch": 4},
+        state="done",
+        started=100.0,
+        finished=300.0,
+        step=100,
+    )
+    assert telling.estimate([done], "mini", 50, 4).startswith("About 2 min")
+    assert telling.estimate([done], "mini", 10, 2).startswith("About 10 s")
+    assert "processor" in telling.estimate([replace(done, state="failed")], "mini", 10, 4)
+    assert "known after" in telling.estimate([done], "other", 10, 4)
+
+
+def test_a_curve_holds_its_points_and_its_levels():
+    drawn = curves.chart(
+        "a <b>",
+        [curves.Curve("one", [(0, 1.0), (50, 0.5), (60, float("nan"))])],
+        [("level", 0.7)],
+        steps=100,
+    )
+    assert drawn.count("<polyline") == 1 and drawn.count('class="level') == 1 and "nan" not in drawn
+    points = drawn.split('points="')[1].split('"')[0].split()
+    xs = [float(point.split(",")[0]) for point in points]
+    assert xs[0] == 44 and xs[-1] == 44 + (410 - 44) / 2  # half way of a hundred steps
+    assert "a &lt;b&gt;" in drawn and curves.chart("", [curves.Curve("none", [])]) == ""
+
+
+def test_a_name_comes_from_what_the_files_are_called():
+    def called(*names):
+        return lab._called([Path(name) for name in names])
+
+    assert called("my_owl_1.png", "my_owl_2.jpg", "notes.txt") == "my_owl"
+    for names in (("IMG_1.png", "IMG_2.png"), ("a.png", "b.png"), ("owl.png",), ()):
+        assert not isinstance(called(*names), str)
+
+
+def test_the_word_to_start_from_is_read_without_the_weights():
+    assert words.suggested("mini", "my_cat") == "cat"
+    assert words.suggested("mini", "?!") in ("thing", "object", "photo", "picture")
+
+
+@pytest.mark.slow
+def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path):  # noqa: F811
+    from training.mini.photos import write
+
+    write("owl", tmp_path / "owl")
+    evil = tmp_path / "owl" / "<img src=x onerror=pwned=1>.png"
+    Image.new("RGB", (40, 40), "red").save(evil)
+    page.locator("#tab-learn-button").click()
+    page.locator("#learn-go").click()
+    page.wait_for_selector("#learn-notice .error >> text=no pictures yet")
+    page.locator("#photos input[type=file]").set_input_files(sorted((tmp_path / "owl").iterdir()))
+    page.wait_for_selector("#photo-table table")
+    assert page.locator("#photo-table tbody tr").count() == 6
+    assert page.evaluate("window.pwned") is None
+    fill(page, "#learn-name", "../owl")
+    page.locator("#learn-go").click()
+    page.wait_for_selector("#learn-notice .error >> text=for example owl")
+    fill(page, "#learn-name", "my_owl")
+    fill(page, "#learn-init", "cat")
+    page.locator("#learn-settings button").first.click()
+    number(page, "#learn-steps", "40")
+    number(page, "#learn-preview", "0")
+    page.locator("#learn-go").click()
+    page.wait_for_selector("#learn-stop")
+    page.wait_for_selector("#learn-slider img")  # what the word draws
+    page.wait_for_selector("text=/Step [1-9]\\d* of at most 40/")
+    page.locator("#learn-stop").click()
+    page.wait_for_selector("#learn-resume")
+    page.reload()  # nothing of it was in the page
+    page.locator("#tab-learn-button").click()
+    page.wait_for_selector("#learn-run")
+    page.locator("#learn-run input").click()
+    page.get_by_role("option", name="my_owl").click()
+    page.locator("#learn-resume").click()
+    page.wait_for_selector("#learn-use")
+    assert page.locator("#learn-facts svg").count() >= 1
+    assert embeddings.find("my_owl").facts["init"] == "cat"
+    page.locator("#learn-use").click()
+    page.wait_for_selector("#prompt textarea")
+    assert page.locator("#prompt textarea").input_value() == "a picture of <my_owl>"
+    page.wait_for_function(
+        "document.querySelector('#words [data-words]').dataset.words.includes('my_owl')"
+    )
+    page.locator("#settings button").first.click()
+    page.locator("#settings").get_by_label("Steps").first.fill("3")
+    page.locator("#go").click()
+    page.wait_for_selector("#result img[data-testid=detailed-image]")
+    made = next(job for job in jobs.list() if job.kind == "generate")
+    assert made.settings["prompts"] == ["a picture of <my_owl>"] and len(made.pictures) == 1
+    page.locator("#see-made").click()
+    page.wait_for_selector("#see-notice >> text=settings of the picture")
+    assert page.locator("#see-prompt textarea").input_value() == "a picture of <my_owl>"

@@ -1,0 +1,72 @@
+"""The See tab: a lesson made, scrubbed, walked through, kept apart from the page."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from visiting import address, fill, jobs, number, page  # noqa: F401
+
+from diffusekit.server import seeing
+from diffusekit.server.ui import lessons
+
+
+def test_a_lesson_is_shown_in_a_frame_that_reaches_nothing():
+    found = lessons.frame('<p title="a&amp;b">"</p><script>1</script>')
+    assert 'sandbox="allow-scripts"' in found and "<script>" not in found and "<p" not in found
+    assert found.count("<iframe") == 1 and "allow-same-origin" not in found
+
+
+def test_the_walk_has_an_exhibit_for_every_part():
+    assert {part.exhibit for part in lessons.PARTS} == set(seeing.EXHIBITS)
+    assert len({part.title for part in lessons.PARTS}) == len(lessons.PARTS)
+
+
+@pytest.mark.slow
+def test_the_visualiser_is_scrubbed_and_walked_through(page, jobs):  # noqa: F811
+    page.locator("#tab-see-button").click()
+    fill(page, "#see-prompt", "a red apple <script>window.top.pwned=1</script>")
+    fill(page, "#see-other", "a green apple")
+    page.locator("#see-settings button").first.click()
+    number(page, "#see-steps", "4")
+    page.locator("#see-go").click()
+    page.wait_for_selector("iframe.lesson")
+    frame = page.frame_locator("iframe.lesson")
+    assert frame.locator("#at").get_attribute("max") == "4"
+    before = frame.locator("#where").inner_text()
+    frame.locator("#at").fill("1")
+    page.wait_for_function("true")
+    after = frame.locator("#where").inner_text()
+    assert before != after and after.split()[0] == "2"  # the first is 1
+    assert frame.locator("q").first.inner_text().startswith("a red apple <script>")
+    assert page.evaluate("window.pwned") is None
+    with page.expect_download() as download:
+        page.locator("#lesson-file").click()
+    assert Path(download.value.path()).read_text().startswith("<!doctype html>")
+    page.get_by_role("tab", name="A walk for newcomers").click()
+    for number_, part in enumerate(lessons.PARTS):
+        picture = page.locator(f"#walk-{part.exhibit} img")
+        picture.wait_for()
+        page.wait_for_function("(image) => image.naturalWidth > 0", arg=picture.element_handle())
+        last = number_ + 1 == len(lessons.PARTS)
+        page.get_by_role(
+            "button", name="From the beginning" if last else "Next", exact=True
+        ).click()
+    page.locator(f"#walk-{lessons.PARTS[0].exhibit} img").wait_for()
+    page.locator("#tab-gallery-button").click()  # lessons are no pictures of the gallery
+    page.wait_for_selector("#pictures .empty")
+
+
+@pytest.mark.slow
+def test_a_lesson_is_stopped(page, jobs):  # noqa: F811
+    page.locator("#tab-see-button").click()
+    fill(page, "#see-prompt", "a red apple")
+    page.locator("#see-settings button").first.click()
+    number(page, "#see-steps", "60")
+    page.locator("#see-go").click()
+    page.wait_for_selector("#see-stage >> text=/Step \\d+/")
+    page.locator("#see-stop").click()
+    page.wait_for_selector("#see-notice >> text=Stopped")
+    assert jobs.list(1)[0].state == "cancelled"
+    assert page.locator("#see-go").is_visible() and not page.locator("iframe.lesson").count()

@@ -1,0 +1,86 @@
+"""A served page and a browser, for the tabs' journeys: at the end nothing may have gone wrong in the page."""
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from serving import until
+
+from diffusekit.server import app as server_app
+from diffusekit.server.jobs import Jobs
+from diffusekit.server.listening import Server, listen, url
+from diffusekit.settings import ServeSettings
+
+CHROMIUM = Path("/usr/bin/chromium")
+WAIT = 120_000
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    settings = ServeSettings(
+        outputs=str(tmp_path / "outputs"), state=str(tmp_path / "state"), device="cpu"
+    )
+    opened = Jobs(settings).open()
+    yield opened
+    opened.close(6)
+
+
+@pytest.fixture
+def address(jobs, monkeypatch):
+    from diffusekit.server import ui
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(Path(jobs.settings.state) / "page"))
+    app = server_app.build(jobs.settings, jobs, uploads=ui.UPLOADS)
+    ui.mount(app, ui.build(jobs, jobs.settings), jobs.settings)
+    listener = listen("127.0.0.1", 0)
+    server = Server(app, jobs)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    until(lambda: server.started and jobs.ready, 120)
+    yield url(listener)
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def page(address):
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.exists():
+        pytest.skip("there is no chromium")
+    wrong = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(WAIT)
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: wrong.append(str(e)))
+        page.on("response", lambda r: wrong.append(r.url) if r.status >= 400 else None)
+
+        def elsewhere(request):
+            if not request.url.startswith((address, "data:", "blob:")):
+                wrong.append(f"request to {request.url}")
+
+        page.on("request", elsewhere)
+        page.goto(address)
+        page.wait_for_selector("#go")
+        yield page
+        browser.close()
+    assert not wrong
+
+
+def fill(page, where, text):
+    """Write into the box of a component."""
+    box = page.locator(f"{where} textarea, {where} input").first
+    box.fill(text)
+    box.press("Tab")
+
+
+def number(page, where, text):
+    """Write into the number beside a slider."""
+    box = page.locator(f"{where} input[type=number]")
+    box.fill(text)
+    box.press("Tab")
