@@ -113,3 +113,11 @@ def test_bad_input_is_refused_before_any_work(more, says, capsys, tmp_path):
 def test_a_prompt_of_a_megabyte_is_refused(capsys):
     assert run(["visualise", "denoise", "cat " * 250_000]) == 2
     assert len(capsys.readouterr().err) < 500
+
+
+def test_a_film_as_mp4_needs_a_package_and_says_so_before_any_work(capsys, monkeypatch, tmp_path):
+    from diffusekit.cli.visualise import common
+
+    monkeypatch.setattr(common, "find_spec", lambda name: None)
+    assert run(["visualise", "denoise", "a cat", "-o", "x.mp4"]) == 2
+    assert "imageio-ffmpeg" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,11 @@ def checked_output(output: str | None, endings: tuple[str, ...], *, overwrite: b
         )
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is already there", "choose another name, or say --overwrite")
+    if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
+        raise UsageError(
+            "an MP4 needs imageio-ffmpeg, which is not installed",
+            "pip install imageio-ffmpeg, or take .webp",
+        )
     return path
 
 
