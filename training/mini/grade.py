@@ -95,7 +95,7 @@ class Grader:
                 kind: self.look(question, prompts, pictures)
                 for kind, pictures in zip(KINDS, shown, strict=True)
             }
-            more = ask(question, part, self.plan.checks, seed=1)
+            more = ask(question, part, self.plan.checks, seed=2)
             others = as_tensor([draw(p.scene, p.index) for p in more])
             again = recognize(self.net, others)
             right = [question.right(p.scene, s) for p, s in zip(more, again, strict=True)]

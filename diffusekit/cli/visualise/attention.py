@@ -5,16 +5,16 @@ from typing import Annotated, Any
 import typer
 
 from ...settings import GenerateSettings, resolve
-from ..options import with_settings
+from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import Json, Output, Overwrite, Quiet, checked_output, watched, write
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".apng", ".gif", ".mp4", ".json")
+from .common import FILM, STILL, Manner, Quiet, watched
 
 
+@with_group(Manner, "manner")
 @with_settings(GenerateSettings, "prompt", "images", "batch")
 def command(
     settings: dict[str, Any],
+    manner: Manner,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
     words: Annotated[
         list[str] | None,
@@ -23,9 +23,6 @@ def command(
             help="A word of the prompt; may be given several times. Default: all.",
         ),
     ] = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Which word drew what: where the model looked for each word, over the picture.
@@ -33,7 +30,7 @@ def command(
     A .png or .jpg shows the mean of all steps, .webp .apng .gif .mp4 a film of them, .json the numbers.
     """
     resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
-    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    manner.check(*STILL, *FILM)
     with quiet_libraries():
         from ...generate import Stream
         from ...visualise import heat
@@ -43,4 +40,4 @@ def command(
         asked = heat.find(running.model, prompt, words or (), running.tokens)
         watched(watching, show=not quiet)
         exhibit = heat.shown(watching.traces[0], watching.heats[0], asked)
-        write(exhibit, path, "attention", overwrite=overwrite, as_json=as_json)
+        manner.write(exhibit, "attention")

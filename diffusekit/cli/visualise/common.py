@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,55 +18,63 @@ if TYPE_CHECKING:
     from ...visualise import Exhibit, Recording
     from ...visualise.heat import Watching
 
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "--output", "-o", metavar="FILE",
-        help="The ending chooses what is made; default: a dated name in outputs/.",
-    ),
-]  # fmt: skip
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file of the same name.")]
-Json = Annotated[bool, typer.Option("--json", help="The numbers as one JSON object on stdout.")]
+STILL = (".png", ".jpg", ".jpeg")
+FILM = (".webp", ".apng", ".gif", ".mp4")
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
-def checked_output(output: str | None, endings: tuple[str, ...], *, overwrite: bool) -> Path | None:
-    """The file to write, refused before any work when its ending is not among `endings` or it is there."""
-    if output is None:
-        return None
-    path = Path(output)
-    if path.suffix.lower() not in endings:
-        raise UsageError(
-            f"{path.name!r} is not a kind of file this can be", f"endings: {', '.join(endings)}"
-        )
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} is already there", "choose another name, or say --overwrite")
-    if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
-        raise UsageError(
-            "an MP4 needs imageio-ffmpeg, which is not installed",
-            "pip install imageio-ffmpeg, or take .webp",
-        )
-    return path
+@dataclass(frozen=True)
+class Manner:
+    """Where an exhibit goes: the flags of every verb here."""
+
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE",
+            help="The ending chooses what is made; default: a dated name in outputs/.",
+        ),
+    ] = None  # fmt: skip
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over a file of the same name.")
+    ] = False
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The numbers as one JSON object on stdout.")
+    ] = False
+
+    def check(self, *endings: str) -> None:
+        """Refuse, before any work, a file that is there or whose ending is not among `endings` or .json."""
+        if self.output is None:
+            return
+        path, endings = Path(self.output), (*endings, ".json")
+        if path.suffix.lower() not in endings:
+            raise UsageError(
+                f"{path.name!r} is not a kind of file this can be", f"endings: {', '.join(endings)}"
+            )
+        if path.exists() and not self.overwrite:
+            raise UsageError(f"{path} is already there", "choose another name, or say --overwrite")
+        if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
+            raise UsageError(
+                "an MP4 needs imageio-ffmpeg, which is not installed",
+                "pip install imageio-ffmpeg, or take .webp",
+            )
+
+    def write(self, exhibit: "Exhibit", verb: str) -> None:
+        """Save an exhibit and print its path; with --json print its numbers, and save only if asked to."""
+        path = None
+        if self.output is not None or not self.as_json:
+            path = exhibit.save(
+                self.output or _named(verb, exhibit.endings[0]), overwrite=self.overwrite
+            )
+        if self.as_json:
+            print(json.dumps(exhibit.numbers, ensure_ascii=False, allow_nan=False))
+        else:
+            print(path)
 
 
 def watched(recording: "Recording | Watching", *, show: bool) -> None:
     """Run a recording to its end, under a bar when `show` and stderr is a terminal."""
     for _ in follow(recording, show=show):
         pass
-
-
-def write(
-    exhibit: "Exhibit", output: str | Path | None, verb: str, *, overwrite: bool = False, as_json: bool = False
-) -> Path | None:  # fmt: skip
-    """Save an exhibit and print its path; with `as_json` print its numbers, and save only if asked to."""
-    path = None
-    if output is not None or not as_json:
-        path = exhibit.save(output or _named(verb, exhibit.endings[0]), overwrite=overwrite)
-    if as_json:
-        print(json.dumps(exhibit.numbers, ensure_ascii=False, allow_nan=False))
-    else:
-        print(path)
-    return path
 
 
 def _named(verb: str, ending: str) -> Path:

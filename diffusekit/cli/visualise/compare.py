@@ -7,11 +7,10 @@ import typer
 
 from ...schedule import SAMPLERS
 from ...settings import GenerateSettings, checked, resolve
-from ..options import with_settings
+from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import Json, Output, Overwrite, Quiet, checked_output, watched, write
+from .common import FILM, STILL, Manner, Quiet, watched
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".apng", ".gif", ".mp4", ".json")
 _VARIED = ("sampler", "steps", "guidance_scale", "seed")
 
 Samplers = Annotated[
@@ -36,18 +35,17 @@ Drop = Annotated[
 ]
 
 
+@with_group(Manner, "manner")
 @with_settings(GenerateSettings, "prompt", "images", "batch", *_VARIED)
 def command(
     settings: dict[str, Any],
+    manner: Manner,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw.")],
     sampler: Samplers = None,
     steps: Steps = None,
     guidance: Guidance = None,
     seed: Seeds = None,
     drop: Drop = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Runs in lock-step from the same noise: whatever is given several times is compared, at most 12 runs.
@@ -62,7 +60,7 @@ def command(
     for name, several in values.items():
         for value in several if name != "drop" else ():
             checked(GenerateSettings, {name: value})
-    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    manner.check(*STILL, *FILM)
     common = resolved.model_dump(exclude_unset=True, exclude={"prompt", "images", "batch"})
     with quiet_libraries():
         from ...visualise import lockstep
@@ -70,4 +68,4 @@ def command(
         exhibit = lockstep.compare(
             lockstep.crossed(**values), watch=partial(watched, show=not quiet), **common
         )
-        write(exhibit, path, "compare", overwrite=overwrite, as_json=as_json)
+        manner.write(exhibit, "compare")

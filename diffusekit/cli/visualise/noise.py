@@ -6,11 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from ...settings import GenerateSettings, resolve
-from ..options import with_settings
+from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import Json, Output, Overwrite, Quiet, checked_output, write
+from .common import FILM, STILL, Manner
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".apng", ".gif", ".mp4", ".json")
 _TAKEN = {"model", "device", "dtype"}
 
 At = Annotated[
@@ -30,24 +29,22 @@ Schedule = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same noise. Default: 0.")]
 
 
+@with_group(Manner, "manner")
 @with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _TAKEN))
 def command(
     settings: dict[str, Any],
+    manner: Manner,
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="Any picture file.")],
     at: At = None,
     schedule: Schedule = None,
     seed: Seed = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """The way into noise: a picture at chosen timesteps, in pixels and latents, and what the VAE loses.
 
     A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
     resolved = resolve(GenerateSettings, "visualise", settings | {"seed": seed})
-    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    manner.check(*STILL, *FILM)
     with quiet_libraries():
         from ...visualise.noising import noise
 
@@ -55,4 +52,4 @@ def command(
             picture, at=at, schedules=schedule or ("own",), seed=resolved.seed or 0,
             model=resolved.model, device=resolved.device, dtype=resolved.dtype,
         )  # fmt: skip
-        write(exhibit, path, "noise", overwrite=overwrite, as_json=as_json)
+        manner.write(exhibit, "noise")

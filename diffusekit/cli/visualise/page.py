@@ -5,23 +5,20 @@ from typing import Annotated, Any
 import typer
 
 from ...settings import GenerateSettings, checked, resolve
-from ..options import with_settings
+from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import Json, Output, Overwrite, Quiet, checked_output, watched, write
-
-ENDINGS = (".html", ".json")
+from .common import Manner, Quiet, watched
 
 
+@with_group(Manner, "manner")
 @with_settings(GenerateSettings, "prompt", "images", "batch")
 def command(
     settings: dict[str, Any],
+    manner: Manner,
     prompts: Annotated[
         list[str],
         typer.Argument(metavar="PROMPT [PROMPT]", help="What to draw; two are shown side by side."),
     ],
-    output: Output = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """A self-contained web page: every step, every word, every number of a picture, or of two.
@@ -29,7 +26,7 @@ def command(
     It needs no network and runs in any browser, on a phone too.
     """
     resolved = resolve(GenerateSettings, "visualise", settings)
-    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    manner.check(".html")
     for prompt in prompts:
         checked(GenerateSettings, {"prompt": prompt})
     with quiet_libraries():
@@ -40,4 +37,4 @@ def command(
         watching = heat.Watching(Stream(resolved, prompts))
         watched(watching, show=not quiet)
         exhibit = lesson.exhibit(watching.traces, watching.running.tokens, heats=watching.heats)
-        write(exhibit, path, "page", overwrite=overwrite, as_json=as_json)
+        manner.write(exhibit, "page")

@@ -7,11 +7,9 @@ import typer
 
 from ...schedule import SAMPLERS
 from ...settings import GenerateSettings, resolve
-from ..options import with_settings
+from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import Json, Output, Overwrite, Quiet, checked_output, watched, write
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".svg", ".json")
+from .common import STILL, Manner, Quiet, watched
 
 Names = Annotated[
     list[str] | None,
@@ -29,15 +27,14 @@ NoPath = Annotated[
 ]
 
 
+@with_group(Manner, "manner")
 @with_settings(GenerateSettings, "prompt", "images", "batch", "sampler")
 def command(
     settings: dict[str, Any],
+    manner: Manner,
     names: Names = None,
     prompt: Prompt = None,
     no_path: NoPath = False,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Noise schedules, the steps each sampler takes on them, and the way of the latents from one noise.
@@ -46,7 +43,7 @@ def command(
     """
     given = settings if prompt is None else settings | {"prompt": prompt}
     resolved = resolve(GenerateSettings, "visualise", given)
-    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    manner.check(*STILL, ".svg")
     own = resolved.model_dump(exclude_unset=True, exclude={"images", "batch", "sampler"})
     with quiet_libraries():
         from ...visualise.samplers import samplers
@@ -54,4 +51,4 @@ def command(
         exhibit = samplers(
             names or (), path=not no_path, watch=partial(watched, show=not quiet), **own
         )
-        write(exhibit, path, "sampler", overwrite=overwrite, as_json=as_json)
+        manner.write(exhibit, "sampler")

@@ -6,11 +6,10 @@ import typer
 
 from ...settings import GenerateSettings, resolve
 from ..info import _plain as plain
-from ..options import with_settings
+from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import Json, Output, Overwrite, Quiet, checked_output, write
+from .common import STILL, Manner
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".svg", ".json")
 _TAKEN = {"model", "device", "dtype", "embedding"}
 
 Arithmetic = Annotated[
@@ -24,23 +23,21 @@ Arithmetic = Annotated[
 Count = Annotated[int, typer.Option("--count", min=1, max=100, help="Nearest words to show.")]
 
 
+@with_group(Manner, "manner")
 @with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _TAKEN))
 def command(
     settings: dict[str, Any],
+    manner: Manner,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to read.")],
     arithmetic: Arithmetic = None,
     count: Count = 3,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """How a text is read: its pieces and their ids, what was cut, and which words lie near them.
 
     Prints a table; with --output a .png, .jpg or .svg is a drawing, .json the numbers.
     """
     resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
-    path = checked_output(output, ENDINGS, overwrite=overwrite)
+    manner.check(*STILL, ".svg")
     with quiet_libraries():
         from ...visualise.reading import tokens
 
@@ -48,10 +45,10 @@ def command(
             prompt, arithmetic=arithmetic or (), count=count, model=resolved.model,
             embedding=resolved.embedding, device=resolved.device, dtype=resolved.dtype,
         )  # fmt: skip
-        if path is None and not as_json:
+        if manner.output is None and not manner.as_json:
             _table(exhibit.numbers)
         else:
-            write(exhibit, path, "tokens", overwrite=overwrite, as_json=as_json)
+            manner.write(exhibit, "tokens")
 
 
 def _table(numbers: Any) -> None:

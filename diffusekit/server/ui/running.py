@@ -17,15 +17,13 @@ from typing import Any
 from PIL import Image
 
 from ... import images, metadata
-from ..feed import Event
 from ..job import Job
 from ..jobs import Jobs
-from ..waiting import checked
 from . import grids
 from .look import seconds
 from .thumbs import address, thumbnail
+from .watching import follow
 
-BEAT = 1.0  # seconds without news after which a visitor who left is noticed
 LIVE = 160  # pixels a picture is wide in a grid that fills
 
 
@@ -43,43 +41,10 @@ class Moment:
     prompt: str = ""
 
 
-async def follow(
-    jobs: Jobs, settings: Mapping[str, Any]
-) -> AsyncGenerator[tuple[Event | None, Job]]:
-    """Events of a new job, and None every second without one; leaving it cancels the job.
-
-    Raises what `submit` raises, and the job's failure.
-    """
-    job = await asyncio.to_thread(jobs.submit, "generate", settings, owner="page")
-    events = jobs.follow(job.id)
-    news: asyncio.Future[Event] | None = None
-    over = False
-    try:
-        while not over:
-            news = news or asyncio.ensure_future(anext(events))
-            await asyncio.wait({news}, timeout=BEAT)
-            if not news.done():
-                yield None, job
-                continue
-            event, news = news.result(), None
-            over, job = event.last, event.job
-            if over:
-                checked(event)
-            yield event, job
-    finally:
-        if news is not None:
-            news.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-                await news
-        await events.aclose()
-        if not over:
-            jobs.cancel(job.id)
-
-
 async def pictures(jobs: Jobs, settings: Mapping[str, Any]) -> AsyncGenerator[Moment]:
     """The pictures of one form."""
     live: tuple[str, ...] = ()
-    async with contextlib.aclosing(follow(jobs, settings)) as events:
+    async with contextlib.aclosing(follow(jobs, "generate", settings)) as events:
         async for event, job in events:
             if event and event.preview:
                 live = tuple(await asyncio.to_thread(lambda e=event: list(map(address, e.preview))))
@@ -102,7 +67,7 @@ async def grid(
     view, stopped, job_id = "", False, ""
     for number, cell in enumerate(cells):
         place, job = (cell.x, cell.y, cell.z), None
-        async with contextlib.aclosing(follow(jobs, cell.settings)) as events:
+        async with contextlib.aclosing(follow(jobs, "generate", cell.settings)) as events:
             async for event, job in events:
                 job_id, stopped = job.id, job.state == "cancelled"
                 if event and event.preview:

@@ -15,7 +15,8 @@ from ..job import Job
 from ..jobs import Jobs
 from ..waiting import checked
 from .look import seconds
-from .running import BEAT
+
+BEAT = 1.0  # seconds without news after which a visitor who left is noticed
 
 
 async def follow(
