@@ -266,7 +266,7 @@ def test_the_table_marks_what_means_nothing(tmp_path):
     lines = text.splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert "| colors | 50% | (100%) | 95% | 99.0 / 90.0% | 50 / 100% | 76% | 85% |" in lines
-    assert "| the six above | 0.50 | 1.00 |" in text
+    assert "| the six above | 0.50 | (1.00) |" in text
     said = marks.notes(found, 2, 4)
     assert "another test" in said.replace("\n", " ") and "colors (first)" in said.replace("\n", " ")
     assert "(whole)" not in said

@@ -71,12 +71,14 @@ def table(found: dict[str, Found], numbers: dict[str, float]) -> str:
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     means: dict[str, list[float]] = {name: [] for name in found}
+    trust = dict.fromkeys(found, True)
     for i, question in enumerate(QUESTIONS):
         name, cells = question.name, []
         for key, part in found.items():
             means[key].append(part.share(name))
             trusted = part.reads[name] >= TRUSTED
-            cells.append(f"{part.share(name):.0%}" if trusted else f"({part.share(name):.0%})")
+            trust[key] = trust[key] and trusted
+            cells.append(_cell(f"{part.share(name):.0%}", trusted))
         reads = " / ".join(f"{100 * part.reads[name]:.1f}" for part in found.values()) + "%"
         through = (
             " / ".join(f"{100 * part.share(name, 'rebuilt'):.0f}" for part in found.values()) + "%"
@@ -84,7 +86,9 @@ def table(found: dict[str, Found], numbers: dict[str, float]) -> str:
         others = [f"{o:.0%}" for o in question.others] if question.others else ["", ""]
         lines.append(_row(name, *cells, f"{question.goal:.0%}", reads, through, *others))
         if i == GENEVAL - 1:
-            mean = [f"{sum(shares) / GENEVAL:.2f}" for shares in means.values()]
+            mean = [
+                _cell(f"{sum(shares) / GENEVAL:.2f}", trust[key]) for key, shares in means.items()
+            ]
             lines.append(_row("the six above", *mean, "", "", "", "0.43", "0.55"))
 
     def three(measure: str, name: str, digits: int) -> None:
@@ -116,6 +120,10 @@ def table(found: dict[str, Found], numbers: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def _cell(text: str, trusted: bool) -> str:
+    return text if trusted else f"({text})"
+
+
 def _row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -145,18 +153,15 @@ def notes(found: dict[str, Found], prompts: int, checks: int) -> str:
 
 
 def confusions(found: Found) -> dict[str, Counter]:
-    """(asked, seen) of mini's pictures: subjects where one kind of thing was asked for, styles, places."""
-    counts: dict[str, Counter] = {
-        "subject": Counter(),
-        "color": Counter(),
-        "style": Counter(),
-        "place": Counter(),
-    }
+    """(asked, seen) of mini's pictures, for every kind of thing that can be mistaken; the number is that
+    of all things, whatever they are, and the color that of the asked subject or of the largest thing."""
+    counts = {kind: Counter() for kind in ("subject", "number", "color", "style", "place")}
     for name in ("one object", "counting", "colors", "style", "place"):
         for prompt, seen in zip(found.prompts[name], found.looks[name]["mini"].seen, strict=True):
             thing = prompt.scene.things[0]
             there = seen.of(thing.subject) or sorted(seen.spots, key=lambda s: -s.radius)
             counts["subject"][thing.subject, there[0].thing.subject if there else "nothing"] += 1
+            counts["number"][thing.count, len(seen.spots)] += 1
             if thing.color and there:
                 counts["color"][thing.color, there[0].thing.color] += 1
             if name in ("style", "place"):
@@ -195,7 +200,7 @@ def worst(found: Found, question: Question, path: Path, most: int = 20) -> None:
         text = (
             textwrap.fill(prompts[i].text, 28)
             + "\n"
-            + textwrap.fill(f"→ {things}; {seen.place}, {seen.style}", 28)
+            + textwrap.fill(f"seen: {things}; {seen.place}, {seen.style}", 28)
         )
         pen.text((x + 3, y + side - 2), text, fill="black", font_size=10)
     page.save(path)
