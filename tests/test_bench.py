@@ -11,11 +11,12 @@ from diffusekit.cli.boundary import run
 
 @pytest.mark.slow
 def test_inversion_is_faster_than_the_reference_algorithm(capsys):
-    assert run(["bench", "invert", "--steps", "12", "--json"]) == 0
+    """With a token table of CLIP's size, about five times; on mini, 1.2 to 1.5 times (docs/inversion.md)."""
+    assert run(["bench", "invert", "--clip-table", "--steps", "8", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ratio"] == pytest.approx(told["reference"] / told["ours"], rel=1e-3)
-    assert told["ratio"] > 1.2
-    assert told["our_memory"] < 10_000 < told["reference_memory"]
+    assert told["ratio"] > 2
+    assert told["our_memory"] < 20_000 < told["reference_memory"]
 
 
 def test_the_reference_learns_its_row_and_restores_the_others(mini, tmp_path):
