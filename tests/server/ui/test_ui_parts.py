@@ -27,6 +27,7 @@ from diffusekit.server.ui import (
     running,
     shelf,
     thumbs,
+    watching,
 )  # fmt: skip
 from diffusekit.server.ui.album import Album
 from diffusekit.server.ui.likeness import Likeness
@@ -303,7 +304,7 @@ def test_a_picture_without_a_record_says_so(tmp_path, jobs):
 
 def test_a_visitor_who_leaves_while_waiting_in_line_takes_the_job_along(tmp_path, monkeypatch):
     monkeypatch.setattr(Jobs, "_work", lambda self: None)  # nobody works: all jobs stay in line
-    monkeypatch.setattr(running, "BEAT", 0.01)
+    monkeypatch.setattr(watching, "BEAT", 0.01)
     jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
 
     async def visit():
