@@ -12,6 +12,7 @@ import time
 import pytest
 from conftest import ROOT
 from PIL import Image
+from visiting import enter
 
 from diffusekit import metadata
 from diffusekit.device import place
@@ -28,7 +29,6 @@ pytestmark = [
 ]
 EVIL = '"><img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 LONG = "150"  # steps: enough to be stopped on the way
-WAIT = 60_000
 
 
 def until(condition, seconds=20.0):
@@ -86,18 +86,7 @@ def visit(browser, address):
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(WAIT)
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: wrong.append(str(e)))
-        page.on("response", lambda r: wrong.append(r.url) if r.status >= 400 else None)
-
-        def elsewhere(request):
-            if not request.url.startswith((address, "data:", "blob:")):
-                wrong.append(f"request to {request.url}")
-
-        page.on("request", elsewhere)
-        page.goto(address)
-        page.wait_for_selector("#go")
+        enter(page, address, wrong)
         return page
 
     yield open_page

@@ -55,21 +55,26 @@ def page(address):
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(WAIT)
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: wrong.append(str(e)))
-        page.on("response", lambda r: wrong.append(r.url) if r.status >= 400 else None)
-
-        def elsewhere(request):
-            if not request.url.startswith((address, "data:", "blob:")):
-                wrong.append(f"request to {request.url}")
-
-        page.on("request", elsewhere)
-        page.goto(address)
-        page.wait_for_selector("#go")
+        enter(page, address, wrong)
         yield page
         browser.close()
     assert not wrong
+
+
+def enter(page, address, wrong):
+    """Open the page; whatever goes wrong in it from now on, or leaves the host, is noted in `wrong`."""
+    page.set_default_timeout(WAIT)
+    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("response", lambda r: wrong.append(r.url) if r.status >= 400 else None)
+
+    def elsewhere(request):
+        if not request.url.startswith((address, "data:", "blob:")):
+            wrong.append(f"request to {request.url}")
+
+    page.on("request", elsewhere)
+    page.goto(address)
+    page.wait_for_selector("#go")
 
 
 def fill(page, where, text):
