@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, PngImagePlugin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from . import images
+from . import foreign, images
 from .errors import DiskError, FileRefused, UsageError
 from .schedule import SAMPLERS
 from .settings import GenerateSettings, checked
@@ -53,6 +53,7 @@ class Record(BaseModel):
     dtype: str = ""
     versions: dict[str, str] = {}
     embeddings: dict[str, str] = {}  # SHA-256 of the files of learned tokens, by name
+    axes: dict[str, tuple[str, ...]] = {}  # of a sheet of pictures: what changes, and its labels
 
     @classmethod
     def of(
@@ -102,6 +103,9 @@ def infotext(record: Record) -> str:
         "TI hashes": ", ".join(f"{name}: {sha[:12]}" for name, sha in record.embeddings.items()),
         "Version": f"diffusekit {record.versions.get('diffusekit', '')}".strip(),
     }
+    for letter, (name, labels) in zip("XYZ", record.axes.items(), strict=False):
+        pairs |= {"Script": "X/Y/Z plot", f"{letter} Type": name}
+        pairs[f"{letter} Values"] = ", ".join(labels)
     line = ", ".join(
         f"{key}: {_quoted(value)}" for key, value in pairs.items() if value not in ("", None)
     )
@@ -238,7 +242,8 @@ def extras(kind: str, record: Record | None, label: bool) -> dict[str, Any]:
 
 
 class Found(BaseModel):
-    """What a picture file says of itself: our record, or settings read from A1111's text, or neither."""
+    """What a picture file says of itself: our record, or what another program wrote in A1111's words, or
+    neither."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -254,7 +259,10 @@ class Found(BaseModel):
 
 
 def read(path: Path) -> Found:
-    """Read what `save`, A1111 or Forge wrote into a picture; raises `FileRefused` if it is none."""
+    """Read what `save`, A1111, Forge or one of the programs that `foreign` knows wrote into a picture.
+
+    Raises `FileRefused` if it is none.
+    """
     with images.open_picture(path) as picture:
         try:
             texts = {
@@ -272,8 +280,13 @@ def read(path: Path) -> Found:
         if not text:
             text, own = own, ""
     xmp = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
-    parameters = parse_infotext(text) if text and len(text) < _MAX_TEXT else {}
-    return Found(record=_own(own), parameters=parameters, label=LABEL in xmp)
+    record, parameters = _own(own), parse_infotext(text) if len(text) < _MAX_TEXT else {}
+    if record is None:
+        known = len(parameters) > 2  # A1111's, or Fooocus' JSON that looks like it
+        parameters = foreign.parameters({"parameters": text} if known else texts) or parameters
+    return Found(
+        record=record, parameters=parameters if any(parameters.values()) else {}, label=LABEL in xmp
+    )
 
 
 def _own(text: str) -> Record | None:

@@ -18,6 +18,7 @@ ROWS = [
     {"errors"},
     {"schedule", "images", "disk"},
     {"settings", "device"},
+    {"foreign"},
     {"metadata", "models"},
     {"latents", "embeddings"},
     {"text", "attention"},
