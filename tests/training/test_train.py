@@ -7,8 +7,13 @@ import pytest
 import torch
 from conftest import ROOT
 
+from training.mini.data import things
+from training.mini.muon import Muon, orthogonal
 from training.mini.recipe import RECIPES, Clock, warm_then_decay
 from training.mini.unet import build_unet, scheduler, timestep_weights
+from training.mini.world import Scene, Thing, draw_with_spots
+
+GALAXY = Scene((Thing("galaxy", None),), place="space")
 
 
 def train(folder, *more):
@@ -32,6 +37,13 @@ def test_from_nothing_to_a_model_and_on(tmp_path):
     done = train(tmp_path, "--steps", "3")
     assert "step 2" in done.stdout and "unet: 3 steps" in done.stdout
 
+    first, more = tmp_path / "model", ("--from", str(tmp_path / "model"), "--seed", "1")
+    done = train(tmp_path / "again", *more)
+    assert done.returncode == 0, done.stderr
+    sums = [(f / "SHA256SUMS").read_text().splitlines() for f in (first, tmp_path / "again/model")]
+    changed = {b.split()[1] for a, b in zip(*sums, strict=True) if a != b}
+    assert changed == {"unet/diffusion_pytorch_model.safetensors"}
+
 
 def test_the_noise_schedule_ends_in_noise_and_shares_out_its_timesteps():
     alphas = scheduler().alphas_cumprod
@@ -48,6 +60,30 @@ def test_the_unet_starts_as_nothing():
     with torch.no_grad():
         found = unet(torch.randn(1, 4, 16, 16), torch.tensor([500]), torch.randn(1, 77, 256)).sample
     assert found.abs().max() == 0
+
+
+def test_muon_takes_steps_of_one_size_in_every_direction():
+    weights = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(1)) ** 3
+    sizes = torch.linalg.svdvals(orthogonal(weights))
+    assert sizes.min() > 0.3 and sizes.max() < 1.3 < torch.linalg.svdvals(weights).max()
+    assert torch.equal(orthogonal(weights.mT), orthogonal(weights).mT)
+
+    layer = torch.nn.Conv2d(6, 4, 3, bias=False)
+    before = layer.weight.detach().clone()
+    muon = Muon(layer.parameters(), lr=0.01, weight_decay=0.0)
+    layer(torch.randn(2, 6, 9, 9)).square().sum().backward()
+    muon.step()
+    moved = (layer.weight.detach() - before).square().mean().sqrt()
+    assert moved == pytest.approx(0.01 * 0.2, rel=0.3)  # 0.2 is about AdamW's step
+
+
+def test_where_things_stand():
+    scene = Scene((Thing("cat", "red"), Thing("boat", "blue")), "left", "beach")
+    spots = draw_with_spots(scene, 1)[1]
+    where = things(spots, 16)
+    assert where[:, :8].any() and where[:, 8:].any() and not where[:, 7:9].all()
+    assert 0.2 < where.mean() < 0.5 and not where[0].any()
+    assert things([], 16).all() and things(draw_with_spots(GALAXY)[1], 16).all()
 
 
 def test_clock_and_learning_rate():

@@ -1,15 +1,19 @@
 """Train `mini` from nothing: `python -m training.mini --minutes 95`. Grade it: `python -m training.mini grade`.
 
 Stages: tokenizer, VAE, latents, text encoder, U-Net, the VAE's decoder, CLIP tower, export. Each keeps its state in
-`--work` and goes on from there when the command is given again.
+`--work` and goes on from there when the command is given again. `--from FOLDER` is another sitting of a finished
+model: its U-Net goes on, on pictures drawn with another `--seed`, and everything else stays as it is.
 """
 
 import argparse
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import clip, data, grade, reader, tokenizer, unet, vae
 from .export import export
@@ -39,20 +43,29 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("diffusekit/mini"), help="the finished model's folder"
     )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="FOLDER",
+        help="a finished model whose U-Net goes on",
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    train(options)
-
-
-def train(options: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = RECIPES[options.recipe or ("gpu" if device.type == "cuda" else "cpu")]
     if options.pictures:
         recipe = _with_pictures(recipe, options.pictures)
     bench = Bench(device, options.work, options.seed)
+    (further if options.start else train)(options, recipe, bench)
+    bench.say(f"done: {options.output}")
+
+
+def train(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
+    """Every stage, from nothing."""
     words = tokenizer.build(options.work / "tokenizer")
     bench.say(
-        f"start: {device}, bf16 {bench.bf16}, {len(words)} tokens, {len(recipe.part.subjects)} subjects"
+        f"start: {bench.device}, bf16 {bench.bf16}, {len(words)} tokens, {len(recipe.part.subjects)} subjects"
     )
     minutes, steps = options.minutes, options.steps
     codec = vae.train(recipe, bench, minutes * recipe.vae_share, steps)
@@ -63,7 +76,23 @@ def train(options: argparse.Namespace) -> None:
     vae.polish(recipe, bench, minutes * recipe.decoder_share, codec, steps)
     image, projection = clip.train(recipe, bench, minutes * recipe.clip_share, text, words, steps)
     export(options.output, words, text, net, codec, image, projection)
-    bench.say(f"done: {options.output}")
+
+
+def further(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
+    """One more sitting for the U-Net of a finished model."""
+    start: Path = options.start
+    fp32 = {"torch_dtype": torch.float32}
+    words = CLIPTokenizer.from_pretrained(start / "tokenizer")
+    codec = AutoencoderKL.from_pretrained(start / "vae", **fp32).to(bench.device).eval()
+    text = CLIPTextModel.from_pretrained(start / "text_encoder", **fp32)
+    net = UNet2DConditionModel.from_pretrained(start / "unet", **fp32)
+    bench.say(f"start: {bench.device}, bf16 {bench.bf16}, from {start}")
+    latents = data.encode(recipe, bench, codec, words)
+    learner = unet.Learner(replace(recipe, text_until=0.0), bench, text, words, net)
+    text, net = unet.train(learner, Clock(options.minutes, options.steps), latents, codec)
+    if options.output.resolve() != start.resolve():
+        shutil.copytree(start, options.output, dirs_exist_ok=True)
+    export(options.output, words, text, net, codec)
 
 
 def _with_pictures(recipe: Recipe, count: int) -> Recipe:

@@ -33,6 +33,7 @@ class Recipe:
     vae_batch: int = 8
     vae_crop: int = 64
     caption_dropout: float = 0.1
+    focus: float = 4.0  # how much more an error counts where something stands
     text_until: float = 0.3  # of the U-Net's time; then the text encoder stays as it is
     # shares of the minutes
     vae_share: float = 0.25

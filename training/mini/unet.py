@@ -3,7 +3,8 @@
 v-prediction (Salimans and Ho, 2022) on a noise schedule that ends in nearly pure noise (Lin et al.,
 2023: plain Stable Diffusion's schedule leaks the mean color of a small latent). Half of the noise levels
 are drawn around log-SNR 0, where details are decided (Hang et al., 2024), half uniformly: what the
-caption says is decided far above that, in noise where nothing else can be seen.
+caption says is decided far above that, in noise where nothing else can be seen. An error where a thing
+stands counts more than one in the background: what is best stays the same, but shapes come sooner.
 """
 
 import math
@@ -16,6 +17,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .data import CAPTIONS, tokens
+from .muon import Muon
 from .recipe import Bench, Clock, Recipe, warm_then_decay
 
 PREVIEWS = (
@@ -73,41 +75,59 @@ def timestep_weights(
 class Learner:
     """The two networks, their running mean and what a training step needs."""
 
-    def __init__(self, recipe: Recipe, bench: Bench, text: CLIPTextModel, tokenizer: CLIPTokenizer):
+    def __init__(
+        self, recipe: Recipe, bench: Bench, text: CLIPTextModel, tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel | None = None,
+    ):  # fmt: skip
         torch.manual_seed(bench.seed + 2)
         self.recipe, self.bench, self.tokenizer = recipe, bench, tokenizer
-        self.nets = torch.nn.ModuleDict({"text": text, "unet": build_unet(recipe)})
-        self.nets.to(bench.device).train()
+        self.anew = unet is None
+        self.nets = torch.nn.ModuleDict({"text": text, "unet": unet or build_unet(recipe)})
+        self.nets.to(bench.device, memory_format=torch.channels_last).train()
         self.mean = [p.detach().clone() for p in self.nets.parameters()]
-        self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.99), fused=True)
+        self.optimizers = self._optimizers()
         self.scheduler = scheduler()
         self.alphas = self.scheduler.alphas_cumprod.to(bench.device)
         self.weights = timestep_weights(self.alphas)
         self.text_learns = True
         self.empty = tokens(tokenizer, [""]).to(bench.device)
 
-    def _groups(self) -> list[dict]:
-        """Weight decay for matrices only; the text encoder learns at half the rate."""
+    def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """Muon for the hidden matrices of the U-Net; AdamW for its ends and for the text encoder.
+
+        Weight decay is for matrices only; the text encoder learns at half the rate.
+        """
+        ends = ("conv_in.", "conv_out.", "time_embedding.")
+        named = list(self.nets["unet"].named_parameters())
+        hidden = [p for n, p in named if p.ndim > 1 and not n.startswith(ends)]
         groups = []
         for net, factor in (("text", 0.5), ("unet", 1.0)):
-            named = list(self.nets[net].named_parameters())
-            matrices = [p for n, p in named if p.ndim > 1 and "embedding" not in n]
-            others = [p for n, p in named if p.ndim < 2 or "embedding" in n]
-            groups += [{"params": matrices, "weight_decay": 0.01, "factor": factor}]
+            rest = [
+                (n, p)
+                for n, p in self.nets[net].named_parameters()
+                if net == "text" or p.ndim < 2 or n.startswith(ends)
+            ]
+            decay = [p for n, p in rest if p.ndim > 1 and "embedding" not in n]
+            others = [p for n, p in rest if p.ndim < 2 or "embedding" in n]
+            groups += [{"params": decay, "weight_decay": 0.01, "factor": factor}]
             groups += [{"params": others, "weight_decay": 0.0, "factor": factor}]
-        return groups
+        muon = Muon([{"params": hidden, "factor": 1.0}])
+        return muon, torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
 
     def loss(
-        self, latents: torch.Tensor, ids: torch.Tensor, t: torch.Tensor, eps: torch.Tensor
-    ) -> torch.Tensor:
-        """Squared error of the predicted velocity, one number per sample (B,)."""
+        self, latents: torch.Tensor, ids: torch.Tensor, t: torch.Tensor, eps: torch.Tensor,
+        weight: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Squared error of the predicted velocity, one number per sample (B,); `weight` is (B, h, w)."""
         a = self.alphas[t].sqrt()[:, None, None, None]
         s = (1 - self.alphas[t]).sqrt()[:, None, None, None]
         with self.bench.autocast():
             with torch.set_grad_enabled(self.text_learns and torch.is_grad_enabled()):
                 states = self.nets["text"](ids).last_hidden_state
-            found = self.nets["unet"](a * latents + s * eps, t, states).sample
-        return F.mse_loss(found.float(), a * eps - s * latents, reduction="none").mean((1, 2, 3))
+            noisy = (a * latents + s * eps).contiguous(memory_format=torch.channels_last)
+            found = self.nets["unet"](noisy, t, states).sample
+        error = F.mse_loss(found.float(), a * eps - s * latents, reduction="none")
+        return (error if weight is None else error * weight[:, None]).mean((1, 2, 3))
 
     def batch(self, data: dict[str, torch.Tensor], step: int) -> tuple[torch.Tensor, ...]:
         """The samples of step number `step`: the same ones in every run of this seed."""
@@ -120,18 +140,22 @@ class Learner:
         latents = mean + std * torch.randn(mean.shape, generator=g, device=device)
         ids = torch.where(dropped[:, None], self.empty, data["ids"][rows, which].long())
         t = torch.multinomial(self.weights, size, replacement=True, generator=g)
-        return latents, ids, t, torch.randn(mean.shape, generator=g, device=device)
+        weight = 1 + self.recipe.focus * data["things"][rows].float()
+        eps = torch.randn(mean.shape, generator=g, device=device)
+        return latents, ids, t, eps, weight / weight.mean()
 
     def step(self, data: dict[str, torch.Tensor], clock: Clock) -> float:
         self.text_learns = clock.progress < self.recipe.text_until
         rate = self.recipe.learning_rate * warm_then_decay(clock.progress, clock.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
         loss = self.loss(*self.batch(data, clock.step)).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.nets.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         clock.step += 1
         # A mean whose memory is a tenth of the run, whatever its length (Karras et al., 2024: power EMA).
         keep = (1 - 1 / clock.step) ** 7.94
@@ -142,14 +166,15 @@ class Learner:
         return {
             "nets": self.nets.state_dict(),
             "mean": self.mean,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "clock": clock.state(),
         }
 
     def resume(self, state: dict, clock: Clock) -> None:
         self.nets.load_state_dict(state["nets"])
         self.mean = [m.detach() for m in state["mean"]]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         clock.resume(state["clock"])
 
     def swap(self) -> None:
@@ -221,7 +246,7 @@ def train(
     looked, before = (clock.seconds if clock.step else -math.inf), clock.step
     while clock.progress < 1:
         loss = learner.step(data, clock)
-        if clock.step == 1:
+        if clock.step == 1 and learner.anew:
             bench.say(f"unet: the first loss is {loss:.3f}; it should be 1.00")
         if clock.seconds - looked > 180:
             speed = (clock.step - before) * batch / (clock.seconds - looked)

@@ -113,7 +113,7 @@ def _fit(
         optimizer.load_state_dict(state["optimizer"])
         clock.resume(state["clock"])
     rendered = render(recipe.part, recipe.vae_pictures, bench.seed, recipe.side)
-    pictures = np.concatenate([p for p, _ in rendered])
+    pictures = np.concatenate([chunk.pictures for chunk in rendered])
     bench.say(
         f"{name}: {len(pictures)} pictures, {sum(p.numel() for p in parameters) / 1e6:.1f} M parameters"
     )
