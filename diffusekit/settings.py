@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from .errors import UsageError
 from .schedule import SAMPLERS
@@ -186,10 +193,20 @@ class ServeSettings(Settings):
     state: str = flag(".diffusekit", "The folder for the list of jobs.")
     queue: int = flag(32, "How many jobs may wait; one more is told to come back.", ge=1, le=10_000)
     no_ui: bool = flag(False, "Only the APIs, no web page.")
+    no_api: bool = flag(
+        False,
+        "Only the page: no A1111, OpenAI or job routes, and nothing for gradio_client.",
+    )
+    mcp: bool = flag(
+        False, "Also a tool for assistants at /mcp (Model Context Protocol); needs diffusekit[mcp]."
+    )
     max_prompt: int = flag(4000, "Characters a prompt may have.", ge=1, le=MAX_PROMPT)
     max_pixels: int = flag(4_194_304, "Pixels a picture may have.", ge=64)
     max_steps: int = flag(150, "Denoising steps a picture may take.", ge=1, le=1000)
     max_images: int = flag(16, "Pictures one request may ask for.", ge=1, le=10_000)
+    max_training_steps: int = flag(
+        5000, "Training steps a learned token may take.", ge=20, le=1_000_000
+    )
     device: str = flag("auto", "auto, cpu, cuda, cuda:1, mps or xpu.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
         "auto", "Precision of the networks."
@@ -199,6 +216,20 @@ class ServeSettings(Settings):
     @classmethod
     def _listed(cls, names: Any) -> Any:
         return _several(names)
+
+    @field_validator("no_api")
+    @classmethod
+    def _something_is_left(cls, no_api: bool, info: ValidationInfo) -> bool:
+        if no_api and info.data.get("no_ui"):
+            raise ValueError("and no_ui together leave nothing to serve")
+        return no_api
+
+    @field_validator("mcp")
+    @classmethod
+    def _is_an_api(cls, mcp: bool, info: ValidationInfo) -> bool:
+        if mcp and info.data.get("no_api"):
+            raise ValueError("is an API, and no_api leaves those out")
+        return mcp
 
 
 def _several(names: Any) -> Any:

@@ -14,9 +14,12 @@ def command(settings: dict[str, Any]) -> None:
     """The web page, and the APIs that Open WebUI, SillyTavern and OpenAI's clients know."""
     resolved = resolve(ServeSettings, "serve", settings)
     with quiet_libraries():
+        from ..server import mcp
         from ..server.guard import Rules
 
         Rules.of(resolved)  # before torch is imported: a server that would be open ends at once
+        if resolved.mcp:
+            mcp.needed()
         from .. import models
         from ..server.app import build
         from ..server.jobs import Jobs

@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..settings import ServeSettings
-from . import answers, api, health, openai, sdapi
+from . import answers, api, health, mcp, openai, sdapi
 from .gallery import Gallery
 from .guard import Guard, Rules
 from .jobs import Jobs
@@ -33,17 +33,19 @@ def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ())
         title="diffusekit", version=__version__, docs_url=None, redoc_url=None, telemetry=silent
     )
     answers.install(app)
-    gallery = Gallery(jobs.outputs)
-    for routes in (
-        health.router(jobs), api.router(jobs, gallery), openai.router(jobs), sdapi.router(jobs),
-    ):  # fmt: skip
-        app.include_router(routes)
+    app.include_router(health.router(jobs))
+    if not settings.no_api:
+        gallery = Gallery(jobs.outputs)
+        for routes in (api.router(jobs, gallery), openai.router(jobs), sdapi.router(jobs)):
+            app.include_router(routes)
+    if settings.mcp:
+        mcp.install(app, jobs)
     app.add_middleware(Guard, rules=rules)
     if settings.allow_origin:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allow_origin,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", *mcp.HEADERS],
         )
     return app

@@ -28,7 +28,9 @@ OPEN = "/healthz"  # the one path that needs no key
 BODY = 1_000_000
 LARGE_BODY = 32 * 2**20
 PATIENCE = 30.0  # seconds a body may take
-OURS = ("/api/", "/v1/", "/sdapi/", "/outputs/", "/healthz", "/readyz", "/metrics", "/openapi.json")
+OURS = (
+    "/api/", "/v1/", "/sdapi/", "/outputs/", "/mcp", "/healthz", "/readyz", "/metrics", "/openapi.json",
+)  # fmt: skip
 STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "

@@ -32,7 +32,7 @@ CHOSEN = (
     "batch", "norm_bound", "pull", "crops", "flip", "preview", "preview_every", "patience",
     "checkpoint_every", "seed", "model",
 )  # fmt: skip
-LIMITS = {"steps": 5000, "vectors": 16, "batch": 16, "crops": 16}
+LIMITS = {"vectors": 16, "batch": 16, "crops": 16}
 BEAT = 0.1  # seconds between looks at the log
 PATIENCE = 60.0  # seconds a run has to save itself
 # The thread sees the end of the pipe and interrupts as Ctrl-C does; it never outlives the process.
@@ -76,7 +76,7 @@ def check(
         raise UsageError(f"{refused} is not for clients to choose", "leave it out")
     folder = photos.folder_of(Path(rules.state), pictures if isinstance(pictures, str) else "")
     settings = checked(InvertSettings, {"model": rules.model} | given)
-    for name, limit in LIMITS.items():
+    for name, limit in {"steps": rules.max_training_steps, **LIMITS}.items():
         if (wanted := getattr(settings, name)) > limit:
             raise UsageError(
                 f"{name} is {wanted:,}, and this server allows {limit:,}", "ask for less"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from types import FrameType
@@ -14,6 +15,7 @@ from .jobs import Jobs
 from .protocol import BoundedProtocol
 
 GRACE = 25.0  # seconds the running job has after a signal; all is over within thirty
+LINGER = 1.0  # seconds that answers may still take when the running job is over
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -63,3 +65,19 @@ class Server(uvicorn.Server):
     def _leave(self) -> None:
         self._jobs.close(GRACE)
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers come to their end, then close what has none: the streams of pages that are open."""
+        open_ = self.server_state.connections
+        for _ in range(round(LINGER / 0.05)):
+            if all(_is_idle(connection) for connection in open_):
+                break
+            await asyncio.sleep(0.05)
+        for connection in list(open_):
+            if not _is_idle(connection):
+                connection.transport.abort()
+        await super().shutdown(sockets)
+
+
+def _is_idle(connection: Any) -> bool:
+    return connection.cycle is None or connection.cycle.response_complete

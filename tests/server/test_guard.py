@@ -244,3 +244,14 @@ def test_the_description_needs_nothing_from_elsewhere():
         client = client_of(jobs)
         assert "/v1/images/generations" in client.get("/openapi.json").json()["paths"]
         assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
+
+
+def test_without_the_apis_there_is_only_health():
+    with opened(no_api=True) as jobs:
+        app = build(jobs.settings, jobs)
+        found = {path for _, path in routes(app)}
+        assert found == {"/healthz", "/readyz", "/metrics", "/openapi.json"}
+        client = client_of(jobs)
+        for path in ("/sdapi/v1/options", "/v1/models", "/api/jobs", "/outputs/x.png", "/mcp"):
+            assert client.get(path).status_code == 404
+        assert client.get("/healthz").status_code == 200

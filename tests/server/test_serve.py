@@ -31,7 +31,10 @@ def served():
         yield process, url
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            assert pipe
+            pipe.close()
 
 
 def status(url: str) -> int:
@@ -83,8 +86,34 @@ def test_what_cannot_be_served_ends_at_once(capsys):
         assert run(["serve", "--port", str(taken.getsockname()[1])]) == 2
     assert run(["serve", "--model", "no-such-model"]) == 8
     assert run(["serve", "--host", "256.1.1.1", "--token", "x"]) == 2
+    assert run(["serve", "--no-ui", "--no-api"]) == 2
+    assert run(["serve", "--mcp", "--no-api"]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.count("hint: ") == 3
+    assert said.out == "" and said.err.count("hint: ") == 5
+    assert "no_api and no_ui together leave nothing to serve" in said.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name)
+def test_an_open_page_does_not_hold_up_the_end(served, sign):
+    """A page's heartbeat, and whoever follows a job, are streams that do not end by themselves."""
+    process, url = served
+    port = int(url.rpartition(":")[2])
+    streams = []
+    for _ in range(2):
+        stream = socket.create_connection(("127.0.0.1", port), timeout=20)
+        stream.sendall(b"GET /gradio_api/heartbeat/abc HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        seen = b""
+        while b"ALIVE" not in seen:
+            seen += stream.recv(4096)
+        streams.append(stream)
+    began = time.monotonic()
+    process.send_signal(sign)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + sign and time.monotonic() - began < 10
+    assert "Traceback" not in said and "Cancel" not in said, said
+    for stream in streams:
+        stream.close()
 
 
 @pytest.mark.slow

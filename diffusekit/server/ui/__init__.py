@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from ...settings import ServeSettings, resolve
 from .. import app as server
-from .. import guard, listening
+from .. import guard, listening, mcp
 from ..jobs import Jobs
 from . import gallery, generate, learn, look, see, tokens
 from .house import QUICK, House
@@ -74,7 +74,7 @@ def _doors(settings: ServeSettings) -> dict[str, Any]:
         "max_file_size": "32mb",
         "show_error": False,
         "ssr_mode": False,
-        "mcp_server": False,
+        "mcp_server": False,  # ours is in server/mcp.py
         "pwa": False,
     }
 
@@ -87,6 +87,8 @@ def alone() -> tuple[gr.Blocks, Callable[[], None]]:
     """
     settings = resolve(ServeSettings, "serve", {})
     guard.Rules.of(settings)
+    if settings.mcp:
+        mcp.needed()
     jobs = Jobs(settings).open()
     demo = build(jobs, settings)
 

@@ -77,7 +77,8 @@ def add(house: House) -> None:
     _wire_generate(house, page, parts, table, state)
     _wire_restoring(house, page, parts, (drop, use), state)
     _wire_helpers(house, parts, meter)
-    _wire_api(house, parts)
+    if not house.settings.no_api:
+        _wire_api(house, parts)
 
 
 class _State:

@@ -74,7 +74,7 @@ def _form(house: House) -> Form:
         elem_id="learn-kind",
     )  # fmt: skip
     with gr.Accordion("Settings", open=False, elem_id="learn-settings", elem_classes="card"):
-        fields = _fields()
+        fields = _fields(house.settings.max_training_steps)
     steps, batch = fields["steps"].value, fields["batch"].value
     estimate = gr.HTML(
         telling.said_estimate((), house.settings.model, steps, batch), elem_id="learn-estimate"
@@ -84,12 +84,12 @@ def _form(house: House) -> Form:
     return Form(files, table, gr.State(""), name, init, kind, fields, estimate, go, notice)
 
 
-def _fields() -> dict[str, Any]:
-    """Components by the names of settings."""
+def _fields(most: int) -> dict[str, Any]:
+    """Components by the names of settings; `most` steps may be asked for."""
     found: dict[str, Any] = {}
     with gr.Row(elem_classes="pair"):
         found["steps"] = gr.Slider(
-            20, learning.LIMITS["steps"], 400, step=20, label="Steps at most", min_width=0, buttons=[],
+            20, most, min(400, most), step=20, label="Steps at most", min_width=0, buttons=[],
             elem_id="learn-steps",
         )  # fmt: skip
         found["vectors"] = gr.Slider(
