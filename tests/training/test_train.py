@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
+from training.mini import curves
 from training.mini.data import things
 from training.mini.muon import Muon, orthogonal
 from training.mini.recipe import RECIPES, Clock, warm_then_decay
@@ -84,6 +86,21 @@ def test_where_things_stand():
     assert where[:, :8].any() and where[:, 8:].any() and not where[:, 7:9].all()
     assert 0.2 < where.mean() < 0.5 and not where[0].any()
     assert things([], 16).all() and things(draw_with_spots(GALAXY)[1], 16).all()
+
+
+def test_curves_put_sittings_one_after_the_other(tmp_path):
+    told = "09:00:00  unet: step {}, 9%, 50/s, loss {} | wrong caption {}\n"
+    for name, steps in (("one", (1, 100, 50)), ("two", (1, 300))):
+        (tmp_path / name).mkdir()
+        for step in steps:
+            with (tmp_path / name / "log.txt").open("a") as log:
+                log.write(told.format(step, " ".join(["0.5"] * 8), " ".join(["+0.1"] * 8)))
+            Image.new("RGB", (60, 20), "red").save(tmp_path / name / f"preview-{step:06}.png")
+    found = curves.read([tmp_path / "one", tmp_path / "two"])
+    assert found.steps == [1, 50, 100, 101, 400] and found.ends == [100, 400]
+    assert curves.shown(found) == [1, 50, 400]
+    page = curves.draw(found)
+    assert page.getpixel((5, page.height - 20)) == (255, 0, 0)
 
 
 def test_clock_and_learning_rate():
