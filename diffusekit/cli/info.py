@@ -23,7 +23,7 @@ def command(
         label = ", except that a trained model made it" if found.label else ""
         raise FileRefused(
             f"{picture} does not say how it was made{label}",
-            "pictures from diffusekit and A1111 do",
+            "pictures from diffusekit, A1111, ComfyUI, InvokeAI, NovelAI and Fooocus do",
         )
     rows = dict(found.parameters)
     if found.record is not None:
@@ -34,6 +34,7 @@ def command(
             if v not in (None, "", (), []) and k not in ("images", "batch")
         }
         rows |= {"made on": f"{record.device}, {record.dtype}", "model revision": record.revision}
+        rows |= {f"grid {name}": ", ".join(labels) for name, labels in record.axes.items()}
         if record.embeddings:
             tokens = (f"{name} {sha[:12]}" for name, sha in record.embeddings.items())
             rows["embedding"] = ", ".join(tokens)

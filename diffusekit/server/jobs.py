@@ -165,6 +165,10 @@ class Jobs:
         feed.skipped = feed.job.state == "running"
         return feed.job
 
+    def forget(self, job_id: str) -> None:
+        """Strike a job that is over off the list; whatever it made stays."""
+        self._store.forget(job_id)
+
     def get(self, job_id: str) -> Job:
         """A job as it is now; raises `NoSuchJob`."""
         return self._feed(job_id).job

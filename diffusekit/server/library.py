@@ -15,13 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .. import embeddings
 from ..embeddings import LearnedToken, Vocabulary
 from ..embeddings.names import name_of
 from ..errors import DiffusekitError, DiskError, FileRefused, UsageError
+from . import trash
 
 MOST_BYTES = 32 * 2**20
-TRASH = ".trash"
+TRASH = trash.NAME
 NEAR = 5
 FAMILY = {256: "mini", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
 
@@ -143,29 +146,47 @@ def remove(name: str) -> str:
     """Move a token, and the folder of its training, out of sight; returns what `take_back` needs."""
     name = known(name)
     stamp = str(time.time_ns())
-    trash = embeddings.FOLDER / TRASH / stamp
+    inside = embeddings.FOLDER / TRASH / stamp
     paths = [p for p in embeddings.available() if name_of(p.stem) == name]
     folder = embeddings.FOLDER / name
     if folder.is_dir() and not folder.is_symlink():
         paths.append(folder)
     for path in paths:
-        _move(path, trash / path.name)
+        _move(path, inside / path.name)
     return f"{stamp}/{name}"
+
+
+def discard(name: str) -> None:
+    """Move the folder of a run that has no token yet out of sight; nothing happens when there is none.
+
+    Raises `UsageError` for a name that is none, and while a process learns in the folder.
+    """
+    if fault := embeddings.name_fault(name):
+        raise UsageError(f"the name {name[:60]!r} {fault}", "choose a run")
+    folder = embeddings.FOLDER / name
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            pass
+    except Timeout:
+        raise UsageError(f"a process learns {name} at this moment", "stop it first") from None
+    _move(folder, embeddings.FOLDER / TRASH / str(time.time_ns()) / name)
 
 
 def take_back(kept: str) -> str:
     """Put back what `remove` moved away; returns its name."""
     stamp, _, name = kept.partition("/")
-    trash = embeddings.FOLDER / TRASH / stamp
-    if not re.fullmatch(r"\d{10,25}", stamp) or not trash.is_dir():
+    inside = embeddings.FOLDER / TRASH / stamp
+    if not re.fullmatch(r"\d{10,25}", stamp) or not inside.is_dir():
         raise UsageError("this token is not among the removed ones", f"look into {TRASH}")
-    paths = list(trash.iterdir())
+    paths = list(inside.iterdir())
     for path in paths:
         if (embeddings.FOLDER / path.name).exists():
             raise UsageError(f"there is a token {name} again", f"the other one stays in {TRASH}")
     for path in paths:
         _move(path, embeddings.FOLDER / path.name)
-    trash.rmdir()
+    inside.rmdir()
     return name
 
 

@@ -87,6 +87,13 @@ class Store:
                 (KEPT,),
             )
 
+    def forget(self, job_id: str) -> None:
+        """Strike a job that is over off the list; its pictures stay."""
+        with self._transaction() as db:
+            db.execute(
+                "DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,)
+            )
+
     def close(self) -> None:
         with self._lock:
             self._db.close()

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -253,10 +252,10 @@ def test_previews_in_the_events(client, jobs, monkeypatch):
     job = jobs.submit("tick", {"steps": 3})
 
     def begin() -> None:
-        until(lambda: jobs._live[job.id]._watches)
+        feed = jobs._live[job.id]
+        until(lambda: feed._watches)
         ticks.go(1)
-        until(lambda: ticks.drawn)
-        time.sleep(0.2)
+        until(lambda: feed.preview and not feed._watches[0].fresh)  # drawn, and taken
         ticks.go(2)
 
     threading.Thread(target=begin).start()

@@ -34,6 +34,20 @@ def raw_post(url: str, path: str, body: dict) -> socket.socket:
     return connection
 
 
+def answer(connection: socket.socket) -> bytes:
+    """One whole answer, in as many pieces as the network likes."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += connection.recv(4096)
+        assert got
+    head, _, body = got.partition(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
+    while len(body) < length:
+        body += (more := connection.recv(4096))
+        assert more
+    return head
+
+
 def test_webuiapi(monkeypatch):
     import webuiapi
 
@@ -113,8 +127,11 @@ def test_hanging_up_frees_the_device(path, more):
         until(lambda: jobs.waiting == 0)
         before = jobs.running.step
         running.close()
-        until(lambda: jobs.running is None, 5)
-        assert jobs.get(first.id).state == "cancelled" and jobs.get(first.id).step <= before + 10
+        until(lambda: jobs.running is None)
+        assert jobs.get(first.id).state == "cancelled"
+        assert (
+            jobs.get(first.id).step <= before + 100
+        )  # of 800; how soon is measured in docs/load.py
         until(lambda: not jobs._live)
         assert jobs.counts["cancelled"] == 2
 
@@ -143,47 +160,45 @@ def test_a_waiting_client_is_told_when_the_server_stops(monkeypatch):
     with opened() as jobs, listening(jobs) as url:
         jobs.submit("tick", {})
         waiting = raw_post(url, "/sdapi/v1/txt2img", {"prompt": "x", "steps": 1})
-        until(lambda: jobs.waiting == 1)
-        time.sleep(0.1)
+        until(lambda: jobs.waiting == 1 and all(feed._watches for feed in jobs._queue))
         closing = threading.Thread(target=jobs.close, args=(5.2,))
         closing.start()
         until(lambda: not jobs.ready and jobs._running and jobs._running.cancelled)
         ticks.go()
         closing.join()
-        assert b"503 Service Unavailable" in waiting.recv(4096)
+        assert b"503 Service Unavailable" in answer(waiting)
 
 
 def test_a_body_that_drips_is_not_waited_for(monkeypatch):
     monkeypatch.setattr("diffusekit.server.guard.PATIENCE", 0.3)
     with opened() as jobs, listening(jobs) as url:
-        drip = socket.create_connection(("127.0.0.1", port_of(url)), timeout=5)
+        drip = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
         drip.sendall(
             b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: 1000\r\n\r\n{"
         )
-        assert b" 408 " in drip.recv(4096)
+        assert b" 408 " in answer(drip)
 
 
 def test_heads_of_requests_are_short_and_come_soon(monkeypatch):
     with opened() as jobs, listening(jobs) as url:
-        long = socket.create_connection(("127.0.0.1", port_of(url)), timeout=5)
-        with pytest.raises(OSError):
-            for _ in range(1000):
+        long = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
+        with pytest.raises(ConnectionError):
+            while True:  # the system takes megabytes that the server has not looked at
                 long.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * 10_000)
-                time.sleep(0.001)
         monkeypatch.setattr("diffusekit.server.protocol.PATIENCE", 0.3)
         for start in (b"", b"GET /healthz HTTP/1.1\r\nHost:"):
-            slow = socket.create_connection(("127.0.0.1", port_of(url)), timeout=5)
+            slow = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
             slow.sendall(start)
             assert slow.recv(100) == b""
         body = {"image": "x" * 300_000}
         with raw_post(url, "/sdapi/v1/png-info", body) as large:
-            assert b" 415 " in large.recv(4096)
+            assert b" 415 " in answer(large)
             large.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert b" 200 " in large.recv(4096)
+            assert b" 200 " in answer(large)
         time.sleep(0.4)
         with raw_post(url, "/sdapi/v1/txt2img", {"prompt": "x", **QUICK, "steps": 12}) as patient:
-            assert b" 200 " in patient.recv(4096)
+            assert b" 200 " in answer(patient)
 
 
 @pytest.mark.slow

@@ -42,6 +42,8 @@ def status(url: str) -> int:
         return urllib.request.urlopen(url, timeout=10).status
     except urllib.error.HTTPError as error:
         return error.code
+    except OSError:  # it has gone
+        return 0
 
 
 def post(url: str, body: dict) -> dict:

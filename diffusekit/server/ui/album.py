@@ -12,10 +12,11 @@ from pathlib import Path
 
 from ... import disk
 from ...errors import DiskError, UsageError
+from .. import trash
 from ..gallery import Entry, Gallery
 
 STARS = ".stars"
-TRASH = ".trash"
+TRASH = trash.NAME
 
 
 class Album:

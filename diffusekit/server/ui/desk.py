@@ -17,6 +17,7 @@ from ...errors import UsageError
 from ..gallery import Entry
 from . import facts, look, shelf
 from .album import Album
+from .emptying import Emptying
 from .house import said
 from .likeness import Likeness
 from .restoring import What
@@ -51,6 +52,7 @@ class Shown:
     alike: gr.Button
     delete: gr.Button
     use: dict[What, gr.Button]
+    trash: Emptying
     found: gr.State  # rows
     count: gr.State  # how many of them are on the page
     name: gr.State  # the picture that is open
@@ -76,7 +78,9 @@ class Desk:
 
     def __init__(self, album: Album, likeness: Likeness, tab: Shown):
         self.album, self.likeness, self.tab = album, likeness, tab
-        self.listing = [tab.pictures, tab.more, tab.notice, tab.found, tab.count]
+        self.listing = [
+            tab.pictures, tab.more, tab.notice, tab.found, tab.count, *tab.trash.parts,
+        ]  # fmt: skip
         self.opening = [
             tab.open, tab.image, tab.slider, tab.facts, tab.star, tab.compare, tab.name, tab.pinned,
             tab.notice,
@@ -145,7 +149,7 @@ class Desk:
             self.tab.notice: "",
             self.tab.found: found,
             self.tab.count: count,
-        }
+        } | self.tab.trash.fresh()
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -223,6 +227,14 @@ class Desk:
             | {self.tab.notice: look.notice("It is back."), self.tab.thrown: before}
             | {self.tab.undo: gr.update(visible=bool(before))}
         )
+
+    @_told
+    def empty(self, asked: str) -> Answer:
+        """Delete for good what was thrown away, when it is asked for twice."""
+        answer, gone = self.tab.trash.press(asked, self.tab.notice)
+        if gone:
+            answer |= {self.tab.undo: gr.update(visible=False), self.tab.thrown: []}
+        return answer
 
     def _shut(self) -> Answer:
         return {self.tab.open: gr.update(visible=False), self.tab.name: "", self.tab.pinned: ""}

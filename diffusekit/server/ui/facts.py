@@ -54,7 +54,7 @@ def _ours(record: metadata.Record) -> dict[str, Any]:
         "Seed": made.seed,
         "Model": f"{made.model} {record.revision}".strip(),
         "Learned tokens": tokens,
-    }
+    } | {f"Grid: {name}": ", ".join(labels) for name, labels in record.axes.items()}
 
 
 def _circumstances(record: metadata.Record) -> dict[str, Any]:

@@ -13,13 +13,14 @@ import gradio as gr
 
 from . import restoring, shelf
 from .desk import LIKENESS, PAGE, WORDS, Desk, Shown
+from .emptying import Emptying
 from .house import PRIVATE, QUICK, House, said
 from .likeness import Likeness
 
 
 def add(house: House) -> None:
     """Lay out the tab and wire it up."""
-    tab, row = _layout()
+    tab, row = _layout(house.album.outputs)
     house.places |= {"shown": tab.name, "shown.actions": row, "gallery.parts": tab}
     kept = Path(house.settings.state) / "likeness.safetensors"
     desk = Desk(house.album, Likeness(house.jobs, kept), tab)
@@ -38,6 +39,7 @@ def add(house: House) -> None:
     everything = list(dict.fromkeys([*desk.listing, *desk.opening, tab.thrown, tab.undo]))
     tab.delete.click(desk.delete, [*now, tab.thrown], everything, **QUICK)
     tab.undo.click(desk.undo, [*now, tab.thrown], everything, **QUICK)
+    tab.trash.button.click(desk.empty, tab.trash.asked, everything, **QUICK)
     tab.compare.click(desk.compare, [tab.name, tab.pinned], [*desk.opening, tab.notice], **QUICK)
 
 
@@ -64,7 +66,7 @@ def connect(house: House) -> None:
         button.click(again(what), tab.name, [*form.values(), notice, tab.notice, tabs], **QUICK)
 
 
-def _layout() -> tuple[Shown, gr.Row]:
+def _layout(outputs: Path) -> tuple[Shown, gr.Row]:
     with gr.Row(elem_id="search"):
         words = gr.Textbox(
             label="Search", placeholder="Words of a prompt, or what it looks like", max_lines=1,
@@ -82,6 +84,7 @@ def _layout() -> tuple[Shown, gr.Row]:
         with gr.Column(elem_id="shelves", min_width=0):
             pictures = gr.HTML(elem_id="pictures", js_on_load=shelf.SCRIPT)
             more = gr.Button("More", visible=False, elem_id="more-pictures")
+            trash = Emptying.add(outputs, "gallery-trash")
         with gr.Column(elem_id="open", min_width=0, visible=False) as opened:
             image = gr.Image(show_label=False, label="Picture", interactive=False, type="filepath",
                              buttons=["download", "fullscreen"], elem_id="picture")  # fmt: skip
@@ -103,6 +106,6 @@ def _layout() -> tuple[Shown, gr.Row]:
     states = (gr.State([]), gr.State(PAGE), gr.State(""), gr.State(""), gr.State([]))
     shown = Shown(
         words, how, starred, like, pictures, more, notice, undo, opened, image, slider, told, star,
-        compare, alike, delete, use, *states,
+        compare, alike, delete, use, trash, *states,
     )  # fmt: skip
     return shown, row

@@ -180,11 +180,13 @@ def _wire_generate(
         given["prompt"] = (given["prompt"] or "").strip() or form.example()
         yield page.begin() | {prompt: given["prompt"]}
         try:
-            axes, cells = _grid_of(names, given)
+            axes, cells, settings = _grid_of(names, given)
         except DiffusekitError as error:
             yield page.fail(error, bool(before))
             return
-        async with contextlib.aclosing(shown(running.grid(jobs, axes, cells), before)) as each:
+        async with contextlib.aclosing(
+            shown(running.grid(jobs, axes, cells, settings), before)
+        ) as each:
             async for update in each:
                 yield update
 
@@ -201,8 +203,9 @@ def _wire_generate(
 
 def _grid_of(
     chosen: tuple[Any, ...], given: Mapping[str, Any]
-) -> tuple[list[grids.Axis | None], list[grids.Cell]]:
-    """Axes and cells, each cell's settings checked, from three times (axis, values)."""
+) -> tuple[list[grids.Axis | None], list[grids.Cell], dict[str, Any]]:
+    """Axes and cells, each cell's settings checked, from three times (axis, values); and the settings of
+    the whole grid."""
     axes = [
         grids.axis(name, text or "") if name else None
         for name, text in zip(chosen[::2], chosen[1::2], strict=True)
@@ -211,7 +214,7 @@ def _grid_of(
     cells = grids.cells(axes, settings)
     for cell in cells:
         checked(GenerateSettings, cell.settings)
-    return axes, cells
+    return axes, cells, settings
 
 
 def _wire_restoring(

@@ -15,6 +15,8 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from ...errors import UsageError
+from ...metadata import Record
+from ...settings import GenerateSettings, checked
 from ...visualise.drawing import GAP, INK, PAPER, SOFT, lettering, shortened
 from .form import samplers
 
@@ -94,6 +96,22 @@ def cells(axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> list[Cell
                 _change(changed, each, each.places[place][1])
         found.append(Cell(x, y, z, changed))
     return found
+
+
+def record(first: Record, axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> Record:
+    """How a sheet was made: as its `first` picture, but with what the `settings` of the whole grid say
+    where an axis changes them; and the axes."""
+    named = [a for a in axes if a]
+    changed = {a.name for a in named}
+    if REPLACE in changed:
+        changed.add("negative_prompt")
+    base = {name: settings[name] for name in changed if name in settings}
+    labels = {
+        AXES[a.name]: tuple(label.removeprefix(f"{AXES[a.name]} ") for label, _ in a.places)
+        for a in named
+    }
+    whole = checked(GenerateSettings, first.settings.model_dump() | base)
+    return first.model_copy(update={"settings": whole, "axes": labels})
 
 
 def _change(settings: dict[str, Any], each: Axis, value: Any) -> None:

@@ -18,10 +18,10 @@ from PIL import Image
 
 from ... import embeddings
 from ...errors import DiffusekitError, UsageError
-from .. import photos, story
+from .. import library, photos, story, trash
 from ..job import Job
 from ..story import Story
-from . import telling, words
+from . import look, telling, words
 from .house import House, said
 
 PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".txt"]
@@ -60,17 +60,20 @@ class Form:
 
 @dataclass
 class Shown:
-    """The run that is looked at. `seen` names the preview on the page."""
+    """The run that is looked at. `seen` names the preview on the page, `asked` the run that would be
+    discarded."""
 
     run: gr.Dropdown
     state: gr.HTML
     stop: gr.Button
     resume: gr.Button
     use: gr.Button
+    discard: gr.Button
     slider: gr.ImageSlider
     facts: gr.HTML
     timer: gr.Timer
     seen: gr.State
+    asked: gr.State
 
 
 def _told(handler: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -101,7 +104,7 @@ class Lab:
         ]  # fmt: skip
         self.looking = [
             shown.run, shown.state, shown.stop, shown.resume, shown.use, shown.slider, shown.facts,
-            shown.timer, shown.seen, form.notice,
+            shown.timer, shown.seen, form.notice, shown.discard, shown.asked,
         ]  # fmt: skip
 
     # --- the pictures -----------------------------------------------------------------------
@@ -182,6 +185,25 @@ class Lab:
         return self._look(name, seen)
 
     @_told
+    def discard(self, name: str, seen: str, asked: str) -> Answer:
+        """Throw away a run that is not finished: the first press says what goes, the second does it."""
+        shown, notice = self.shown, self.form.notice
+        jobs = [job for job in self._jobs() if job.settings["name"] == name]
+        folder = embeddings.FOLDER / name
+        if Story(folder).done or not all(job.over for job in jobs):
+            raise UsageError(f"{name} goes on, or is finished", "remove it in Tokens, or stop it")
+        if asked != name:
+            goes = f"{name} would go: {Story(folder).step} steps, {trash.measured(folder)}."
+            words = look.notice(goes, "Press again to discard it.")
+            button = gr.update(value="Discard it", variant="stop")
+            return {shown.discard: button, shown.asked: name, notice: words}
+        library.discard(name)
+        for job in jobs:
+            self.jobs.forget(job.id)
+        words = look.notice(f"{name} is discarded.", "Its files lie in the trash of Tokens.")
+        return self._look("", seen) | {notice: words}
+
+    @_told
     def look(self, name: str | None, seen: str) -> Answer:
         return self._look(name or "", seen)
 
@@ -234,6 +256,8 @@ class Lab:
             shown.stop: gr.update(visible=going),
             shown.resume: gr.update(visible=stopped and job is not None),
             shown.use: gr.update(visible=now.done),
+            shown.discard: _discard(visible=not (now.done or going)),
+            shown.asked: "",
             shown.timer: gr.Timer(active=going),
         }
         return answer | self._preview(now, seen)
@@ -252,6 +276,7 @@ class Lab:
         return {
             shown.stop: hidden, shown.resume: hidden, shown.use: hidden, shown.slider: hidden,
             shown.timer: gr.Timer(active=False), shown.seen: "",
+            shown.discard: _discard(visible=False), shown.asked: "",
         }  # fmt: skip
 
     def _preview(self, now: Story, seen: str) -> Answer:
@@ -290,6 +315,11 @@ class Lab:
             if name in known or (self._job(name) or Job("", "", {})).state != "done"
         ]  # fmt: skip
         return list(dict.fromkeys([*kept, *(n for n in there if not embeddings.name_fault(n))]))
+
+
+def _discard(*, visible: bool) -> Any:
+    """The button as it is before it is pressed."""
+    return gr.update(value="Discard", variant="secondary", visible=visible)
 
 
 def _large(sheet: Image.Image) -> Image.Image:

@@ -44,6 +44,7 @@ def connect(house: House) -> None:
     now = [shown.run, shown.seen]
     shown.stop.click(lab.stop, now, lab.looking, **QUICK)
     shown.resume.click(lab.resume, now, lab.looking, **QUICK)
+    shown.discard.click(lab.discard, [*now, shown.asked], lab.looking, **QUICK)
     shown.run.input(lab.look, now, lab.looking, **QUICK)
     house.places["tab.learn"].select(lab.enter, now, lab.looking, **QUICK)
     prompt, tabs = house.places["form"]["prompt"], house.tabs
@@ -158,10 +159,12 @@ def _shown() -> Shown:
         resume = gr.Button("Resume", visible=False, min_width=0, elem_id="learn-resume")
         use = gr.Button("Use it in Generate", variant="primary", visible=False, min_width=0,
                         elem_id="learn-use")  # fmt: skip
+        discard = gr.Button("Discard", visible=False, min_width=0, elem_id="learn-discard")
     slider = gr.ImageSlider(
         label="The first word, and what is learned now", interactive=False, visible=False,
         buttons=["fullscreen"], elem_id="learn-slider", max_height=520,
     )  # fmt: skip
     facts = gr.HTML(elem_id="learn-facts")
     timer = gr.Timer(BEAT, active=False)
-    return Shown(run, state, stop, resume, use, slider, facts, timer, gr.State(""))
+    states = (gr.State(""), gr.State(""))
+    return Shown(run, state, stop, resume, use, discard, slider, facts, timer, *states)

@@ -30,8 +30,7 @@ def values(jobs: Jobs, path: Path, what: What) -> dict[str, Any]:
     if settings is None:
         raise UsageError(
             "this picture does not say how it was made",
-            "read are the records of diffusekit, A1111 and Forge"
-            + ("; of a grid, choose one of its pictures" if path.stem.endswith("-grid") else ""),
+            "read are the records of diffusekit, A1111, ComfyUI, InvokeAI, NovelAI and Fooocus",
         )
     if what == "seed":
         if settings.seed is None:
@@ -49,9 +48,11 @@ def updates(jobs: Jobs, path: Path, what: What, fields: dict[str, Any]) -> dict[
 
 
 def words(jobs: Jobs, path: Path, what: What) -> str:
-    """The notice for a restored picture, and what of it could not be had."""
-    settings = metadata.read(path).settings
-    lost = []
+    """The notice for a restored picture, the axes of a grid, and what of it could not be had."""
+    found = metadata.read(path)
+    settings = found.settings
+    axes = found.record.axes if found.record and what != "seed" else {}
+    lost = [f"the grid's {name}: {', '.join(labels)}" for name, labels in axes.items()]
     if settings and what != "seed":
         missing = set(settings.embedding) - set(_there(list(settings.embedding)))
         lost += [f"the learned token {name} is not here" for name in sorted(missing)]

@@ -58,9 +58,12 @@ async def pictures(jobs: Jobs, settings: Mapping[str, Any]) -> AsyncGenerator[Mo
 
 
 async def grid(
-    jobs: Jobs, axes: Sequence[grids.Axis | None], cells: Sequence[grids.Cell]
+    jobs: Jobs,
+    axes: Sequence[grids.Axis | None],
+    cells: Sequence[grids.Cell],
+    settings: Mapping[str, Any],
 ) -> AsyncGenerator[Moment]:
-    """The pictures of a grid, one after another, and the sheet with all of them."""
+    """The pictures of a grid over some `settings`, one after another, and the sheet with all of them."""
     seen: dict[tuple[int, int, int], Image.Image] = {}
     live: dict[tuple[int, int, int], Image.Image] = {}
     made: list[str] = []
@@ -85,7 +88,8 @@ async def grid(
         if stopped:
             break
     if len(seen) > 1:
-        made.insert(0, await asyncio.to_thread(_kept, jobs.outputs, grids.sheet(axes, seen)))
+        sheet = grids.sheet(axes, seen)
+        made.insert(0, await asyncio.to_thread(_kept, jobs.outputs, sheet, made[0], axes, settings))
     prompt = f"a grid of {len(seen)} pictures"
     words = f"Stopped: {len(seen)} of {len(cells)} pictures." if stopped else "Done."
     yield Moment(job_id, (view,) if view else (), None, words, tuple(made), True, prompt)
@@ -133,8 +137,16 @@ def _opened(path: Path) -> Image.Image:
         return images.upright(picture)
 
 
-def _kept(outputs: Path, sheet: Image.Image) -> str:
-    """Save a sheet among the pictures; returns its path below the outputs folder."""
+def _kept(
+    outputs: Path,
+    sheet: Image.Image,
+    first: str,
+    axes: Sequence[grids.Axis | None],
+    settings: Mapping[str, Any],
+) -> str:
+    """Save a sheet among the pictures, with its record; returns its path below the outputs folder."""
+    made = metadata.read(outputs / first).record
+    record = grids.record(made, axes, settings) if made else None
     day, clock = time.strftime("%Y-%m-%d %H%M%S").split()
     path = outputs / day / f"{clock}-{secrets.token_hex(4)}-grid.png"
-    return metadata.save(sheet, path, None).relative_to(outputs).as_posix()
+    return metadata.save(sheet, path, record).relative_to(outputs).as_posix()

@@ -15,6 +15,7 @@ from ... import embeddings
 from ...errors import UsageError
 from .. import library
 from . import cards, look, words
+from .emptying import Emptying
 from .house import PRIVATE, QUICK, House, said
 
 KINDS = [("diffusers", "diffusers"), ("A1111, Forge", "a1111"), ("ComfyUI, kohya", "kohya"),
@@ -44,6 +45,7 @@ class Parts:
     near: gr.HTML
     sum_name: gr.Textbox
     keep: gr.Button
+    trash: Emptying
     chosen: gr.State
     removed: gr.State
 
@@ -57,6 +59,7 @@ def add(house: House) -> None:
             table = gr.HTML(elem_id="tokens-table", js_on_load=cards.SCRIPT)
             upload, name, token = _bringing_in()
             total, plus, near, sum_name, keep = _adding()
+            trash = Emptying.add(embeddings.FOLDER, "tokens-trash")
         with gr.Column(
             elem_classes="bench-view", min_width=0, visible=False, elem_id="token"
         ) as panel:
@@ -70,7 +73,7 @@ def add(house: House) -> None:
             file = gr.DownloadButton("Download", visible=False, elem_id="token-file")
     parts = Parts(
         table, notice, undo, panel, facts, use, remove, kind, file, upload, name, token, total, plus,
-        near, sum_name, keep, gr.State(""), gr.State([]),
+        near, sum_name, keep, trash, gr.State(""), gr.State([]),
     )  # fmt: skip
     house.places["tokens.parts"] = parts
 
@@ -122,6 +125,7 @@ def connect(house: House) -> None:
     parts.undo.click(desk.undo, parts.removed, changing, **QUICK).then(
         fresh, None, outputs, **QUICK
     )
+    parts.trash.button.click(desk.empty, parts.trash.asked, changing, **QUICK)
     parts.upload.upload(
         desk.bring_in, [parts.upload, parts.name, parts.token], changing, **slow
     ).then(fresh, None, outputs, **QUICK)
@@ -168,6 +172,7 @@ class _Desk:
         self.files = Path(os.environ["GRADIO_TEMP_DIR"]) / "exports"  # what the page may hand out
         self.opening = [
             parts.table, parts.panel, parts.facts, parts.kind, parts.file, parts.chosen, parts.notice,
+            *parts.trash.parts,
         ]  # fmt: skip
 
     @_told
@@ -243,6 +248,14 @@ class _Desk:
             self.parts.undo: gr.update(visible=bool(before)),
         }  # fmt: skip
 
+    @_told
+    def empty(self, asked: str) -> Answer:
+        """Delete for good what was removed, when it is asked for twice."""
+        answer, gone = self.parts.trash.press(asked, self.parts.notice)
+        if gone:
+            answer |= {self.parts.undo: gr.update(visible=False), self.parts.removed: []}
+        return answer
+
     def _known(self) -> embeddings.Vocabulary:
         if not self.jobs.ready:  # transformers may not be imported by two threads at once
             raise UsageError("the model is still being loaded", "try again in a moment")
@@ -261,5 +274,5 @@ class _Desk:
             parts.kind: None,
             parts.file: gr.update(visible=False),
             parts.notice: "",
-        }
+        } | parts.trash.fresh()
         return answer | ({parts.facts: cards.card(embeddings.find(name), chosen)} if chosen else {})

@@ -127,6 +127,24 @@ def test_the_word_to_start_from_is_read_without_the_weights():
 
 
 @pytest.mark.slow
+def test_a_run_that_is_not_finished_is_discarded(page, jobs):  # noqa: F811
+    run = embeddings.FOLDER / "my_owl"
+    run.mkdir(parents=True)
+    (run / "log.jsonl").write_text('{"step": 30, "loss": 1}\n')
+    page.locator("#tab-learn-button").click()
+    page.locator("#learn-run input").click()
+    page.get_by_role("option", name="my_owl").click()
+    page.locator("#learn-discard").click()
+    page.wait_for_selector("#learn-notice >> text=/my_owl would go: 30 steps, 1 file, 2\\d bytes/")
+    assert run.exists()
+    page.locator("#learn-discard", has_text="Discard it").click()
+    page.wait_for_selector("#learn-notice >> text=my_owl is discarded")
+    assert not run.exists() and not page.locator("#learn-run").is_visible()
+    page.locator("#tab-tokens-button").click()
+    page.wait_for_selector("#tokens-trash >> text=Empty trash (1 file")
+
+
+@pytest.mark.slow
 def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path):  # noqa: F811
     from training.mini.photos import write
 
@@ -159,8 +177,11 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path):  
     page.wait_for_selector("#learn-run")
     page.locator("#learn-run input").click()
     page.get_by_role("option", name="my_owl").click()
+    page.locator("#learn-discard", has_text="Discard").click()
+    page.wait_for_selector("#learn-notice >> text=/my_owl would go: [1-9]\\d* steps, \\d+ files/")
     page.locator("#learn-resume").click()
     page.wait_for_selector("#learn-use")
+    assert not page.locator("#learn-discard").is_visible()
     assert page.locator("#learn-facts svg").count() >= 1
     assert embeddings.find("my_owl").facts["init"] == "cat"
     page.locator("#learn-use").click()

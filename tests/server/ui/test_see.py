@@ -4,12 +4,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from visiting import address, fill, jobs, number, page  # noqa: F401
 
+from diffusekit import metadata
+from diffusekit.device import place
 from diffusekit.server import seeing
 from diffusekit.server.ui import lessons
+from diffusekit.settings import GenerateSettings
 
 
 def test_a_lesson_is_shown_in_a_frame_that_reaches_nothing():
@@ -56,6 +60,27 @@ def test_the_visualiser_is_scrubbed_and_walked_through(page, jobs):  # noqa: F81
     page.locator(f"#walk-{lessons.PARTS[0].exhibit} img").wait_for()
     page.locator("#tab-gallery-button").click()  # lessons are no pictures of the gallery
     page.wait_for_selector("#pictures .empty")
+
+
+@pytest.mark.slow
+def test_a_picture_of_the_gallery_shows_how_it_was_made(page, jobs):  # noqa: F811
+    made = GenerateSettings(
+        prompt="a red star", negative_prompt="a dog", seed=77, steps=3, sampler="euler", width=64,
+        height=64, guidance_scale=2.5,
+    )  # fmt: skip
+    record = metadata.Record.of(made, "r1", place("cpu", "float32"))
+    metadata.save(Image.new("RGB", (64, 64)), jobs.outputs / "day" / "x.png", record)
+    page.locator("#tab-gallery-button").click()
+    page.locator(".thumb").click()
+    page.locator("#see-shown").click()
+    page.wait_for_selector("#see-notice >> text=settings of the picture")
+    assert page.locator("#see-prompt textarea").input_value() == "a red star"
+    page.locator("#see-go").click()
+    page.wait_for_selector("iframe.lesson")
+    asked = jobs.list(1)[0].settings
+    same = ("negative_prompt", "seed", "steps", "sampler", "width", "height", "guidance_scale")
+    assert {name: asked[name] for name in same} == made.model_dump(include=set(same))
+    assert asked["prompts"] == ["a red star"]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_learn import EVIL, nodes
@@ -77,6 +78,20 @@ def test_what_is_removed_comes_back_with_its_run():
     library.remove("owl")
     assert library.take_back(kept) == "owl"
     assert (run / "log.jsonl").exists() and embeddings.available()[0].read_bytes() == before
+
+
+def test_a_run_is_discarded_unless_a_process_learns_in_it():
+    run = embeddings.FOLDER / "owl"
+    (run / "checkpoints").mkdir(parents=True)
+    with FileLock(run / ".lock"), pytest.raises(UsageError, match="learns owl"):
+        library.discard("owl")
+    assert run.exists()
+    library.discard("owl")
+    library.discard("owl")  # there is none: nothing happens
+    assert not run.exists() and len(list(Path("embeddings/.trash").glob("*/owl/checkpoints"))) == 1
+    for name in ("..", "../x", ".trash", ""):
+        with pytest.raises(UsageError):
+            library.discard(name)
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/etc", "", ".trash", "a/b", "x" * 300, "\0"])
@@ -161,3 +176,9 @@ def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):  #
     page.locator("#token-use").click()
     page.wait_for_selector("#prompt textarea")
     assert page.locator("#prompt textarea").input_value() == "a picture of <again>"
+    page.locator("#tab-tokens-button").click()
+    page.locator("#token-remove").click()
+    page.locator("#tokens-trash", has_text="Empty trash (1 file").click()
+    page.locator("#tokens-trash", has_text="for good").click()
+    page.wait_for_selector("#tokens-notice >> text=The trash is empty")
+    assert not Path("embeddings/.trash").exists() and not page.locator("#tokens-undo").is_visible()

@@ -4,6 +4,7 @@ Every journey ends with no error in the console and no request to anywhere else.
 """
 
 import base64
+import json
 import os
 import shutil
 import threading
@@ -11,7 +12,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from visiting import enter
 
 from diffusekit import metadata
@@ -199,8 +200,8 @@ def test_several_pictures_and_the_seed_of_the_one_that_is_chosen(visit, jobs):
     settings(page, Steps="4", Seed="100", Pictures="3")
     page.click("#go")
     result(page)
-    page.locator("#result .thumbnails button").nth(2).click()
-    page.wait_for_timeout(500)
+    with page.expect_response(lambda answer: answer.request.method == "POST"):  # it is told which
+        page.locator("#result .thumbnails button").nth(2).click()
     page.get_by_role("button", name="Use seed").first.click()
     page.wait_for_function("document.querySelector('#seed textarea, #seed input').value === '102'")
     page.click("#dice")
@@ -220,6 +221,13 @@ def test_a_grid_is_drawn_with_its_cells(visit, jobs):
     steps = [metadata.read(p).record.settings.steps for p in pictures(jobs)[-3:-1]]
     seeds = {metadata.read(p).record.settings.seed for p in pictures(jobs)[-3:-1]}
     assert steps == [2, 4] and len(seeds) == 1
+    prompt(page).fill("another")
+    drop(page, sheet)
+    page.wait_for_selector("#notice >> text=the grid's Steps: 2, 4")
+    assert prompt(page).input_value() == "a red star"
+    settings(page)
+    assert page.locator("#settings").get_by_label("Steps").first.input_value() == "20"
+    assert page.locator("#seed").get_by_label("Seed").input_value() == str(*seeds)
 
 
 def test_a_wrong_field_is_named_and_nothing_is_queued(visit, jobs):
@@ -270,6 +278,27 @@ def test_a_dropped_picture_gives_its_settings_back(visit, tmp_path):
     assert prompt(page).input_value() == EVIL and page.evaluate("window.pwned") is None
     settings(page)
     assert page.locator("#seed").get_by_label("Seed").input_value() == "77"
+    assert page.get_by_label("Negative prompt").input_value() == "a dog"
+    assert page.get_by_label("Sampler").input_value() == "Euler a"
+
+
+def test_a_picture_of_comfyui_gives_its_settings_back(visit, tmp_path):
+    graph = {
+        "1": {"class_type": "KSampler", "inputs": {
+            "seed": 42, "steps": 11, "cfg": 4.5, "sampler_name": "euler_ancestral", "scheduler": "normal",
+            "positive": ["2", 0], "negative": ["3", 0]}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"text": EVIL}},
+        "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "a dog"}},
+    }  # fmt: skip
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", json.dumps(graph))
+    Image.new("RGB", (64, 64)).save(tmp_path / "theirs.png", pnginfo=info)
+    page = visit()
+    drop(page, tmp_path / "theirs.png")
+    page.wait_for_selector("#notice .note")
+    assert prompt(page).input_value() == EVIL and page.evaluate("window.pwned") is None
+    settings(page)
+    assert page.locator("#seed").get_by_label("Seed").input_value() == "42"
     assert page.get_by_label("Negative prompt").input_value() == "a dog"
     assert page.get_by_label("Sampler").input_value() == "Euler a"
 
@@ -359,6 +388,15 @@ def test_what_is_deleted_comes_back(visit, shelf):
     page.click("#undo")
     assert thumbs(page, 3) == ["b/three.png", "a/two.png", "a/one.png"]
     assert (shelf / "a" / "two.png").exists()
+    page.click("#delete")
+    thumbs(page, 2)
+    page.locator("#gallery-trash", has_text="Empty trash (1 file").click()
+    page.locator("#gallery-trash", has_text="for good").click()
+    page.wait_for_selector("#gallery-notice >> text=The trash is empty")
+    assert not (shelf / ".trash").exists() and thumbs(page, 2) == ["b/three.png", "a/one.png"]
+    assert (
+        not page.locator("#undo").is_visible() and not page.locator("#gallery-trash").is_visible()
+    )
 
 
 def test_two_pictures_are_compared(visit, shelf):

@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from diffusekit import metadata
 from diffusekit.device import place
 from diffusekit.errors import DiffusekitError, Overloaded, UsageError
+from diffusekit.server import trash
 from diffusekit.server.gallery import Gallery, NotServed
 from diffusekit.server.jobs import Jobs
 from diffusekit.server.ui import (
@@ -30,6 +31,7 @@ from diffusekit.server.ui import (
     watching,
 )  # fmt: skip
 from diffusekit.server.ui.album import Album
+from diffusekit.server.ui.emptying import Emptying
 from diffusekit.server.ui.likeness import Likeness
 from diffusekit.settings import GenerateSettings, ServeSettings
 
@@ -136,6 +138,60 @@ def test_a_sheet_shows_every_picture_once_in_its_place():
     sheet = grids.sheet(axes, {k: Image.new("RGB", (40, 30), c) for k, c in colors.items()})
     seen = {color: number for number, color in sheet.getcolors(100_000)}
     assert all(seen[color] == 40 * 30 for color in colors.values())
+
+
+def test_a_sheet_says_how_it_was_made(tmp_path):
+    axes = [grids.axis("steps", "4, 8"), None, grids.axis("prompt", "cat, owl")]
+    asked = {
+        "prompt": "a red cat",
+        "negative_prompt": "cats",
+        "steps": 30,
+        "seed": 5,
+        "sampler": "lms",
+    }
+    first = grids.cells(axes, asked)[-1].settings  # "a red owl", 8 steps
+    made = GenerateSettings(**first, guidance_scale=3.0, width=8, height=8)
+    record = grids.record(metadata.Record.of(made, "r1", place("cpu", "float32")), axes, asked)
+    path = metadata.save(Image.new("RGB", (8, 8)), tmp_path / "x-grid.png", record)
+    found = metadata.read(path)
+    assert found.record == record and found.record.axes == {
+        "Steps": ("4", "8"), "Prompt: replace": ("cat", "owl"),
+    }  # fmt: skip
+    own = found.settings
+    assert (own.prompt, own.negative_prompt, own.steps) == ("a red cat", "cats", 30)
+    assert (own.sampler, own.seed, own.guidance_scale, own.width) == ("lms", 5, 3.0, 8)
+    assert found.parameters["X Type"] == "Steps" and found.parameters["X Values"] == "4, 8"
+    assert metadata.settings_of_infotext(found.parameters).steps == 30
+    assert "4, 8" in facts.panel(path, "x-grid.png")
+
+
+# --- trash -----------------------------------------------------------------------------------
+
+
+def test_the_trash_is_emptied_when_it_is_asked_for_twice(album):
+    with gr.Blocks():
+        emptying, note = Emptying.add(album.outputs, "x"), gr.HTML()
+    assert emptying.fresh()[emptying.button]["visible"] is False
+    album.throw_away("day/red.png")
+    asked, gone = emptying.press("", note)
+    assert not gone and "1 file" in asked[note] and "for good" in asked[emptying.button]["value"]
+    album.throw_away("day/blue.png")  # somebody else, meanwhile
+    again, gone = emptying.press(asked[emptying.asked], note)
+    assert not gone and "2 files" in again[note] and len(album.thrown_away()) == 2
+    last, gone = emptying.press(again[emptying.asked], note)
+    assert gone and last[emptying.button]["visible"] is False and not album.thrown_away()
+
+
+def test_emptying_reaches_nothing_outside(tmp_path):
+    (tmp_path / "here" / ".trash" / "1").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "kept").write_text("x" * 1000)
+    (tmp_path / "here" / ".trash" / "1" / "link").symlink_to(tmp_path / "there")
+    (tmp_path / "here" / ".trash" / "1" / "file").write_text("abc")
+    assert trash.held(tmp_path / "here") == trash.Held(1, 3)
+    trash.empty(tmp_path / "here")
+    assert not (tmp_path / "here" / ".trash").exists() and (tmp_path / "there" / "kept").exists()
+    assert trash.empty(tmp_path / "here") == trash.Held(0, 0)
 
 
 # --- album -----------------------------------------------------------------------------------
