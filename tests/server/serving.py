@@ -25,6 +25,7 @@ def opened(**settings) -> Iterator[Jobs]:
         yield jobs
     finally:
         jobs.close(6)
+        jobs._thread.join(180)  # two threads that load a model at once spoil it for the whole process
 
 
 def client_of(jobs: Jobs, **more) -> TestClient:

@@ -312,3 +312,18 @@ def test_the_list_forgets_old_jobs_but_never_unfinished_ones(monkeypatch):
     store.prune()
     assert [job.id for job in store.newest(10)] == ["8", "7", "6", "0"]
     store.close()
+
+
+def test_a_job_that_is_over_can_be_forgotten_and_no_other(monkeypatch):
+    ticks = ticking(monkeypatch)
+    with opened() as jobs:
+        job = jobs.submit("tick", {})
+        jobs.forget(job.id)
+        assert jobs.get(job.id) and [each.id for each in jobs.list()] == [job.id]
+        ticks.go(5)
+        ended(jobs, job)
+        until(lambda: not jobs._live)
+        jobs.forget(job.id)
+        assert not jobs.list()
+        with pytest.raises(NoSuchJob):
+            jobs.get(job.id)

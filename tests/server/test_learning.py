@@ -164,6 +164,15 @@ def test_what_a_client_may_not_ask_for(rules, owl, values, said):
         check(rules, given | values)
 
 
+def test_the_limit_of_steps_is_the_servers(rules, owl):
+    given = {"pictures": a_set(rules, owl).id, "name": "my_owl"}
+    assert check(rules, given | {"steps": 5000})["steps"] == 5000
+    few = rules.model_copy(update={"max_training_steps": 40})
+    assert check(few, given | {"steps": 40})["steps"] == 40
+    with pytest.raises(UsageError, match=r"^steps is 41, and this server allows 40$"):
+        check(few, given | {"steps": 41})
+
+
 def test_a_taken_name_and_an_unfinished_run_are_said(rules, owl):
     given = {"pictures": a_set(rules, owl).id, "name": "my_owl"}
     run = embeddings.FOLDER / "my_owl"

@@ -187,7 +187,7 @@ class Lab:
     @_told
     def discard(self, name: str, seen: str, asked: str) -> Answer:
         """Throw away a run that is not finished: the first press says what goes, the second does it."""
-        shown, notice = self.shown, self.form.notice
+        shown = self.shown
         jobs = [job for job in self._jobs() if job.settings["name"] == name]
         folder = embeddings.FOLDER / name
         if Story(folder).done or not all(job.over for job in jobs):
@@ -196,12 +196,12 @@ class Lab:
             goes = f"{name} would go: {Story(folder).step} steps, {trash.measured(folder)}."
             words = look.notice(goes, "Press again to discard it.")
             button = gr.update(value="Discard it", variant="stop")
-            return {shown.discard: button, shown.asked: name, notice: words}
+            return {shown.discard: button, shown.asked: name, shown.state: words}
         library.discard(name)
         for job in jobs:
             self.jobs.forget(job.id)
         words = look.notice(f"{name} is discarded.", "Its files lie in the trash of Tokens.")
-        return self._look("", seen) | {notice: words}
+        return self._look("", seen) | {shown.state: words + telling.WELCOME}
 
     @_told
     def look(self, name: str | None, seen: str) -> Answer:
