@@ -25,7 +25,8 @@ def opened(**settings) -> Iterator[Jobs]:
         yield jobs
     finally:
         jobs.close(6)
-        jobs._thread.join(180)  # two threads that load a model at once spoil it for the whole process
+        if not jobs._loaded:  # two threads that load a model at once spoil it for the whole process
+            jobs._thread.join(180)
 
 
 def client_of(jobs: Jobs, **more) -> TestClient:
