@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from .device import Placement, place
@@ -63,12 +64,18 @@ class Model:
         return self.scheduler_config.get("prediction_type", "epsilon")
 
 
+# Loading makes empty networks by patching torch for the whole process; and two who want one model share it.
+_LOADING = Lock()
+
+
 def load(name: str = "mini", device: str = "auto", dtype: str = "auto") -> Model:
     """Load a model by `name`; the last one stays in memory.
 
     Raises `ModelError` when it is missing, damaged, unsafe, unknown, or cannot be reached.
     """
-    return _load(name, place(device, dtype))
+    placement = place(device, dtype)
+    with _LOADING:
+        return _load(name, placement)
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_families_load(families):
 
 def test_the_last_model_stays_in_memory(mini):
     assert models.load("mini", "cpu") is models.load("mini", "cpu")
+
+
+def test_two_who_load_at_once_get_one_model(families):
+    models.load(str(families["sd1"]), "cpu")  # so that the next one is not in memory
+    with ThreadPoolExecutor(2) as threads:
+        one, two = threads.map(lambda _: models.load(str(families["sd2"]), "cpu"), range(2))
+    assert one is two and not any(p.is_meta for p in one.unet.parameters())
 
 
 def test_an_unknown_name_says_what_there_is():
