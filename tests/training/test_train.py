@@ -45,6 +45,8 @@ def test_from_nothing_to_a_model_and_on(tmp_path):
     sums = [(f / "SHA256SUMS").read_text().splitlines() for f in (first, tmp_path / "again/model")]
     changed = {b.split()[1] for a, b in zip(*sums, strict=True) if a != b}
     assert changed == {"unet/diffusion_pytorch_model.safetensors"}
+    for kept in ("tokenizer/tokenizer.json", "unet/config.json", "vae/config.json"):
+        assert (first / kept).read_bytes() == (tmp_path / "again/model" / kept).read_bytes()
 
 
 def test_the_noise_schedule_ends_in_noise_and_shares_out_its_timesteps():

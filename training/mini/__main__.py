@@ -92,7 +92,7 @@ def further(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
     text, net = unet.train(learner, Clock(options.minutes, options.steps), latents, codec)
     if options.output.resolve() != start.resolve():
         shutil.copytree(start, options.output, dirs_exist_ok=True)
-    export(options.output, words, text, net, codec)
+    export(options.output, None, text, net, codec)
 
 
 def _with_pictures(recipe: Recipe, count: int) -> Recipe:

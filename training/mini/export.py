@@ -14,11 +14,12 @@ from .unet import scheduler
 
 
 def export(
-    folder: Path, tokenizer: CLIPTokenizer, text: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderKL,
+    folder: Path, tokenizer: CLIPTokenizer | None, text: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderKL,
     image: CLIPVisionModelWithProjection | None = None, text_projection: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Save everything below `folder`; the image tower and text projection when they are there."""
-    tokenizer.save_pretrained(folder / "tokenizer")
+    """Save everything below `folder`; what is not given (tokenizer, image tower) stays as it lies there."""
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder / "tokenizer")
     scheduler().save_pretrained(folder / "scheduler")
     for name, part in (
         ("text_encoder", text),
@@ -30,7 +31,7 @@ def export(
             _check(name, part)
             part.half().save_pretrained(folder / name)
             part.float()
-            _load_in_fp32(folder / name / "config.json")
+            _tidy(folder / name / "config.json")
     if text_projection is not None:
         save_file(
             {"text_projection.weight": text_projection.half().contiguous()},
@@ -61,11 +62,14 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
 
-def _load_in_fp32(config: Path) -> None:
-    """transformers loads in the precision its config names: a plain `from_pretrained` shall get float32."""
+def _tidy(config: Path) -> None:
+    """Two entries set right: transformers loads in the precision its config names, and a plain
+    `from_pretrained` shall get float32; and where a network once lay is nobody's business."""
     entries = json.loads(config.read_text())
+    entries.pop("_name_or_path", None)
     if "dtype" in entries:
-        config.write_text(json.dumps(entries | {"dtype": "float32"}, indent=2) + "\n")
+        entries["dtype"] = "float32"
+    config.write_text(json.dumps(entries, indent=2) + "\n")
 
 
 def _check(name: str, part: torch.nn.Module) -> None:
