@@ -40,7 +40,7 @@ def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ())
             app.include_router(routes)
     if settings.mcp:
         mcp.install(app, jobs)
-    app.add_middleware(Guard, rules=rules)
+    app.add_middleware(Guard, rules=rules, room=jobs.room)
     if settings.allow_origin:
         app.add_middleware(
             CORSMiddleware,

@@ -102,19 +102,21 @@ class Jobs:
         self._enter()
         return await asyncio.to_thread(self._submit, kind, settings, owner)
 
+    def room(self) -> None:
+        """Raises `Overloaded` when no more jobs may wait, `Stopping` when the server ends."""
+        if self._stopping:
+            raise Stopping("the server is stopping", "try again when it is back", retry_after=30)
+        if len(self._queue) + self._entering >= self.settings.queue:
+            raise Overloaded(
+                f"{self.settings.queue} jobs are waiting, and no more may",
+                "try again later",
+                retry_after=self.retry_after(),
+            )
+
     def _enter(self) -> None:
-        """Hold a place in the queue, or raise `Overloaded` or `Stopping`."""
+        """Hold a place in the queue, or raise what `room` raises."""
         with self._changed:
-            if self._stopping:
-                raise Stopping(
-                    "the server is stopping", "try again when it is back", retry_after=30
-                )
-            if len(self._queue) + self._entering >= self.settings.queue:
-                raise Overloaded(
-                    f"{self.settings.queue} jobs are waiting, and no more may",
-                    "try again later",
-                    retry_after=self.retry_after(),
-                )
+            self.room()
             self._entering += 1
 
     def _submit(self, kind: str, settings: Mapping[str, Any], owner: str) -> Job:
