@@ -5,12 +5,12 @@ Minutes are shared out over the stages, so that any machine ends with a learning
 
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from .world import FIRST, WHOLE, Part
+from .world import FIRST, MANY, WHOLE, Part
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,21 @@ class Recipe:
     clip_share: float = 0.04
 
 
+# Two processor cores, an hour and a half: few subjects, crisp.
+_CPU = Recipe(
+    part=FIRST,
+    pictures=48_000,
+    vae_channels=(16, 32, 64, 128),
+    unet_channels=(64, 128, 192),
+    unet_heads=(2, 4, 6),
+    unet_attention=(False, True, True),
+    text_layers=2,
+    batch=32,
+)
 RECIPES = {
-    # Two processor cores, an hour and a half: few subjects, crisp.
-    "cpu": Recipe(
-        part=FIRST,
-        pictures=48_000,
-        vae_channels=(16, 32, 64, 128),
-        unet_channels=(64, 128, 192),
-        unet_heads=(2, 4, 6),
-        unet_attention=(False, True, True),
-        text_layers=2,
-        batch=32,
-    ),
+    "cpu": _CPU,
+    # Another sitting (`--from`), of scenes with several things.
+    "many": replace(_CPU, part=MANY, batch=48),
     # One large GPU, half an hour: the whole world.
     "gpu": Recipe(
         part=WHOLE,

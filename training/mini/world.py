@@ -68,6 +68,9 @@ FIRST = Part(
     counts=0.1,
 )  # fmt: skip
 
+# What comes last, for another sitting: several of a thing, and two different things.
+MANY = replace(FIRST, galaxies=0.04, pairs=0.42, counts=0.24, empty=0.01)
+
 
 def held_out(subject: str, color: str | None, place: str, style: str) -> bool:
     """Whether a combination is kept from training: a tenth of all, chosen by a hash."""
