@@ -124,6 +124,7 @@ def web() -> None:
         page.locator("#prompt textarea").fill("A beautiful galaxy")
         if not page.locator("#seed").is_visible():
             page.locator("#settings button").first.click()
+            page.wait_for_timeout(1_000)  # the fields get their defaults when they are unfolded
         steps = page.locator("#settings").get_by_label("Steps").first
         steps.fill("100")
         steps.press("Tab")

@@ -217,7 +217,8 @@ def test_the_next_latents_of_ddim_are_what_the_page_says():
             + found["next_sigma"] * moment.noise.float()
         )
         if moment.index < 2:  # the last step ends at the first trained level, not at none
-            assert torch.allclose(said, moment.latents.float(), atol=0.01)
+            # all four are kept in half precision, of values up to 7
+            assert torch.allclose(said, moment.latents.float(), rtol=0.005, atol=0.01)
     assert run["heat"] is None and "data-word" not in "".join(str(a) for _, a in page.elements)
 
 

@@ -177,7 +177,10 @@ def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):  #
     page.wait_for_selector("#prompt textarea")
     assert page.locator("#prompt textarea").input_value() == "a picture of <again>"
     page.locator("#tab-tokens-button").click()
+    page.wait_for_selector(".tokens-table button[data-name=again][aria-current]")
+    page.wait_for_timeout(1000)  # the list is read anew when the tab is opened
     page.locator("#token-remove").click()
+    page.wait_for_selector("#tokens-undo")
     page.locator("#tokens-trash", has_text="Empty trash (1 file").click()
     page.locator("#tokens-trash", has_text="for good").click()
     page.wait_for_selector("#tokens-notice >> text=The trash is empty")

@@ -100,10 +100,14 @@ def settings(page, **values):
     """Fold the settings out and fill some in, by label."""
     if not page.locator("#seed").is_visible():
         page.locator("#settings button").first.click()
+        page.wait_for_timeout(
+            1000
+        )  # fields are made when they are unfolded, and then get their defaults
     for label, value in values.items():
         box = page.locator("#settings").get_by_label(label.replace("_", " ")).first
         box.fill(value)
         box.press("Tab")
+        assert box.input_value() == value
 
 
 def prompt(page):
