@@ -216,12 +216,12 @@ def test_a_grid_is_drawn_with_its_cells(visit, jobs):
     page = visit()
     prompt(page).fill("a red star")
     page.locator("#grid button").first.click()
+    page.wait_for_timeout(1000)
     page.get_by_label("From left to right: values").fill("2, 4")
     page.click("#draw")
-    result(page)
+    page.wait_for_function("document.querySelectorAll('#result .thumbnails button').length === 3")
     sheet = pictures(jobs)[-1]
     assert sheet.name.endswith("-grid.png") and metadata.read(sheet).label
-    assert page.locator("#result .thumbnails button").count() == 3
     steps = [metadata.read(p).record.settings.steps for p in pictures(jobs)[-3:-1]]
     seeds = {metadata.read(p).record.settings.seed for p in pictures(jobs)[-3:-1]}
     assert steps == [2, 4] and len(seeds) == 1
