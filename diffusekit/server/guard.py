@@ -102,7 +102,7 @@ class Guard:
     """ASGI middleware: host, origin, key, kind and size of the body; headers of the answer.
 
     `room` raises `Overloaded` when nobody more can be served: who asks for work then is told so before the
-    request is read, which costs a crowd and the server a third of the time.
+    request is read.
     """
 
     def __init__(self, app: ASGIApp, rules: Rules, room: Callable[[], None] = lambda: None):
