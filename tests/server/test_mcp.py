@@ -90,6 +90,7 @@ def test_leaving_cancels(monkeypatch):
             jobs, "submit_async", lambda kind, given, owner: whole("tick", given, owner=owner)
         )
         asyncio.run(asyncio.wait_for(ask(url), 60))
+        until(lambda: jobs._feed(jobs.list()[0].id).cancelled)
         ticks.go(5)
         until(lambda: jobs.list()[0].over)
         assert jobs.list()[0].state == "cancelled" and ticks.steps < 5

@@ -39,14 +39,16 @@ def test_from_nothing_to_a_model_and_on(tmp_path):
     done = train(tmp_path, "--steps", "3")
     assert "step 2" in done.stdout and "unet: 3 steps" in done.stdout
 
-    first, more = tmp_path / "model", ("--from", str(tmp_path / "model"), "--seed", "1")
-    done = train(tmp_path / "again", *more)
-    assert done.returncode == 0, done.stderr
-    sums = [(f / "SHA256SUMS").read_text().splitlines() for f in (first, tmp_path / "again/model")]
-    changed = {b.split()[1] for a, b in zip(*sums, strict=True) if a != b}
-    assert changed == {"unet/diffusion_pytorch_model.safetensors"}
-    for kept in ("tokenizer/tokenizer.json", "unet/config.json", "vae/config.json"):
-        assert (first / kept).read_bytes() == (tmp_path / "again/model" / kept).read_bytes()
+    first = tmp_path / "model"
+    for stage, weights in (("unet", "unet/diffusion"), ("decoder", "vae/diffusion")):
+        folder = tmp_path / stage
+        done = train(folder, "--from", str(first), "--stage", stage, "--seed", "1")
+        assert done.returncode == 0, done.stderr
+        sums = [(f / "SHA256SUMS").read_text().splitlines() for f in (first, folder / "model")]
+        changed = {b.split()[1] for a, b in zip(*sums, strict=True) if a != b}
+        assert changed == {f"{weights}_pytorch_model.safetensors"}
+        for kept in ("tokenizer/tokenizer.json", "unet/config.json", "vae/config.json"):
+            assert (first / kept).read_bytes() == (folder / "model" / kept).read_bytes()
 
 
 def test_the_noise_schedule_ends_in_noise_and_shares_out_its_timesteps():

@@ -11,7 +11,7 @@ from training.mini.pen import COLORS
 from training.mini.places import PLACES
 from training.mini.styles import STYLES
 from training.mini.subjects import HELD_OUT, SUBJECTS
-from training.mini.world import FIRST, WHOLE, Scene, Thing
+from training.mini.world import FIRST, MANY, WHOLE, Scene, Thing
 
 
 def test_it_is_as_large_as_it_says():
@@ -20,7 +20,7 @@ def test_it_is_as_large_as_it_says():
     assert set(FIRST.subjects) <= set(WHOLE.subjects)
 
 
-@pytest.mark.parametrize("part", [FIRST, WHOLE])
+@pytest.mark.parametrize("part", [FIRST, MANY, WHOLE])
 def test_scenes_are_repeatable_and_never_held_out(part):
     for index in range(3000):
         scene = world.sample(part, index)

@@ -2,7 +2,7 @@
 
 Stages: tokenizer, VAE, latents, text encoder, U-Net, the VAE's decoder, CLIP tower, export. Each keeps its state in
 `--work` and goes on from there when the command is given again. `--from FOLDER` is another sitting of a finished
-model: its U-Net goes on, on pictures drawn with another `--seed`, and everything else stays as it is.
+model: its U-Net (or `--stage decoder`) goes on, on pictures drawn with another `--seed`; all else stays as it is.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from . import clip, data, grade, reader, tokenizer, unet, vae
 from .export import export
 from .recipe import RECIPES, Bench, Clock, Recipe
+from .world import WHOLE
 
 
 def main() -> None:
@@ -48,7 +49,13 @@ def main() -> None:
         dest="start",
         type=Path,
         metavar="FOLDER",
-        help="a finished model whose U-Net goes on",
+        help="a finished model of which one part goes on",
+    )
+    parser.add_argument(
+        "--stage",
+        choices=("unet", "decoder"),
+        default="unet",
+        help="which part of --from goes on (default: unet)",
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -75,24 +82,38 @@ def train(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
     text, net = unet.train(learner, Clock(minutes * recipe.unet_share, steps), latents, codec)
     vae.polish(recipe, bench, minutes * recipe.decoder_share, codec, steps)
     image, projection = clip.train(recipe, bench, minutes * recipe.clip_share, text, words, steps)
-    export(options.output, words, text, net, codec, image, projection)
+    export(
+        options.output,
+        tokenizer=words,
+        text=text,
+        unet=net,
+        vae=codec,
+        image=image,
+        text_projection=projection,
+    )
 
 
 def further(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
-    """One more sitting for the U-Net of a finished model."""
+    """One more sitting for the U-Net or the VAE's decoder of a finished model."""
     start: Path = options.start
     fp32 = {"torch_dtype": torch.float32}
-    words = CLIPTokenizer.from_pretrained(start / "tokenizer")
     codec = AutoencoderKL.from_pretrained(start / "vae", **fp32).to(bench.device).eval()
-    text = CLIPTextModel.from_pretrained(start / "text_encoder", **fp32)
-    net = UNet2DConditionModel.from_pretrained(start / "unet", **fp32)
-    bench.say(f"start: {bench.device}, bf16 {bench.bf16}, from {start}")
-    latents = data.encode(recipe, bench, codec, words)
-    learner = unet.Learner(replace(recipe, text_until=0.0), bench, text, words, net)
-    text, net = unet.train(learner, Clock(options.minutes, options.steps), latents, codec)
+    bench.say(f"start: {bench.device}, bf16 {bench.bf16}, {options.stage}, from {start}")
+    if options.stage == "decoder":
+        every_style = replace(recipe, part=WHOLE)
+        vae.polish(every_style, bench, options.minutes, codec, options.steps)
+        changed = {"vae": codec}
+    else:
+        words = CLIPTokenizer.from_pretrained(start / "tokenizer")
+        text = CLIPTextModel.from_pretrained(start / "text_encoder", **fp32)
+        net = UNet2DConditionModel.from_pretrained(start / "unet", **fp32)
+        latents = data.encode(recipe, bench, codec, words)
+        learner = unet.Learner(replace(recipe, text_until=0.0), bench, text, words, net)
+        _, net = unet.train(learner, Clock(options.minutes, options.steps), latents, codec)
+        changed = {"unet": net}
     if options.output.resolve() != start.resolve():
         shutil.copytree(start, options.output, dirs_exist_ok=True)
-    export(options.output, None, text, net, codec)
+    export(options.output, **changed)
 
 
 def _with_pictures(recipe: Recipe, count: int) -> Recipe:

@@ -14,10 +14,11 @@ from .unet import scheduler
 
 
 def export(
-    folder: Path, tokenizer: CLIPTokenizer | None, text: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderKL,
+    folder: Path, *, tokenizer: CLIPTokenizer | None = None, text: CLIPTextModel | None = None,
+    unet: UNet2DConditionModel | None = None, vae: AutoencoderKL | None = None,
     image: CLIPVisionModelWithProjection | None = None, text_projection: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Save everything below `folder`; what is not given (tokenizer, image tower) stays as it lies there."""
+    """Save what is given below `folder`; every other part stays as it lies there."""
     if tokenizer is not None:
         tokenizer.save_pretrained(folder / "tokenizer")
     scheduler().save_pretrained(folder / "scheduler")

@@ -33,7 +33,7 @@ class Seen:
 @dataclass(frozen=True)
 class Question:
     """One kind of question. `fits` says which scenes it may ask for, `right` whether a picture shows
-    what was asked; `goal` is issue 6's share of right pictures, `others` are SD 1.5's and SDXL's shares
+    what was asked; `goal` is the share of right pictures we want, `others` are SD 1.5's and SDXL's shares
     on the real GenEval."""
 
     name: str

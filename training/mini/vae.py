@@ -15,7 +15,11 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from .data import render, to_tensor
+from .muon import Muon
 from .recipe import Bench, Clock, Recipe, warm_then_decay
+
+LossOf = Callable[[AutoencoderKL, torch.Tensor, int], torch.Tensor]
+_ENDS = ("conv_in.", "conv_out.", "quant_conv.")  # their weights are no hidden matrices
 
 
 def build(recipe: Recipe) -> AutoencoderKL:
@@ -79,9 +83,7 @@ def train(recipe: Recipe, bench: Bench, minutes: float, steps: int | None = None
     if done is not None:
         vae.load_state_dict(done)
         return vae.eval()
-    pictures = _fit(
-        "vae", vae, list(vae.parameters()), _whole_loss, recipe, bench, Clock(minutes, steps)
-    )
+    pictures = _fit("vae", vae, vae, _whole_loss, recipe, bench, Clock(minutes, steps))
     _fold_statistics(vae, to_tensor(pictures[:500]).to(bench.device))
     bench.save("vae-done", vae.state_dict())
     return vae
@@ -96,21 +98,22 @@ def polish(
     if done is not None:
         vae.load_state_dict(done)
         return
-    decoder = [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()]
+    decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
     _fit("decoder", vae, decoder, _decoder_loss, recipe, bench, Clock(minutes, steps))
     bench.save("decoder-done", vae.state_dict())
 
 
 def _fit(
-    name: str, vae: AutoencoderKL, parameters: list[torch.nn.Parameter], loss_of: Callable[..., torch.Tensor],
+    name: str, vae: AutoencoderKL, learning: torch.nn.Module, loss_of: LossOf,
     recipe: Recipe, bench: Bench, clock: Clock,
 ) -> np.ndarray:  # fmt: skip
     """Train on random crops until the clock is done; continues where it was stopped."""
-    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.0)
+    parameters, optimizers = list(learning.parameters()), _optimizers(learning)
     state = bench.load(name)
     if state is not None:
         vae.load_state_dict(state["vae"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         clock.resume(state["clock"])
     rendered = render(recipe.part, recipe.vae_pictures, bench.seed, recipe.side)
     pictures = np.concatenate([chunk.pictures for chunk in rendered])
@@ -122,16 +125,17 @@ def _fit(
         batch = _crops(pictures, recipe, np.random.default_rng((bench.seed, clock.step))).to(
             bench.device
         )
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * warm_then_decay(
-                clock.progress, clock.step, flat=0.5
-            )
+        rate = recipe.learning_rate * warm_then_decay(clock.progress, clock.step, flat=0.5)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         with bench.autocast():
             loss = loss_of(vae, batch, clock.step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         clock.step += 1
         if clock.step % 400 == 0:
             bench.say(f"{name}: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.4f}")
@@ -141,7 +145,7 @@ def _fit(
                 name,
                 {
                     "vae": vae.state_dict(),
-                    "optimizer": optimizer.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                     "clock": clock.state(),
                 },
             )
@@ -151,6 +155,15 @@ def _fit(
         f"{name}: {clock.step} steps in {clock.seconds / 60:.1f} minutes, PSNR {error:.2f} dB"
     )
     return pictures
+
+
+def _optimizers(learning: torch.nn.Module) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden convolutions, AdamW for all else."""
+    named = list(learning.named_parameters())
+    hidden = [p for n, p in named if p.ndim == 4 and not any(end in n for end in _ENDS)]
+    kept = {id(p) for p in hidden}
+    rest = [p for _, p in named if id(p) not in kept]
+    return [Muon(hidden), torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=0.0)]
 
 
 def _crops(pictures: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:

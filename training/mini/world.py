@@ -68,8 +68,16 @@ FIRST = Part(
     counts=0.1,
 )  # fmt: skip
 
-# What comes last, for another sitting: several of a thing, and two different things.
-MANY = replace(FIRST, galaxies=0.04, pairs=0.42, counts=0.24, empty=0.01)
+# What comes last, for another sitting: several of a thing, two different things, and, a third of the time,
+# the rest of the world.
+MANY = Part(
+    subjects=FIRST.subjects + WHOLE.subjects,
+    styles={"flat": 0.6} | {name: 0.05 for name in STYLES if name != "flat"},
+    galaxies=0.04,
+    pairs=0.34,
+    counts=0.22,
+    empty=0.01,
+)
 
 
 def held_out(subject: str, color: str | None, place: str, style: str) -> bool:
