@@ -313,5 +313,7 @@ def _read_toml(path: Path, verb: str) -> dict[str, Any]:
 
 
 def _environment(model: type[Settings]) -> dict[str, str]:
-    named = {f"DIFFUSEKIT_{name.upper()}": name for name in model.model_fields if name != "prompt"}
+    """Settings by `DIFFUSEKIT_…`; but a `DIFFUSEKIT_TOKEN` is a server's key, and no name for what is learned."""
+    other = ("prompt",) if model is ServeSettings else ("prompt", "token")
+    named = {f"DIFFUSEKIT_{name.upper()}": name for name in model.model_fields if name not in other}
     return {named[key]: value for key, value in os.environ.items() if key in named}

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -43,6 +44,16 @@ def run(arguments: list[str]) -> int:
         return 0
     except Exception as error:
         return _other(error)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """For programs beside the command line: errors are said as it says them, and end the program."""
+    try:
+        yield
+    except DiffusekitError as error:
+        _say(error.message, error.hint)
+        sys.exit(error.exit_code)
 
 
 def _other(error: Any) -> int:

@@ -30,6 +30,7 @@ LARGE_BODY = 32 * 2**20
 PATIENCE = 30.0  # seconds a body may take
 OURS = (
     "/api/", "/v1/", "/sdapi/", "/outputs/", "/mcp", "/healthz", "/readyz", "/metrics", "/openapi.json",
+    "/gradio_api/file",
 )  # fmt: skip
 STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 PAGE_POLICY = (

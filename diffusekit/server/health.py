@@ -47,7 +47,7 @@ def _metrics(jobs: Jobs) -> str:
         ("pictures_total", "counter", "Finished pictures.", made),
         ("work_seconds_total", "counter", "Seconds the worker was busy.", {"": jobs.seconds}),
         ("seconds_per_picture", "gauge", "Mean since the start.",
-         {"": jobs.seconds / counts["pictures"] if counts["pictures"] else 0.0}),
+         {"": jobs.per_picture}),
         ("memory_bytes", "gauge", "Memory in use, by where.", _memory()),
         ("threads", "gauge", "Threads of the process.", {"": threading.active_count()}),
     ]  # fmt: skip

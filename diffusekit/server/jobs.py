@@ -60,7 +60,8 @@ class Jobs:
         self.settings, self.model = settings, settings.model
         self.outputs = Path(settings.outputs).resolve()
         self.counts: Counter[str] = Counter()  # pictures, and jobs by how they ended
-        self.seconds = 0.0  # spent on `pictures`
+        self.seconds = 0.0  # spent on jobs
+        self.drawing = 0.0  # of these, on jobs that make pictures
         self._queue: deque[Feed] = deque()
         self._live: dict[str, Feed] = {}
         self._running: Feed | None = None
@@ -178,7 +179,7 @@ class Jobs:
     def list(self, limit: int = 100) -> Sequence[Job]:
         """The newest jobs, newest first, whatever their state."""
         return [
-            self._live[job.id].job if job.id in self._live else job
+            feed.job if (feed := self._live.get(job.id)) else job
             for job in self._store.newest(limit)
         ]
 
@@ -204,10 +205,14 @@ class Jobs:
 
     def retry_after(self) -> int:
         """Seconds after which a place in the queue may be free."""
-        per_picture = self.seconds / self.counts["pictures"] if self.counts["pictures"] else 1.0
         running = self.running
         pictures = running.settings.get("images", 1) if running else 1
-        return max(1, min(round(per_picture * pictures), 600))
+        return max(1, min(round((self.per_picture or 1.0) * pictures), 600))
+
+    @property
+    def per_picture(self) -> float:
+        """Seconds a picture took, on average; 0 before the first."""
+        return self.drawing / self.counts["pictures"] if self.counts["pictures"] else 0.0
 
     @property
     def ready(self) -> bool:
@@ -231,6 +236,8 @@ class Jobs:
         if (feed := self._running) and not feed.cancelled:
             self._kept = feed.cancelled = True
             self._thread.join(min(timeout, PUT_DOWN))
+            if self._thread.is_alive() and not feed.job.over:  # in the middle of a long step
+                self._put_down(feed)
         for feed in tuple(self._live.values()):
             feed.close()
         self._store.close()
@@ -288,7 +295,9 @@ class Jobs:
         except Exception as error:
             log.exception("job %s failed", feed.job.id)
             self._end(feed, "failed", Failure(1, f"unexpected: {type(error).__name__}"))
-        self.seconds += time.time() - started
+        spent = time.time() - started
+        self.seconds += spent
+        self.drawing += spent if feed.job.kind == "generate" else 0.0
 
     def _put_down(self, feed: Feed) -> None:
         """Cancelled by a client, or put back because the server stops."""

@@ -48,7 +48,7 @@ def check_generate(values: Mapping[str, Any], rules: ServeSettings) -> dict[str,
     settings = checked(GenerateSettings, given)
     for prompt in prompts:
         checked(GenerateSettings, {"prompt": prompt})
-    _within(settings, [*prompts, settings.negative_prompt], len(prompts), rules)
+    _within(settings, prompts, rules)
     model = _model(settings.model, rules)
     names = {name_of(path.stem) for path in embeddings.available()}
     for name in settings.embedding:
@@ -62,15 +62,14 @@ def check_generate(values: Mapping[str, Any], rules: ServeSettings) -> dict[str,
     return plain | {"model": model}
 
 
-def _within(
-    settings: GenerateSettings, texts: Sequence[str], prompts: int, rules: ServeSettings
-) -> None:
+def _within(settings: GenerateSettings, prompts: Sequence[str], rules: ServeSettings) -> None:
     """Raise `UsageError` for a request that asks for more than the server gives."""
     width, height = settings.width or 1, settings.height or 1
     asked = {
-        "prompt": (max(len(text) for text in texts), rules.max_prompt, "characters"),
+        "prompt": (max(map(len, prompts)), rules.max_prompt, "characters"),
+        "negative_prompt": (len(settings.negative_prompt), rules.max_prompt, "characters"),
         "steps": (settings.steps, rules.max_steps, "steps"),
-        "images": (settings.images * prompts, rules.max_images, "pictures"),
+        "images": (settings.images * len(prompts), rules.max_images, "pictures"),
         "width": (width * height, rules.max_pixels, "pixels, width times height"),
     }
     for name, (wanted, limit, unit) in asked.items():

@@ -35,6 +35,7 @@ CHOSEN = (
 LIMITS = {"vectors": 16, "batch": 16, "crops": 16}
 BEAT = 0.1  # seconds between looks at the log
 PATIENCE = 60.0  # seconds a run has to save itself
+STOPPED = (130, 143, -2, -15)  # a run that was stopped from outside ends with one of these
 # The thread sees the end of the pipe and interrupts as Ctrl-C does; it never outlives the process.
 _CODE = """
 import _thread, os, sys, threading
@@ -122,6 +123,7 @@ def run(work: Work) -> Generator[None]:
             _tell(work, Story(output / values["name"]), steps)
             yield
             time.sleep(BEAT)
+        yield from _until_put_down(child.returncode)
     _tell(work, Story(output / values["name"]), steps)
     if child.returncode or not (output / f"{values['name']}.safetensors").is_file():
         raise _failure(child.returncode, told.with_suffix(".err"))
@@ -142,11 +144,19 @@ def _wait_for(folder: Path, work: Work) -> Generator[None]:
             time.sleep(BEAT)
 
 
+def _until_put_down(code: int) -> Generator[None]:
+    """Who ends a whole group of processes ends us too, in a moment: then the run is to go on later."""
+    end = time.monotonic() + PATIENCE
+    while code in STOPPED and time.monotonic() < end:
+        yield
+        time.sleep(BEAT)
+
+
 def _tell(work: Work, now: Story, steps: int) -> None:
     if not now.entries:
-        work.note("training starts")
-    elif not now.step:
         work.note("looking at what the words to start from draw")
+    elif not now.step:
+        work.note("training starts")
     elif now.step != work.job.step or not work.job.steps:
         work.progress(now.step, steps)
     work.preview(lambda: story.shown(now))
@@ -172,6 +182,7 @@ def _apprentice(recipe: Path, output: Path, errors: Path) -> Iterator[subprocess
         child = subprocess.Popen(
             [sys.executable, "-P", "-c", _CODE, *words], env=environment | {"PYTHONPATH": path},
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said,
+            start_new_session=True,  # Ctrl+C in a terminal is for the server, which then puts the job down
         )  # fmt: skip
         try:
             yield child

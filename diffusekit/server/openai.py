@@ -147,7 +147,7 @@ def _file(path: Path, kind: str) -> tuple[bytes, str]:
 async def _events(jobs: Jobs, job: Job, wanted: Wanted) -> AsyncIterator[str]:
     """Partial images while they come to be, then every picture; leaving cancels."""
     count = wanted.partial_images
-    sent = 0
+    sent, ended = 0, False
     try:
         watching = jobs.follow(job.id, previews=False, partials=count)
         async with contextlib.aclosing(watching) as events:
@@ -157,6 +157,7 @@ async def _events(jobs: Jobs, job: Job, wanted: Wanted) -> AsyncIterator[str]:
                     yield _event("partial_image", said | {"partial_image_index": sent})
                     sent += 1
                 if event.last:
+                    ended = True
                     job = checked(event)
         for file, size in await asyncio.to_thread(_files, jobs, job, wanted.output_format):
             said = _shown(file, size, wanted, job)
@@ -165,7 +166,7 @@ async def _events(jobs: Jobs, job: Job, wanted: Wanted) -> AsyncIterator[str]:
         said = {"type": "error"} | body(Fault.of(error), "/v1/")
         yield f"event: error\ndata: {json.dumps(said)}\n\n"
     finally:
-        if not job.over:
+        if not ended:
             jobs.cancel(job.id)
 
 

@@ -88,15 +88,15 @@ def router(jobs: Jobs) -> APIRouter:
 
     @routes.post("/interrupt")
     def interrupt() -> dict[str, Any]:
-        """Stop the running job."""
-        if job := jobs.running:
+        """Stop the job whose pictures are being made; a training goes on."""
+        if (job := jobs.running) and job.kind == "generate":
             jobs.cancel(job.id)
         return {}
 
     @routes.post("/skip")
     def skip() -> dict[str, Any]:
         """Go on with the running job's next picture."""
-        if job := jobs.running:
+        if (job := jobs.running) and job.kind == "generate":
             jobs.skip(job.id)
         return {}
 

@@ -249,7 +249,7 @@ def _draw_strip(axes: Any, numbers: dict[str, Any]) -> None:
                   color=INK, va="center")  # fmt: skip
     cut = numbers["cut"]
     says = f"cut, never seen: {_cropped(cut, 150)}" if cut else "nothing was cut"
-    axes.text(0, 0.08, says, fontsize=plots.TEXT, color=INK, va="center")
+    axes.text(0, 0.08, says, fontsize=plots.TEXT, color=INK, va="center", parse_math=False)
 
 
 def _draw_table(

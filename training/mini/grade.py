@@ -162,13 +162,16 @@ def run(plan: Plan, net: Recognizer) -> str:
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.mini grade", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
         "--model", default="mini", help="a folder, to grade weights that are not shipped yet"
     )
+    parser.add_argument("--steps", type=int, help="default: as for everybody")
+    parser.add_argument("--sampler", help="default: as for everybody")
+    parser.add_argument("--guidance", type=float, help="default: mini's own")
     parser.add_argument("--prompts", type=int, default=50, help="of each question")
     parser.add_argument(
         "--checks", type=int, default=150, help="more rendered pictures of each question"
@@ -191,7 +194,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="only try whether it runs: the numbers mean nothing"
     )
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
     if options.quick:
@@ -199,10 +206,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plan = Plan(2, 4, 2, {"steps": 2}, options.work, options.model)
         net = recognizer.kept(options.work, minutes=1, pictures=200, steps=4, say=say)
     else:
-        own = models.load(
-            "mini", "cpu"
-        ).guidance_scale  # other folders would get Stable Diffusion's
-        settings = {} if options.model == "mini" else {"guidance_scale": own}
+        settings = {
+            "steps": options.steps,
+            "sampler": options.sampler,
+            "guidance_scale": options.guidance,
+        }
+        if options.model != "mini" and options.guidance is None:  # a folder would get 7.5
+            settings["guidance_scale"] = models.load("mini", "cpu").guidance_scale
+        settings = {name: value for name, value in settings.items() if value is not None}
         plan = Plan(options.prompts, options.checks, 8, settings, options.work, options.model)
         net = recognizer.kept(
             options.work, minutes=options.minutes, pictures=32_000, more=options.more, say=say

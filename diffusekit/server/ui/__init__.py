@@ -18,11 +18,12 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
+from ... import embeddings, models
 from ...settings import ServeSettings, resolve
 from .. import app as server
 from .. import guard, listening, mcp
 from ..jobs import Jobs
-from . import gallery, generate, learn, look, see, tokens
+from . import gallery, generate, learn, look, see, tokens, walls
 from .house import QUICK, House
 
 log = logging.getLogger(__name__)
@@ -61,13 +62,19 @@ def build(jobs: Jobs, settings: ServeSettings) -> gr.Blocks:
 
 def mount(app: FastAPI, demo: gr.Blocks, settings: ServeSettings, *, path: str = "/") -> FastAPI:
     """Put the page on an application, behind whatever guards it."""
+    walls.shut(demo)
+    app.include_router(walls.files())
     return gr.mount_gradio_app(app, demo, path, **_doors(settings), **look.dress())
 
 
 def _doors(settings: ServeSettings) -> dict[str, Any]:
-    """What the page may do, as `mount_gradio_app` and `launch` take it."""
+    """What the page may do, as `mount_gradio_app` and `launch` take it.
+
+    `allowed_paths` is where files may lie that the page shows copies of.
+    """
+    folders = (settings.outputs, settings.state, embeddings.FOLDER)
     return {
-        "allowed_paths": [str(Path(settings.outputs).resolve())],
+        "allowed_paths": [str(Path(folder).resolve()) for folder in folders],
         "footer_links": [],
         "run_history": False,
         "enable_monitoring": False,
@@ -83,20 +90,21 @@ def alone() -> tuple[gr.Blocks, Callable[[], None]]:
     """A page with jobs of its own, and what serves it as `diffusekit serve` does, until Ctrl-C.
 
     Settings come from the environment and the settings files, as for `diffusekit serve`. Raises
-    `UsageError` for settings that would leave the server open.
+    `UsageError` for settings that would leave the server open, `ModelError` for a model that is not there.
     """
     settings = resolve(ServeSettings, "serve", {})
     guard.Rules.of(settings)
     if settings.mcp:
         mcp.needed()
+    models.find(settings.model)
     jobs = Jobs(settings).open()
     demo = build(jobs, settings)
 
     def serve() -> None:
-        listener = listening.listen(settings.host, settings.port)
-        app = mount(server.build(settings, jobs, uploads=UPLOADS), demo, settings)
-        log.warning("%s", listening.url(listener))
         try:
+            listener = listening.listen(settings.host, settings.port)
+            app = mount(server.build(settings, jobs, uploads=UPLOADS), demo, settings)
+            log.warning("%s", listening.url(listener))
             with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes it on when all is over
                 listening.Server(app, jobs).run(sockets=[listener])
         finally:

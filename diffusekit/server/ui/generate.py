@@ -23,6 +23,7 @@ from . import form, grids, look, reading, restoring, running
 from .fields import Fields, GridFields, fields, grid_fields
 from .house import PRIVATE, QUICK, House, said
 from .running import Moment
+from .watching import Run
 
 
 def add(house: House) -> None:
@@ -68,7 +69,7 @@ def add(house: House) -> None:
                 parts = fields(house, prompt)
             with gr.Accordion("Grid: compare settings side by side", open=False, elem_id="grid"):
                 table = grid_fields()
-    state = _State(gr.State(""), gr.State([]), gr.State(0))
+    state = _State(gr.State(None), gr.State([]), gr.State(0))
     page = _Page(go, stop, stage, result, actions, notice, table.draw)
     house.places |= {
         "form": parts.by_name, "made": state.made, "chosen": state.chosen, "actions": actions,
@@ -82,10 +83,10 @@ def add(house: House) -> None:
 
 
 class _State:
-    """What the server remembers of one visitor: the running job, the pictures made, the one shown."""
+    """What the server remembers of one visitor: what runs, the pictures made, the one shown."""
 
-    def __init__(self, job: gr.State, made: gr.State, chosen: gr.State):
-        self.job, self.made, self.chosen = job, made, chosen
+    def __init__(self, run: gr.State, made: gr.State, chosen: gr.State):
+        self.run, self.made, self.chosen = run, made, chosen
 
 
 class _Page:
@@ -152,25 +153,27 @@ def _wire_generate(
         try:
             async with contextlib.aclosing(moments):
                 async for moment in moments:
-                    known = {state.job: moment.job}
                     if moment.over:
                         found = {state.made: list(moment.made), state.chosen: 0}
-                        yield known | page.end(jobs.outputs, moment) | found
+                        yield page.end(jobs.outputs, moment) | found
                     else:
-                        yield known | page.show(moment)
+                        yield page.show(moment)
         except Exception as error:
             yield page.fail(error, bool(before))
 
     async def make(before: list[str], *values: Any) -> AsyncGenerator[dict[Any, Any]]:
         given = dict(zip(form.FIELDS, values, strict=True))
         given["prompt"] = (given["prompt"] or "").strip() or form.example()
-        yield page.begin() | {prompt: given["prompt"]}
+        run = Run()
+        yield page.begin() | {prompt: given["prompt"], state.run: run}
         try:
             settings = form.settings_of(given)
         except DiffusekitError as error:
             yield page.fail(error, bool(before))
             return
-        async with contextlib.aclosing(shown(running.pictures(jobs, settings), before)) as each:
+        async with contextlib.aclosing(
+            shown(running.pictures(jobs, settings, run), before)
+        ) as each:
             async for update in each:
                 yield update
 
@@ -178,27 +181,28 @@ def _wire_generate(
         names, rest = values[:6], values[6:]
         given = dict(zip(form.FIELDS, rest, strict=True))
         given["prompt"] = (given["prompt"] or "").strip() or form.example()
-        yield page.begin() | {prompt: given["prompt"]}
+        run = Run()
+        yield page.begin() | {prompt: given["prompt"], state.run: run}
         try:
             axes, cells, settings = _grid_of(names, given)
         except DiffusekitError as error:
             yield page.fail(error, bool(before))
             return
         async with contextlib.aclosing(
-            shown(running.grid(jobs, axes, cells, settings), before)
+            shown(running.grid(jobs, axes, cells, settings, run), before)
         ) as each:
             async for update in each:
                 yield update
 
-    def halt(job: str) -> None:
-        with contextlib.suppress(DiffusekitError):
-            jobs.cancel(job)
+    def halt(run: Run | None) -> None:
+        if run is not None:
+            run.stop(jobs)
 
-    outputs = [*page.all, prompt, state.job, state.made, state.chosen]
+    outputs = [*page.all, prompt, state.run, state.made, state.chosen]
     free: dict[str, Any] = PRIVATE | {"concurrency_limit": None, "show_progress": "hidden"}
     page.go.click(make, [state.made, *parts.inputs], outputs, **free)
     table.draw.click(draw, [state.made, *table.inputs, *parts.inputs], outputs, **free)
-    page.stop.click(halt, state.job, None, **QUICK)
+    page.stop.click(halt, state.run, None, **QUICK)
 
 
 def _grid_of(

@@ -153,6 +153,7 @@ class Lab:
             )
         if not name.strip():
             raise UsageError("it has no name yet", "give it one, like my_cat")
+        self._idle(name.strip())
         fields = dict(zip(self.form.fields, values, strict=True))
         lines = (fields.pop("captions") or "").splitlines()
         pictures = photos.captioned(self.folder, chosen, lines)
@@ -181,6 +182,7 @@ class Lab:
                 "this run was not begun here",
                 "go on with it where it was: diffusekit invert --resume",
             )
+        self._idle(name)
         self.jobs.submit("invert", job.settings | {"resume": True}, owner="page")
         return self._look(name, seen)
 
@@ -304,6 +306,11 @@ class Lab:
     def _job(self, name: str) -> Job | None:
         """The newest job of a run."""
         return next((job for job in self._jobs() if job.settings["name"] == name), None)
+
+    def _idle(self, name: str) -> None:
+        """Raises `UsageError` while a run of that name waits or goes on."""
+        if (job := self._job(name)) and not job.over:
+            raise UsageError(f"{name} is being learned already", "stop it, or choose another name")
 
     def _names(self) -> list[str]:
         """Runs that can be looked at: those of jobs, then those on disk."""

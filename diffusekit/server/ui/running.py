@@ -22,7 +22,7 @@ from ..jobs import Jobs
 from . import grids
 from .look import seconds
 from .thumbs import address, thumbnail
-from .watching import follow
+from .watching import Run, follow
 
 LIVE = 160  # pixels a picture is wide in a grid that fills
 
@@ -32,7 +32,6 @@ class Moment:
     """What there is to see: previews (addresses), how far (0 to 1, None: not begun), words, and at the
     end the pictures, as paths below the outputs folder, with the prompt."""
 
-    job: str
     views: tuple[str, ...] = ()
     share: float | None = None
     words: str = ""
@@ -41,10 +40,12 @@ class Moment:
     prompt: str = ""
 
 
-async def pictures(jobs: Jobs, settings: Mapping[str, Any]) -> AsyncGenerator[Moment]:
+async def pictures(
+    jobs: Jobs, settings: Mapping[str, Any], run: Run | None = None
+) -> AsyncGenerator[Moment]:
     """The pictures of one form."""
     live: tuple[str, ...] = ()
-    async with contextlib.aclosing(follow(jobs, "generate", settings)) as events:
+    async with contextlib.aclosing(follow(jobs, "generate", settings, run)) as events:
         async for event, job in events:
             if event and event.preview:
                 live = tuple(await asyncio.to_thread(lambda e=event: list(map(address, e.preview))))
@@ -54,7 +55,7 @@ async def pictures(jobs: Jobs, settings: Mapping[str, Any]) -> AsyncGenerator[Mo
                 return
             share = job.progress if job.state == "running" and job.steps else None
             views = done + (live if job.passed < job.settings["images"] else ())
-            yield Moment(job.id, views, share, _words(jobs, job))
+            yield Moment(views, share, _words(jobs, job))
 
 
 async def grid(
@@ -62,17 +63,17 @@ async def grid(
     axes: Sequence[grids.Axis | None],
     cells: Sequence[grids.Cell],
     settings: Mapping[str, Any],
+    run: Run,
 ) -> AsyncGenerator[Moment]:
     """The pictures of a grid over some `settings`, one after another, and the sheet with all of them."""
     seen: dict[tuple[int, int, int], Image.Image] = {}
     live: dict[tuple[int, int, int], Image.Image] = {}
     made: list[str] = []
-    view, stopped, job_id = "", False, ""
+    view = ""
     for number, cell in enumerate(cells):
         place, job = (cell.x, cell.y, cell.z), None
-        async with contextlib.aclosing(follow(jobs, "generate", cell.settings)) as events:
+        async with contextlib.aclosing(follow(jobs, "generate", cell.settings, run)) as events:
             async for event, job in events:
-                job_id, stopped = job.id, job.state == "cancelled"
                 if event and event.preview:
                     small = live | {place: _cell(event.preview[0])}
                     view = await asyncio.to_thread(lambda s=small: address(grids.sheet(axes, s)))
@@ -80,28 +81,29 @@ async def grid(
                     break
                 words = f"Grid: picture {number + 1} of {len(cells)} · {_words(jobs, job)}"
                 share = (number + job.progress) / len(cells)
-                yield Moment(job.id, (view,) if view else (), share, words)
+                yield Moment((view,) if view else (), share, words)
         for name in job.pictures if job else ():
             seen[place] = await asyncio.to_thread(_opened, jobs.outputs / name)
             live[place] = _cell(seen[place])
             made.append(name)
-        if stopped:
+        if run.stopped or (job and job.state == "cancelled"):
             break
     if len(seen) > 1:
         sheet = grids.sheet(axes, seen)
         made.insert(0, await asyncio.to_thread(_kept, jobs.outputs, sheet, made[0], axes, settings))
     prompt = f"a grid of {len(seen)} pictures"
+    stopped = len(seen) < len(cells)
     words = f"Stopped: {len(seen)} of {len(cells)} pictures." if stopped else "Done."
-    yield Moment(job_id, (view,) if view else (), None, words, tuple(made), True, prompt)
+    yield Moment((view,) if view else (), None, words, tuple(made), True, prompt)
 
 
 def _last(job: Job, views: tuple[str, ...]) -> Moment:
     if job.state == "cancelled":
         finished = f"; {len(job.pictures)} finished" if job.pictures else ""
         words = f"Stopped at step {job.step} of {job.steps}{finished}." if job.steps else "Stopped."
-        return Moment(job.id, views, job.progress, words, job.pictures, True, _prompt(job))
+        return Moment(views, job.progress, words, job.pictures, True, _prompt(job))
     took = seconds((job.finished or 0) - (job.started or 0))
-    return Moment(job.id, views, 1.0, f"Done in {took}.", job.pictures, True, _prompt(job))
+    return Moment(views, 1.0, f"Done in {took}.", job.pictures, True, _prompt(job))
 
 
 def _prompt(job: Job) -> str:

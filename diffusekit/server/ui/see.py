@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 
 from ... import metadata
-from ...errors import DiffusekitError, UsageError
+from ...errors import UsageError
 from ...settings import GenerateSettings
 from .. import seeing
 from ..job import Job
@@ -32,7 +32,7 @@ STEPS = 20
 
 @dataclass
 class Parts:
-    """The components. `job` is the one that runs, `rest` the settings of a picture that have no field."""
+    """The components. `run` is what goes on, `rest` the settings of a picture that have no field."""
 
     prompt: gr.Textbox
     other: gr.Textbox
@@ -46,14 +46,14 @@ class Parts:
     download: gr.DownloadButton
     walk: gr.Walkthrough
     exhibits: dict[str, gr.Image]
-    job: gr.State
+    run: gr.State
     rest: gr.State
 
     @property
     def all(self) -> list[Any]:
         return [
             self.go, self.stop, self.notice, self.stage, self.views, self.lesson, self.download,
-            self.walk, *self.exhibits.values(), self.job, self.prompt,
+            self.walk, *self.exhibits.values(), self.run, self.prompt,
         ]  # fmt: skip
 
     @property
@@ -96,7 +96,7 @@ def add(house: House) -> None:
                     walk, exhibits = _walk()
     house.places["see.parts"] = Parts(
         prompt, other, fields, go, stop, notice, stage, views, lesson, download, walk, exhibits,
-        gr.State(""), gr.State({}),
+        gr.State(None), gr.State({}),
     )  # fmt: skip
 
 
@@ -143,11 +143,11 @@ def connect(house: House) -> None:
     inputs = [parts.rest, parts.prompt, parts.other, *parts.fields.values()]
     gr.on([parts.go.click, parts.prompt.submit], _shower(house, parts), inputs, parts.all, **free)
 
-    def halt(job: str) -> None:
-        with contextlib.suppress(DiffusekitError):
-            house.jobs.cancel(job)
+    def halt(run: watching.Run | None) -> None:
+        if run is not None:
+            run.stop(house.jobs)
 
-    parts.stop.click(halt, parts.job, None, **QUICK)
+    parts.stop.click(halt, parts.run, None, **QUICK)
     parts.prompt.input(lambda: {}, None, parts.rest, **QUICK)
     _send(house, parts)
 
@@ -160,8 +160,9 @@ def _shower(house: House, parts: Parts) -> Any:
         rest: dict[str, Any], prompt: str, other: str, *values: Any
     ) -> AsyncGenerator[Answer]:
         prompt = (prompt or "").strip() or form.example()
+        run = watching.Run()
         yield _busy(parts, True) | {
-            parts.notice: "", parts.prompt: prompt,
+            parts.notice: "", parts.prompt: prompt, parts.run: run,
             parts.stage: look.stage((), None, "starting …"),
         }  # fmt: skip
         try:
@@ -172,13 +173,15 @@ def _shower(house: House, parts: Parts) -> Any:
             given.pop("prompt", None)
             live: tuple[str, ...] = ()
             job: Job | None = None
-            async with contextlib.aclosing(watching.follow(jobs, "visualise", given)) as events:
+            async with contextlib.aclosing(
+                watching.follow(jobs, "visualise", given, run)
+            ) as events:
                 async for event, job in events:
                     if event and event.preview:
                         live = tuple(map(address, event.preview))
                     share = job.progress if job.steps and not job.note else None
                     words = watching.words(jobs, job)
-                    yield {parts.job: job.id, parts.stage: look.stage(live, share, words)}
+                    yield {parts.stage: look.stage(live, share, words)}
             assert job is not None, "a job ends with an event"
             yield _busy(parts, False) | await asyncio.to_thread(_made, jobs, parts, job)
         except Exception as error:

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from ...errors import DiffusekitError
 from ..feed import Event
 from ..job import Job
 from ..jobs import Jobs
@@ -19,15 +20,38 @@ from .look import seconds
 BEAT = 1.0  # seconds without news after which a visitor who left is noticed
 
 
+class Run:
+    """What one press of a button began: the job it is at, and whether Stop was pressed meanwhile."""
+
+    def __init__(self) -> None:
+        self.job, self.stopped = "", False
+
+    def at(self, jobs: Jobs, job: str) -> None:
+        self.job = job
+        if self.stopped:
+            self._cancel(jobs)
+
+    def stop(self, jobs: Jobs) -> None:
+        self.stopped = True
+        if self.job:
+            self._cancel(jobs)
+
+    def _cancel(self, jobs: Jobs) -> None:
+        with contextlib.suppress(DiffusekitError):
+            jobs.cancel(self.job)
+
+
 async def follow(
-    jobs: Jobs, kind: str, settings: Mapping[str, Any]
+    jobs: Jobs, kind: str, settings: Mapping[str, Any], run: Run | None = None
 ) -> AsyncGenerator[tuple[Event | None, Job]]:
-    """Events of a new job, and None every second without one; leaving it cancels the job.
+    """Events of a new job of a run, and None every second without one; leaving it cancels the job.
 
     Raises what `submit` raises, and the job's failure.
     """
-    job = await asyncio.to_thread(jobs.submit, kind, settings, owner="page")
+    job, ended = await asyncio.to_thread(jobs.submit, kind, settings, owner="page"), False
     events = jobs.follow(job.id)
+    if run is not None:
+        run.at(jobs, job.id)
     news: asyncio.Future[Event] | None = None
     try:
         while not job.over:
@@ -37,6 +61,7 @@ async def follow(
                 yield None, job
                 continue
             event, news = news.result(), None
+            ended = event.last
             job = checked(event) if event.last else event.job
             yield event, job
     finally:
@@ -45,7 +70,7 @@ async def follow(
             with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
                 await news
         await events.aclose()
-        if not job.over:
+        if not ended:
             with contextlib.suppress(Exception):
                 jobs.cancel(job.id)
 

@@ -363,15 +363,51 @@ def test_a_visitor_who_leaves_while_waiting_in_line_takes_the_job_along(tmp_path
     monkeypatch.setattr(watching, "BEAT", 0.01)
     jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
 
+    run = watching.Run()
+
     async def visit():
-        moments = running.pictures(jobs, {"prompt": "a cat"})
+        moments = running.pictures(jobs, {"prompt": "a cat"}, run)
         seen = [await anext(moments) for _ in range(3)]
         await moments.aclose()
         return seen
 
     seen = asyncio.run(visit())
     assert [moment.words for moment in seen] == ["Next in line"] * 3
-    assert jobs.get(seen[0].job).state == "cancelled" and not jobs.waiting
+    assert jobs.get(run.job).state == "cancelled" and not jobs.waiting
+    jobs.close(1)
+
+
+def test_stop_counts_before_there_is_a_job_and_between_the_cells_of_a_grid(tmp_path, monkeypatch):
+    monkeypatch.setattr(Jobs, "_work", lambda self: None)
+    jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
+    run = watching.Run()
+    run.stop(jobs)
+
+    async def visit():
+        axes = [grids.axis("steps", "3, 4"), None, None]
+        cells = grids.cells(axes, {"prompt": "a cat", "seed": 1})
+        return [m async for m in running.grid(jobs, axes, cells, {"prompt": "a cat"}, run)]
+
+    assert asyncio.run(asyncio.wait_for(visit(), 20))[-1].words == "Stopped: 0 of 2 pictures."
+    (only,) = jobs.list()
+    assert only.state == "cancelled"
+    jobs.close(1)
+
+
+def test_a_server_that_stops_keeps_what_a_page_has_in_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Jobs, "_work", lambda self: None)
+    jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
+
+    async def visit():
+        moments = running.pictures(jobs, {"prompt": "a cat"})
+        await anext(moments)
+        for feed in jobs._live.values():
+            feed.close()  # as `Jobs.close` does, before the list of jobs is put away
+        with pytest.raises(Overloaded):
+            await anext(moments)
+
+    asyncio.run(visit())
+    assert jobs.waiting == 1 and jobs.list()[0].state == "queued"
     jobs.close(1)
 
 
