@@ -69,7 +69,7 @@ def show(name: Name, model: ModelName = None, as_json: Json = False) -> None:
 
     token = find(name)
     told = {k: _value(v) for k, v in token.facts.items() if len(v) < 4000}  # no packed vectors
-    found: dict[str, Any] = _summary(token) | {"facts": told}
+    found: dict[str, Any] = _summary(token) | _run_of(token) | {"facts": told}
     base = load(model or "mini")
     try:
         fits(token, base)
@@ -95,6 +95,16 @@ def show(name: Name, model: ModelName = None, as_json: Json = False) -> None:
                 f"{vector['percentile']:.0f} % of words; typical {encoder['typical_norm']:.2f}), "
                 f"near {plain(near)}"
             )
+
+
+def _run_of(token: "LearnedToken") -> dict[str, str]:
+    """The page and the strip of previews of the run that learned a token, where they are."""
+    from ..training.run import Run
+
+    assert token.path is not None
+    run = Run(token.path.parent, token.path.stem)
+    places = {"page": run.page, "previews": run.strip}
+    return {key: str(path) for key, path in places.items() if path.is_file()}
 
 
 def _near(token: "LearnedToken", base: "Model", encoder: int) -> dict[str, Any]:
@@ -179,10 +189,12 @@ def remove(
 ) -> None:
     """Delete a token's file; the folder of its training stays, unless --run says otherwise."""
     from ..embeddings.library import locate
+    from ..training.run import Run
 
     path = locate(name)
-    folder = path.with_suffix("")
-    doomed = [path, *([folder] if run and folder.is_dir() else [])]
+    _check_learned(path)
+    its = Run(path.parent, path.stem)
+    doomed = [path, *([its.folder] if run and its.begun else [])]
     what = " and ".join(str(place) for place in doomed)
     if not yes:
         if not sys.stdin.isatty():
@@ -204,6 +216,21 @@ def remove(
     print(f"deleted {what}", file=sys.stderr)
 
 
+def _check_learned(path: Path) -> None:
+    """Raise `FileRefused` unless a learned token lies there, or a damaged one in ./embeddings."""
+    from ..embeddings import available, read
+
+    if path.resolve() in [known.resolve() for known in available()]:
+        return
+    try:
+        read(path)
+    except FileRefused as refused:
+        raise FileRefused(
+            f"nothing is deleted: {refused.message}",
+            "only learned tokens are removed; diffusekit embeddings list names them",
+        ) from None
+
+
 @app.command("combine")
 def combine_command(
     expression: Annotated[str, typer.Argument(metavar="EXPRESSION", help='"cat - red + blue"')],
@@ -215,7 +242,7 @@ def combine_command(
     from ..embeddings import Vocabulary, combine, fits, named_in
     from ..models import load
 
-    tokens = named_in([expression])
+    tokens = named_in([expression], flag="")
     base = load(model or "mini")
     for token in tokens:
         fits(token, base)
@@ -246,8 +273,22 @@ def interpolate_command(
     _check_name(output)
     token = find(name)
     between = interpolate(token, _start(token, model), amount)
-    between = replace(between, name=output, token=f"<{output}>")
+    facts = {k: v for k, v in between.facts.items() if k != "word"} | _word(output, token, model)
+    between = replace(between, name=output, token=f"<{output}>", facts=facts)
     print(save(between, FOLDER / f"{output}.safetensors", overwrite=overwrite))
+
+
+def _word(name: str, token: "LearnedToken", model: str | None) -> dict[str, str]:
+    """The fact that a name is a word of the token's model, where that is at hand."""
+    from ..embeddings import Vocabulary, fits
+    from ..models import load
+
+    base = load(model or "mini")
+    try:
+        fits(token, base)
+    except FileRefused:
+        return {}
+    return Vocabulary(base).word(name)
 
 
 def _start(token: "LearnedToken", model: str | None) -> Any:

@@ -15,14 +15,13 @@ import typer
 
 from ..errors import UsageError
 from ..settings import InvertSettings, read_recipe, resolve
+from ..training import recipes
 from .options import with_settings
 from .progress import quiet_libraries
 from .stopping import Stopped
 
 if TYPE_CHECKING:
     from ..training.invert import Inversion, Moment
-
-RECIPES = Path("training")
 
 
 @with_settings(InvertSettings, "pictures")
@@ -58,7 +57,7 @@ def command(
         try:
             if not quiet:
                 _show_pictures(run)
-            with _asked_to_stop() as asked:
+            with _asked_to_stop(speak=run.is_main) as asked:
                 _follow(run, asked, show=not quiet)
         finally:
             run.close()
@@ -80,14 +79,12 @@ def _recipe(source: Path, recipe: str | None) -> dict[str, Any]:
         return values | {"pictures": str(source.parent / values["pictures"])}
     values = {}
     if recipe is not None:
-        named = RECIPES / f"{recipe}.toml"
-        path = Path(recipe) if Path(recipe).suffix == ".toml" or not named.exists() else named
-        values = read_recipe(InvertSettings, path)
+        values = read_recipe(InvertSettings, recipes.find(recipe))
     return values | {"pictures": str(source)}
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
+def _asked_to_stop(*, speak: bool) -> Iterator[list[int]]:
     """A list that receives the signal when Ctrl-C or SIGTERM asks to stop; a second one does not wait."""
     asked: list[int] = []
 
@@ -95,7 +92,8 @@ def _asked_to_stop() -> Iterator[list[int]]:
         if asked:
             raise Stopped(number)
         asked.append(number)
-        print("stopping after this step; again: at once", file=sys.stderr)
+        if speak:
+            print("stopping after this step; again: at once", file=sys.stderr)
 
     before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -131,14 +129,22 @@ def _follow(run: "Inversion", asked: list[int], *, show: bool) -> None:
                 console.print(_scores(moment), highlight=False, markup=False)
             if asked:
                 run.pause()
-                again = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-                command = shlex.join(["diffusekit", *again, "--resume"])
-                console.quiet = False
+                console.quiet = not run.is_main
                 console.print(
-                    f"saved at step {run.step}; go on with:\n  {command}",
+                    f"saved at step {run.step}; go on with:\n  {_again(run)}",
                     highlight=False, markup=False, soft_wrap=True,
                 )  # fmt: skip
                 raise Stopped(asked[0])
+
+
+def _again(run: "Inversion") -> str:
+    """The command that goes on with a run, in as many processes."""
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    launch = []
+    if run.processes > 1:
+        on = ["--cpu"] if run.settings.device == "cpu" else []
+        launch = ["accelerate", "launch", *on, "--num_processes", str(run.processes), "-m"]
+    return shlex.join([*launch, "diffusekit", *words, "--resume"])
 
 
 def _line(moment: "Moment", rate: float) -> str:
@@ -211,7 +217,15 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
             f"(init word {scores['init_editability']:.3f})"
         )
     lines.append(f"look at {page}")
+    from ..embeddings import FOLDER
+
     words = [] if run.settings.model == "mini" else ["--model", run.settings.model]
-    example = ["diffusekit", "generate", f"an app icon of {token.token}", "--embedding", token.name]
+    near = output.resolve() == FOLDER.resolve()
+    given = ["--embedding", token.name if near else str(token.path)]
+    example = ["diffusekit", "generate", f"an app icon of {token.token}", *given]
     lines.append(f"use it:  {shlex.join([*example, *words])}")
+    if "word" in token.facts:
+        lines.append(
+            f"{token.name} alone stays the word that it is; the token is {token.token} or <{token.name}>"
+        )
     print("\n".join(lines), file=sys.stderr)

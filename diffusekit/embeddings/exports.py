@@ -9,6 +9,7 @@ import torch
 
 from ..errors import UsageError
 from .files import container, put
+from .library import ENDINGS
 from .token import LearnedToken, check
 
 KINDS = ("diffusers", "a1111", "kohya", "invokeai")
@@ -21,7 +22,7 @@ def export(
 ) -> list[Path]:
     """Write a token for another program, all files or none, and return their paths.
 
-    `path` is a file, or a folder (it is one, or has no ending) for files of the usual names.
+    `path` is a file, or a folder (it is one, or has no file's ending) for files of the usual names.
     diffusers: safetensors keyed by the token, for SDXL two of them, the second ending in `_2`.
     a1111: its .pt. kohya, invokeai: safetensors with `emb_params` (SDXL: `clip_l`, `clip_g`).
     Raises `UsageError` for an unknown kind, a wrong ending or a taken path, `DiskError`.
@@ -31,7 +32,7 @@ def export(
         raise UsageError(f"there is no kind {kind!r} of file", f"kinds: {', '.join(KINDS)}")
     ending = ".pt" if kind == "a1111" else ".safetensors"
     path = Path(path)
-    if path.is_dir() or not path.suffix:
+    if path.is_dir() or path.suffix.lower() not in ENDINGS:  # "v1.5" is a name, no ending
         path = path / f"{'learned_embeds' if kind == 'diffusers' else token.name}{ending}"
     if path.suffix != ending:
         raise UsageError(

@@ -19,12 +19,13 @@ import torch
 from .. import disk
 from ..errors import DiffusekitError, DiskError, FileRefused, UsageError
 from . import header, layouts, pictures
-from .names import name_fault, name_of
+from .names import name_fault, name_of, spellings
 from .token import LearnedToken, check
 
 MAX_BYTES = 16 * 2**20
 PICKLES = (".pt", ".bin", ".ckpt", ".pth", ".pkl", ".pti")
-_OWN = ("format", "token")  # metadata that say how the file is to be read; the rest are facts
+# metadata that say how the file is to be read, or what its vectors say themselves; the rest are facts
+_OWN = ("format", "token", "vectors", "width")
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Glance:
     name: str
     token: str
     path: Path
+    word: str = ""  # the name, where its model knows it as a word
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.token, f"<{self.name}>", self.name)))
+        return spellings(self.token, self.name, self.word)
 
 
 def read(path: Path | str) -> LearnedToken:
@@ -181,13 +183,15 @@ def glance(path: Path) -> Glance:
     start, _ = _open(path, 8 + number)
     found = header.parse(start[8:], size)
     layout = layouts.identify(found.tensors, found.metadata, path.stem)
-    return Glance(name_of(path.stem), layout.token, path)
+    return Glance(name_of(path.stem), layout.token, path, found.metadata.get("word", ""))
 
 
 def native(token: LearnedToken) -> bytes:
     """The token as the bytes of a native file; equal tokens give equal bytes."""
     keys = (token.token,) if len(token.vectors) == 1 else ("clip_l", "clip_g")
-    return container(keys, token.vectors, token.facts | {"format": "pt", "token": token.token})
+    told = {"vectors": str(token.count), "width": "+".join(map(str, token.width))}
+    metadata = token.facts | told | {"format": "pt", "token": token.token}
+    return container(keys, token.vectors, metadata)
 
 
 def container(

@@ -14,7 +14,7 @@ from .names import name_of
 from .token import LearnedToken
 
 FOLDER = Path("embeddings")
-_ENDINGS = (".safetensors", ".png", *PICKLES)
+ENDINGS = (".safetensors", ".png", *PICKLES)
 
 
 class _Spelled(Protocol):
@@ -61,7 +61,7 @@ def locate(name_or_path: str | Path, folder: Path | str = FOLDER) -> Path:
         )
     if named:
         return named[0]
-    if isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(_ENDINGS):
+    if isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(ENDINGS):
         try:
             for place in (Path(text), folder / text):
                 if place.exists():
@@ -78,12 +78,14 @@ def locate(name_or_path: str | Path, folder: Path | str = FOLDER) -> Path:
 
 
 def named_in(
-    prompts: Sequence[str], given: Sequence[str | Path] = (), folder: Path | str = FOLDER
-) -> list[LearnedToken]:
+    prompts: Sequence[str], given: Sequence[str | Path] = (), folder: Path | str = FOLDER,
+    *, flag: str = "--embedding",
+) -> list[LearnedToken]:  # fmt: skip
     """The tokens that prompts need: all `given` ones first, then those of the folder they name.
 
     Of files that no prompt names, only the header is read. Raises `UsageError` when a prompt uses a
     spelling of several tokens, unless exactly one of them is given; `FileRefused` for a bad file.
+    `flag` is the option by which a token can be given, "" where there is none.
     """
     tokens: list[LearnedToken] = []
     for name in given:
@@ -99,7 +101,7 @@ def named_in(
     needed = set()
     for prompt in prompts:
         for start, end, _ in find_spellings(prompt, [*tokens, *others]):
-            chosen = _choose(prompt[start:end], claims[prompt[start:end]])
+            chosen = _choose(prompt[start:end], claims[prompt[start:end]], flag)
             if isinstance(chosen, Glance):
                 needed.add(chosen.path)
     return tokens + [read(other.path) for other in others if other.path in needed]
@@ -117,18 +119,20 @@ def _glance(path: Path) -> Glance:
         return Glance(name_of(path.stem), f"<{name_of(path.stem)}>", path)
 
 
-def _choose(spelling: str, claimants: list[LearnedToken | Glance]) -> LearnedToken | Glance:
+def _choose(
+    spelling: str, claimants: list[LearnedToken | Glance], flag: str
+) -> LearnedToken | Glance:
     given = [c for c in claimants if isinstance(c, LearnedToken)]
     if len(claimants) == 1 or len(given) == 1:
         return (given or claimants)[0]
     names = [c.name for c in (given or claimants)]
     named = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) < 5 else f"{len(names)} files"
-    hint = f"write <{names[0]}> in the prompt"
+    hint = f"write <{names[0]}> in the prompt" if flag else f"write for example <{names[0]}>"
     if len(set(names)) < len(names):
         hint = "rename one of the files"
     raise UsageError(
         f"{spelling} is the token of {named}",
-        hint if given else f"say --embedding {names[0]}, or {hint}",
+        hint if given or not flag else f"say {flag} {names[0]}, or {hint}",
     )
 
 
@@ -146,11 +150,12 @@ def find_spellings(prompt: str, tokens: Sequence[T]) -> list[tuple[int, int, T]]
     if not owners:
         return []
     ordered = sorted(owners, key=len, reverse=True)
-    pattern = re.compile("|".join(_bounded(spelling) for spelling in ordered))
+    pattern = re.compile("|".join(bounded(spelling) for spelling in ordered))
     return [(m.start(), m.end(), owners[m[0]]) for m in pattern.finditer(prompt)]
 
 
-def _bounded(spelling: str) -> str:
+def bounded(spelling: str) -> str:
+    """The pattern of a spelling where it stands alone."""
     before = r"(?<!\w)" if re.match(r"\w", spelling[0]) else ""
     after = r"(?!\w)" if re.match(r"\w", spelling[-1]) else ""
     return before + re.escape(spelling) + after

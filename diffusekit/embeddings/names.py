@@ -44,6 +44,15 @@ def name_of(stem: str) -> str:
     return stem if not name_fault(stem) else safe_name(stem)
 
 
+def spellings(token: str, name: str, word: str = "") -> tuple[str, ...]:
+    """What a token answers to in a prompt, without repeats: itself, <name>, and the name alone.
+
+    Not the name alone where it is a `word` that the model knows: prompts must go on to say that word.
+    """
+    alone = () if name == word else (name,)
+    return tuple(dict.fromkeys((token, f"<{name}>", *alone)))
+
+
 def token_fault(token: str) -> str:
     """What is wrong with `token` as a word of prompts ("is empty"); "" if nothing is."""
     if not token:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import FileRefused
-from .names import name_fault, shown, token_fault
+from .names import name_fault, shown, spellings, token_fault
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -36,7 +36,8 @@ class LearnedToken:
     """A token of textual inversion (Gal et al. 2022, arXiv:2208.01618).
 
     `vectors`: float32 (n, D) on the CPU, one tensor per text encoder (SDXL: CLIP-L, then CLIP-G).
-    `facts`: what the file's metadata says: base_model, init, steps, seed, scores (JSON), ...
+    `facts`: what the file's metadata says: base_model, init, steps, seed, scores (JSON), ...; `word` is
+    the name where the model knows it as a word.
     """
 
     name: str
@@ -57,8 +58,8 @@ class LearnedToken:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """What it answers to in a prompt, without repeats: token, <name>, name."""
-        return tuple(dict.fromkeys((self.token, f"<{self.name}>", self.name)))
+        """What it answers to in a prompt: token, <name>, and the name alone unless it is a word."""
+        return spellings(self.token, self.name, self.facts.get("word", ""))
 
 
 def check(token: LearnedToken) -> None:

@@ -47,6 +47,10 @@ class Vocabulary:
         """All whole words, in the order of the table."""
         return list(self._words)
 
+    def word(self, name: str) -> dict[str, str]:
+        """The fact that a token's name is a word of the model, where it is one."""
+        return {"word": name} if name.lower() in self._rows else {}
+
     @property
     def width(self) -> int:
         return self._table.shape[1]

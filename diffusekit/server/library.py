@@ -132,7 +132,7 @@ def combine(
     """The words nearest to a sum of words and tokens, and the sum as a token that is not kept yet."""
     if len(expression) > 300:
         raise UsageError("the sum is longer than 300 characters", "use fewer words")
-    tokens = embeddings.named_in([expression])
+    tokens = embeddings.named_in([expression], flag="")
     for token in tokens:
         if token.width != (vocabulary.width,):
             raise UsageError(f"{token.name} is for another model", "leave it out")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from ..embeddings.library import bounded
 from ..errors import DataSetError, UsageError
 from .dataset import DataSet, Photo
 
@@ -111,6 +112,11 @@ def captions(
     return found
 
 
+def marked(text: str, token: str) -> str:
+    """The text with `{}` wherever it spells the token, read as a prompt is."""
+    return re.sub(bounded(token), "{}", text) if token else text
+
+
 def _from_file(photo: Photo, source: str, token: str) -> tuple[str, ...]:
     if source == "templates":
         return ()
@@ -122,7 +128,5 @@ def _from_file(photo: Photo, source: str, token: str) -> tuple[str, ...]:
             "write what it shows in a text file of the same name ending in .txt, "
             "or train with the captions templates or both",
         )
-    text = photo.caption
-    if token and token != "{}":
-        text = re.sub(rf"(?<!\w){re.escape(token)}(?!\w)", "{}", text)
+    text = marked(photo.caption, token)
     return (text if "{}" in text else f"{{}}, {text}",)

@@ -5,6 +5,7 @@ Knows no networks: vectors, the optimizer's moments, and what identifies the run
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -76,8 +77,8 @@ def latest(folder: Path) -> State | None:
         try:
             return read(path)
         except FileRefused as error:
-            aside = path.with_suffix(".damaged")
-            path.replace(aside)
+            with contextlib.suppress(FileNotFoundError):  # another process has done it
+                path.replace(path.with_suffix(".damaged"))
             log.warning("%s; going back to the one before", error.message)
     if found:
         raise FileRefused(

@@ -9,8 +9,8 @@ import hashlib
 import json
 import unicodedata
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -68,19 +68,26 @@ class DataSet:
         told = [[photo.sha256, photo.caption] for photo in self.photos]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
+    def noted(self, notes: Mapping[str, str]) -> DataSet:
+        """The same photos; the rows of these files say one thing more."""
+        rows = (
+            replace(row, note=", ".join(filter(None, (row.note, notes.get(row.file)))))
+            for row in self.rows
+        )
+        return replace(self, rows=tuple(rows))
+
 
 class _Skipped(Exception):
     """Why a file is not used."""
 
 
-def collect(folder: Path, *, strict: bool = False, side: int | None = None) -> DataSet:
+def collect(folder: Path, *, strict: bool = False) -> DataSet:
     """Read every file of a folder once, open what is a picture, and say what became of each.
 
     Order is by name (whatever its case, then exact), never the disk's. Sub-folders are not entered,
-    links are followed only within the folder. Given `side`, photos that have to be enlarged to it are
-    noted. A text is not listed when it is a picture's caption: its lines joined, at most `MAX_CAPTION`
-    characters. `strict` refuses a folder in which anything is skipped, but for hidden files and what
-    systems leave behind.
+    links are followed only within the folder. A text is not listed when it is a picture's caption: its
+    lines joined, at most `MAX_CAPTION` characters. `strict` refuses a folder in which anything is skipped,
+    but for hidden files and what systems leave behind.
 
     Raises `UsageError` when there is no such folder, `DataSetError` when nothing or too much is in it.
     """
@@ -96,7 +103,7 @@ def collect(folder: Path, *, strict: bool = False, side: int | None = None) -> D
                 if isinstance(caption, str):
                     continue  # it belongs to its picture
                 raise caption
-            photo, row = _photo(folder, path, caption if isinstance(caption, str) else None, side)
+            photo, row = _photo(folder, path, caption if isinstance(caption, str) else None)
             digest = hashlib.sha256(f"{photo.picture.size}".encode() + photo.picture.tobytes())
             if (first := seen.setdefault(digest.digest(), row.file)) != row.file:
                 raise _Skipped(f"a duplicate of {first}")
@@ -111,6 +118,17 @@ def collect(folder: Path, *, strict: bool = False, side: int | None = None) -> D
         rows.append(row)
     _check_count(len(photos), folder, rows)
     return DataSet(tuple(photos), tuple(rows))
+
+
+def enlarged(data: DataSet, side: int) -> DataSet:
+    """The same photos, with a note on those that have to be enlarged to squares of `side` pixels."""
+    pictures = {photo.file: photo.picture for photo in data.photos}
+    small = {
+        file: f"enlarged from {picture.width}x{picture.height}"
+        for file, picture in pictures.items()
+        if min(picture.size) < side
+    }
+    return data.noted(small)
 
 
 def _check_count(count: int, folder: Path, rows: list[Row]) -> None:
@@ -185,7 +203,7 @@ def _bytes(folder: Path, path: Path) -> bytes:
         raise _Skipped(f"cannot be read: {reason}") from None
 
 
-def _photo(folder: Path, path: Path, caption: str | None, side: int | None) -> tuple[Photo, Row]:
+def _photo(folder: Path, path: Path, caption: str | None) -> tuple[Photo, Row]:
     data = _bytes(folder, path)
     if kind := _unread_kind(data):
         raise _Skipped(f"{kind} is not read; save it as JPEG")
@@ -208,8 +226,6 @@ def _photo(folder: Path, path: Path, caption: str | None, side: int | None) -> t
         picture = ImageOps.cover(picture, (KEPT_SIDE, KEPT_SIDE), Image.Resampling.LANCZOS)
         alpha = alpha and alpha.resize(picture.size, Image.Resampling.LANCZOS)
         notes.append(f"kept at {picture.width}x{picture.height}")
-    if side is not None and min(picture.size) < side:
-        notes.append(f"enlarged from {size}")
     if caption and len(caption) > MAX_CAPTION:
         caption = caption[:MAX_CAPTION].rstrip()
         notes.append(f"caption cut to {MAX_CAPTION:,} characters")

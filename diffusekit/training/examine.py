@@ -28,6 +28,7 @@ EDITS = {
 LOOKS = 4  # pictures of the token alone
 STEPS = 14
 KEEP = 0.9  # of the init word's editability, that a good token still has
+GAIN = 0.02  # of editability, that counts as progress; less is the noise of four pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Examiner:
             prompt="", model=settings.model, device=settings.device, dtype=settings.dtype, steps=STEPS,
             seed=settings.seed, batch=LOOKS,
         )  # fmt: skip
-        self.prompt, self.edits = prompt, EDITS[settings.property]
+        self.prompt, self.edits, self._token = prompt, EDITS[settings.property], settings.token
         self.judge = scores.judge(model, settings.clip)
         self.pairwise = None
         if self.judge is not None:
@@ -69,7 +70,8 @@ class Examiner:
 
     @property
     def labels(self) -> list[str]:
-        return [*[self.prompt.replace("{}", "S*")] * LOOKS, *[e.replace("{}", "S*") for e in self.edits]]  # fmt: skip
+        prompts = [*[self.prompt] * LOOKS, *self.edits]
+        return [prompt.replace("{}", self._token) for prompt in prompts]
 
     def look(self, word: str, tokens: Sequence[LearnedToken] = ()) -> Preview:
         """Preview a learned token, or a plain word to compare with, in the token's place."""

@@ -7,9 +7,10 @@ progress, previews and stopping are matters of whoever iterates.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,19 @@ from accelerate.utils import broadcast_object_list
 from .. import __version__, embeddings, models
 from ..device import place as choose_device
 from ..embeddings import LearnedToken, Vocabulary
-from ..errors import UsageError
+from ..errors import Diverged, UsageError
 from ..settings import InvertSettings, checked
 from . import checkpoint, dataset, placeholder, report
-from .captions import captions
-from .examine import Examiner, Preview, better
+from .captions import marked
+from .examine import GAIN, Examiner, Preview, better
 from .learner import Learner
 from .run import Run
-from .samples import Samples
+from .samples import Samples, readable
+
+log = logging.getLogger(__name__)
 
 LOG_EVERY = 10
+LONG = 99  # percentile of the table's norms above which a vector may drown the rest of a prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +60,16 @@ class Inversion:
         self, settings: InvertSettings, output: Path = embeddings.FOLDER, *,
         resume: bool = False, overwrite: bool = False, strict: bool = False,
     ):  # fmt: skip
-        """Check and prepare everything.
+        """Check and prepare everything, then make the run's folder; with `overwrite`, clear it.
 
         Raises `DataSetError` for unusable pictures, `UsageError`, `ModelError`, and `FileRefused` when no
         checkpoint can be read.
         """
         folder = Path(settings.pictures)
-        self.data = dataset.collect(folder, strict=strict)
         self.name = embeddings.safe_name(settings.name or folder.resolve().name)
+        run = Run(output, self.name)
+        run.check(folder, resume=resume, overwrite=overwrite)
+        self.data = dataset.collect(folder, strict=strict)
         if fault := embeddings.token_fault(settings.token):
             raise UsageError(f"the token {settings.token!r} {fault}", "for example S* or <my-cat>")
         self._accelerator = Accelerator(
@@ -74,14 +80,15 @@ class Inversion:
         self.settings, self.model = _completed(settings, self._accelerator)
         self.result: LearnedToken | None = None
         self._nearest: tuple[str, ...] = ()
-        self._run: Run | None = None
-        if self.is_main:
-            self._run = Run(output, self.name)
-            self._run.begin(resume=resume, overwrite=overwrite)
-        self._accelerator.wait_for_everyone()
+        self._warned = False
+        self._run = run if self.is_main else None
         try:
             self._prepare()
-            self._start(checkpoint.latest(output / self.name / "checkpoints") if resume else None)
+            self._accelerator.wait_for_everyone()
+            if self._run is not None:
+                self._run.begin(folder, resume=resume, overwrite=overwrite)
+            self._accelerator.wait_for_everyone()
+            self._start(checkpoint.latest(run.checkpoints) if resume else None)
         except BaseException:
             self.close()
             raise
@@ -106,13 +113,14 @@ class Inversion:
             model, self.data, side=model.side, crops=settings.crops, flip=settings.flip,
             alpha_mask=settings.alpha_mask, seed=settings.seed,
         )  # fmt: skip
-        said = captions(self.data, settings.property, settings.captions)
-        readable = [[c for c in group if self._reads(c)] or group for group in said]
-        samples = Samples(model, encoded, readable, self._token(holder.rows), settings.seed)
+        token = self._draft(holder.rows)
+        self.data = dataset.enlarged(self.data, model.side)
+        self.data, captions = readable(model, self.data, settings, token)
+        samples = Samples(model, encoded, captions, token, settings.seed)
         self._learner = Learner(
             model, self._vocabulary, holder, samples, settings, self._accelerator
         )
-        prompt = (settings.preview or "").replace(settings.token, "{}")
+        prompt = marked(settings.preview or "", settings.token)
         if "{}" not in prompt:
             raise UsageError(
                 f"the preview prompt {settings.preview!r} does not name {settings.token}",
@@ -121,25 +129,19 @@ class Inversion:
         photos = [photo.picture for photo in self.data.photos]
         self.examiner = Examiner(model, settings, photos, prompt)
 
-    def _reads(self, caption: str) -> bool:
-        """Whether the model knows every word of a caption whole, and not in pieces."""
-        tokenizer = self.model.tokenizers[0]
-        ids = tokenizer(caption.replace("{}", ""), add_special_tokens=False).input_ids
-        return all(piece.endswith("</w>") for piece in tokenizer.convert_ids_to_tokens(ids))
-
     def _start(self, state: checkpoint.State | None) -> None:
         """From the beginning, or where a checkpoint left off."""
         learner, self.step = self._learner, 0
         self._best = learner.holder.start.clone()
         self._told: dict[str, Any] = {
-            "smoothed": None, "baseline": None, "best": {}, "best_step": 0, "stale": 0, "pieces": 1,
+            "smoothed": None, "baseline": None, "best": {}, "best_step": 0, "peak": 0.0, "stale": 0, "pieces": 1,
         }  # fmt: skip
         if state is not None:
             checkpoint.same(state.identity, self._identity())
             learner.restore(
                 state.step, state.rows, state.start, state.first_moment, state.second_moment
             )
-            self.step, self._told = state.step, dict(state.told)
+            self.step, self._told = state.step, self._told | state.told
             self._best, learner.pieces = state.best.to(learner.holder.rows.device), state.told["pieces"]  # fmt: skip
         if self._run is not None:
             self._run.rewind(self.step)
@@ -169,6 +171,11 @@ class Inversion:
         return self._learner.rate
 
     @property
+    def processes(self) -> int:
+        """How many processes learn together."""
+        return self._accelerator.num_processes
+
+    @property
     def converged(self) -> bool:
         """Whether the last previews scored no better than an earlier one."""
         return 0 < self.settings.patience <= self._told["stale"]
@@ -176,7 +183,12 @@ class Inversion:
     def _advance(self) -> Moment:
         """One step, and what is due after it: a preview, a line in the log, a checkpoint."""
         settings, told = self.settings, self._told
-        value = self._learner.step(self.step)
+        try:
+            value = self._learner.step(self.step)
+        except Diverged as diverged:
+            if self._run is not None and self._run.resumable:
+                diverged.hint += "; the last good checkpoint is kept"
+            raise
         self.step += 1
         told["pieces"] = self._learner.pieces
         before = told["smoothed"]
@@ -209,6 +221,7 @@ class Inversion:
             "step": moment.step, "loss": round(moment.loss, 6), "smoothed": round(moment.smoothed, 6),
             "learning_rate": self._learner.rate, "norm": round(moment.norm, 5),
             "moved": round(moment.moved, 5), "nearest": list(moment.nearest),
+            "percentile": round(self._percentile(), 1),
         }  # fmt: skip
         if moment.preview is not None:
             entry |= moment.preview.scores() | ({"best": True} if moment.best else {})
@@ -217,6 +230,17 @@ class Inversion:
         if self.settings.trackers:
             numbers = {key: value for key, value in entry.items() if isinstance(value, float)}
             self._accelerator.log(numbers, step=moment.step)
+
+    def _percentile(self) -> float:
+        """How many percent of the table's rows are no longer than the longest vector; warns of a long one."""
+        found = max(self._vocabulary.percentile(self._learner.holder.rows.norm(dim=1)))
+        if found > LONG and not self._warned and self.is_main:
+            self._warned = True
+            log.warning(
+                "a vector is longer than %.0f %% of the model's words, and may drown the rest of a prompt; "
+                "norm_bound = 1 keeps it as long as a typical one", LONG,
+            )  # fmt: skip
+        return found
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -233,14 +257,17 @@ class Inversion:
     def _look(self) -> Preview:
         """Preview the token, and remember its vectors if they are the best so far."""
         rows, told = self._learner.holder.rows, self._told
-        token = self._token(rows)
+        token = self._draft(rows)
         preview = self._shared(lambda: self.examiner.look(token.token, [token]))
         scores = preview.scores()
-        if better(scores, told["best"], told["baseline"]):
+        best = better(scores, told["best"], told["baseline"])
+        gained = scores.get("editability", 0.0) > told["peak"] + GAIN
+        if best:
             self._best = rows.detach().clone()
-            told |= {"best": scores, "best_step": self.step, "stale": 0}
-        else:
-            told["stale"] += 1
+            told |= {"best": scores, "best_step": self.step}
+        if gained:
+            told["peak"] = scores["editability"]
+        told["stale"] = 0 if best or gained else told["stale"] + 1
         if self._run is not None:
             self._run.show(f"{self.step:06}", preview.pictures)
         return preview
@@ -267,26 +294,28 @@ class Inversion:
             ),
         )  # fmt: skip
 
-    def _token(self, vectors: torch.Tensor, **facts: Any) -> LearnedToken:
-        told = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in facts.items()}  # fmt: skip
-        rows = vectors.detach().float().cpu().clone()
-        return LearnedToken(self.name, self.settings.token, (rows,), told)
+    def _draft(self, vectors: torch.Tensor) -> LearnedToken:
+        """The token while it is learned: it has no name but itself, so captions keep all their words."""
+        token = self.settings.token
+        return LearnedToken(token, token, (vectors.detach().float().cpu().clone(),))
 
     def _finish(self) -> None:
-        """Save the best vectors as the learned token, and the page about the run."""
+        """Save the best vectors as the learned token, then the page about the run."""
         settings, told = self.settings, self._told
         scores = told["best"] | {f"init_{key}": value for key, value in told["baseline"].items()}
-        token = self._token(
-            self._best, base_model=Path(settings.model).name, base_hash=models.fingerprint(self.model),
-            init=settings.init, start_vectors=embeddings.pack((self._learner.holder.start,)),
-            property=settings.property, pictures=len(self.data.photos), seed=settings.seed,
-            learning_rate=round(self._learner.rate, 6), steps=told["best_step"], scores=scores,
-            version=f"diffusekit {__version__}",
-        )  # fmt: skip
+        facts: dict[str, Any] = {
+            "base_model": Path(settings.model).name, "base_hash": models.fingerprint(self.model),
+            "init": settings.init, "start_vectors": embeddings.pack((self._learner.holder.start,)),
+            "property": settings.property, "pictures": len(self.data.photos), "seed": settings.seed,
+            "learning_rate": round(self._learner.rate, 6), "steps": told["best_step"], "scores": scores,
+            "version": f"diffusekit {__version__}", **self._vocabulary.word(self.name),
+        }  # fmt: skip
+        written = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in facts.items()}  # fmt: skip
+        token = replace(self._draft(self._best), name=self.name, facts=written)
         if self._run is not None:
-            report.write(self._run, self)
             embeddings.save(token, self._run.token, overwrite=True)
             token = embeddings.read(self._run.token)
+            report.write(self._run, self)  # last: a run that has its page is finished
         self._accelerator.wait_for_everyone()
         self.result = token
 
@@ -308,7 +337,7 @@ def _completed(
         # bfloat16 has float32's range: gradients do not vanish in it as in float16
         half = placed.type == "xpu" or (placed.type == "cuda" and torch.cuda.is_bf16_supported())
         dtype = "bfloat16" if half else "float32"
-    preview = settings.preview or f"a picture of {settings.token}"
+    preview = (settings.preview or "a picture of {}").replace("{}", settings.token)
     done = settings.model_copy(update={"device": str(placed), "dtype": dtype, "preview": preview})
     return done, models.load(done.model, done.device, done.dtype)
 

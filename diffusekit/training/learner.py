@@ -124,7 +124,7 @@ class Learner:
     def _diverged(self, number: int, what: str) -> Diverged:
         return Diverged(
             f"training went wrong at step {number + 1}: {what} (learning rate {self.rate:.3g})",
-            f"the usual rate for this model is {self.usual_rate:.2g}; the last good checkpoint is kept",
+            f"the usual rate for this model is {self.usual_rate:.2g}",
         )
 
     # --- the optimizer's state, for checkpoints ----------------------------------------------

@@ -20,7 +20,7 @@ from ..errors import DiskError, UsageError
 
 
 class Run:
-    """Paths of a run, and the lock that is held while it is open."""
+    """Paths of a run, and the lock that is held from `begin` to `close`."""
 
     def __init__(self, output: Path, name: str):
         self.folder = output / name
@@ -28,9 +28,51 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         self.page, self.strip = self.folder / "index.html", self.folder / "strip.webp"
         self._log, self._previews = self.folder / "log.jsonl", self.folder / "previews"
+        self._lock = FileLock(self.folder / ".lock")
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder is that of a run."""
+        return self._log.is_file()
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint."""
+        return any(self.checkpoints.glob("*.safetensors"))
+
+    def check(self, pictures: Path, *, resume: bool, overwrite: bool) -> None:
+        """Refuse to work among the pictures, or over earlier work unless told to; changes nothing."""
+        if resume and overwrite:
+            raise UsageError(
+                "--resume and --overwrite are both given",
+                "--resume goes on with an unfinished run, --overwrite starts again",
+            )
+        if pictures.resolve().is_relative_to(self.folder.resolve()):
+            raise UsageError(
+                f"the run's own folder would be {self.folder}, where the pictures are",
+                "choose another --output or --name",
+            )
+        # The page is written last. A token without it is of an earlier run that this one was to replace.
+        unfinished = self.resumable and not (self.token.exists() and self.page.exists())
+        if overwrite or (unfinished and resume):
+            return
+        if unfinished:
+            raise UsageError(
+                f"{self.folder} holds an unfinished run",
+                "--resume goes on with it, --overwrite starts again",
+            )
+        if self.token.exists():
+            raise UsageError(
+                f"{self.token} is already there", "choose another --name, or say --overwrite"
+            )
+
+    def begin(self, pictures: Path, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder, take its lock and check again: another process may have been here meanwhile.
+
+        With `overwrite`, clear away all but the learned token.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.folder / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
             raise UsageError(
@@ -40,28 +82,15 @@ class Run:
             raise DiskError(
                 f"cannot write in {self.folder}: {error.strerror or error}", "choose an --output"
             ) from None
-
-    def close(self) -> None:
-        self._lock.release()
-
-    def begin(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse to run over earlier work unless told to; with `overwrite`, clear it away."""
-        started = any(self.checkpoints.glob("*.safetensors"))
+        self.check(pictures, resume=resume, overwrite=overwrite)
         if overwrite:
-            self.token.unlink(missing_ok=True)
             for path in (self.checkpoints, self._previews):
                 shutil.rmtree(path, ignore_errors=True)
             for path in (self._log, self.page, self.strip):
                 path.unlink(missing_ok=True)
-        elif self.token.exists():
-            raise UsageError(
-                f"{self.token} is already there", "choose another --name, or say --overwrite"
-            )
-        elif started and not resume:
-            raise UsageError(
-                f"{self.folder} holds an unfinished run",
-                "--resume goes on with it, --overwrite starts again",
-            )
+
+    def close(self) -> None:
+        self._lock.release()
 
     # --- log ---------------------------------------------------------------------------------
 
@@ -80,7 +109,7 @@ class Run:
         """The lines of the log; a line cut off by a crash is left out."""
         found = []
         if self._log.exists():
-            for line in self._log.read_text(encoding="utf-8").splitlines():
+            for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     found.append(json.loads(line))
                 except ValueError:

@@ -13,8 +13,11 @@ import torch
 
 from .. import text
 from ..embeddings import LearnedToken
+from ..errors import DataSetError
 from ..models import Model
-from .dataset import Encoded
+from ..settings import InvertSettings
+from .captions import captions, templates
+from .dataset import DataSet, Encoded
 from .draws import draw
 
 
@@ -69,6 +72,54 @@ class Samples:
             latents, _normal(rng, mean), timestep, self._ids[photo][caption], self._places[photo][caption],
             *weights,
         )  # fmt: skip
+
+
+def readable(
+    model: Model, data: DataSet, settings: InvertSettings, token: LearnedToken
+) -> tuple[DataSet, list[list[str]]]:
+    """The captions of each photo that the model can learn the token from; the data set says what was left out.
+
+    Of the templates, those whose every word the model knows; of all captions, those in which the token
+    is not cut off. A photo whose own caption is left out has templates, unless only files are wanted.
+    Raises `DataSetError` when a photo has no caption left.
+    """
+    paper = templates(settings.property)
+    known = [caption for caption in paper if _knows(model, caption)] or list(paper)
+    said = captions(data, settings.property, settings.captions, token=settings.token)
+    found, notes = [], {}
+    for photo, group in zip(data.photos, said, strict=True):
+        group = [c for c in group if c in known or c not in paper]
+        fit = [caption for caption in group if _has_room(model, caption, token)]
+        if left := len(group) - len(fit):
+            notes[photo.file] = f"{left} caption{'s' * (left > 1)} left out: no room for the token"
+        if not fit and settings.captions != "files":
+            fit = [caption for caption in known if _has_room(model, caption, token)]
+        if not fit:
+            raise _no_room(model, photo.file, group[0], token)
+        found.append(fit)
+    return data.noted(notes), found
+
+
+def _knows(model: Model, caption: str) -> bool:
+    """Whether the model knows every word of a caption whole, and not in pieces."""
+    tokenizer = model.tokenizers[0]
+    ids = tokenizer(caption.replace("{}", ""), add_special_tokens=False).input_ids
+    return all(piece.endswith("</w>") for piece in tokenizer.convert_ids_to_tokens(ids))
+
+
+def _has_room(model: Model, caption: str, token: LearnedToken) -> bool:
+    """Whether the token is among what the model sees of a caption."""
+    return max(text.read(model, caption.replace("{}", token.token), [token]).rows) >= 0
+
+
+def _no_room(model: Model, file: str, caption: str, token: LearnedToken) -> DataSetError:
+    room = model.text_encoders[0].config.max_position_embeddings - 2
+    vectors = f"{token.count} vector{'s' * (token.count > 1)}"
+    return DataSetError(
+        f"{file}: in the caption {caption[:60]!r} the model does not see the token: "
+        f"its {vectors} and the words before must fit in {room} positions",
+        "shorten the caption, put the token at its front, or use fewer --vectors",
+    )
 
 
 def _normal(rng: np.random.Generator, like: torch.Tensor) -> torch.Tensor:

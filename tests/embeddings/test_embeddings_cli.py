@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import strangers
 import torch
+from PIL import Image
 from strangers import rows
 
 from diffusekit import embeddings
@@ -58,6 +59,17 @@ def test_show(capsys, cat):
     found = json.loads(out(capsys, "show", "my_cat", "--json"))
     assert found["facts"]["scores"] == {"picture": 0.5} and found["vectors"] == 2
     assert found["encoders"][0]["vectors"][0]["nearest"][0][0] == "cat"
+
+
+def test_show_names_the_page_and_the_previews_of_its_run(capsys, cat):
+    assert "index.html" not in out(capsys, "show", "my_cat")
+    Path("embeddings/my_cat").mkdir()
+    Path("embeddings/my_cat/index.html").write_text("")
+    Path("embeddings/my_cat/strip.webp").write_text("")
+    said = out(capsys, "show", "my_cat")
+    assert "embeddings/my_cat/index.html" in said and "embeddings/my_cat/strip.webp" in said
+    found = json.loads(out(capsys, "show", "my_cat", "--json"))
+    assert found["previews"] == "embeddings/my_cat/strip.webp" and found["page"].endswith(".html")
 
 
 def test_show_of_another_models_token(capsys):
@@ -122,9 +134,22 @@ def test_export(capsys, cat, kind):
     assert "no kind" in out(capsys, "export", "my_cat", "--to", "comfy", code=2)
 
 
+def test_a_dot_in_a_name_begins_no_ending(capsys, cat):
+    embeddings.save(cat, "embeddings/v1.5-style.safetensors")
+    said = out(capsys, "export", "v1.5-style", "--to", "kohya")
+    assert said == "exports/v1.5-style-kohya/v1.5-style.safetensors\n"
+    assert (
+        out(capsys, "export", "my_cat", "--to", "a1111", "-o", "to/v2.0") == "to/v2.0/my_cat.pt\n"
+    )
+    assert "does not end in .pt" in out(
+        capsys, "export", "my_cat", "--to", "a1111", "-o", "x.safetensors", code=2
+    )
+
+
 def test_remove(capsys, cat):
     run_folder = Path("embeddings/my_cat")
     run_folder.mkdir()
+    (run_folder / "log.jsonl").write_text("")
     assert "nobody can be asked" in out(capsys, "remove", "my_cat", code=2)
     assert cat.path is not None and cat.path.exists()
     assert out(capsys, "remove", "my_cat", "--yes") == "embeddings/my_cat.safetensors\n"
@@ -134,10 +159,33 @@ def test_remove(capsys, cat):
 
 def test_remove_with_its_run_and_a_damaged_file(capsys):
     Path("embeddings/x").mkdir(parents=True)
-    Path("embeddings/x/log").write_text("")
+    Path("embeddings/x/log.jsonl").write_text("")
     Path("embeddings/x.safetensors").write_bytes(b"damaged")
     out(capsys, "remove", "x", "--yes", "--run")
     assert not list(Path("embeddings").iterdir())
+
+
+def test_remove_takes_learned_tokens_and_nothing_else(capsys, cat):
+    Path("photos").mkdir()
+    Image.new("RGB", (8, 8)).save("photos/holiday.png")
+    Path("embeddings/my_cat").mkdir()
+    Path("embeddings/my_cat/log.jsonl").write_text("")
+    Path("other.safetensors").write_bytes(b"weights")
+    doors = ("./photos", "photos/holiday.png", "embeddings/my_cat", "./other.safetensors")
+    before = sorted(Path().rglob("*"))
+    for place in doors:
+        said = out(capsys, "remove", place, "--yes", "--run", code=3)
+        assert "nothing is deleted" in said and "hint: only learned tokens" in said
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_remove_by_path_leaves_a_folder_that_is_no_run(capsys, cat):
+    elsewhere = embeddings.save(cat, "elsewhere/my_cat.safetensors")
+    Path("elsewhere/my_cat").mkdir()
+    Path("elsewhere/my_cat/photo.jpg").write_text("")
+    assert out(capsys, "remove", str(elsewhere), "--yes", "--run") == f"{elsewhere}\n"
+    assert not elsewhere.exists() and Path("elsewhere/my_cat/photo.jpg").exists()
+    assert cat.path is not None and cat.path.exists()
 
 
 def test_combine(capsys, cat):
@@ -147,6 +195,20 @@ def test_combine(capsys, cat):
     found = json.loads(out(capsys, "combine", "S*", "--json"))
     assert found["nearest"][0] == ["cat", pytest.approx(1, abs=1e-4)]
     assert "no sum of words" in out(capsys, "combine", "cat +", code=2)
+
+
+def test_combine_with_a_token_of_several_files(capsys, cat):
+    embeddings.save(cat, "embeddings/second.safetensors")
+    said = out(capsys, "combine", "S* - cat", code=2)
+    assert "S* is the token of my_cat and second" in said
+    assert "hint: write for example <my_cat>" in said and "--embedding" not in said
+
+
+def test_interpolate_under_the_name_of_a_word(capsys, cat):
+    out(capsys, "interpolate", "my_cat", "0.5", "-o", "moon")
+    assert embeddings.find("moon").spellings == ("<moon>",)
+    out(capsys, "interpolate", "moon", "0.5", "-o", "my_moon")
+    assert embeddings.find("my_moon").spellings == ("<my_moon>", "my_moon")
 
 
 def test_interpolate(capsys, cat, mini):

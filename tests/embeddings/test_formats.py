@@ -150,7 +150,9 @@ def test_save_and_read(tmp_path, width):
     assert [p.name for p in path.parent.iterdir()] == ["my_cat.safetensors"]
     with safe_open(path, "pt") as file:
         assert list(file.keys()) == (["S*"] if len(width) == 1 else ["clip_g", "clip_l"])
-        assert file.metadata()["token"] == "S*"
+        told = file.metadata()
+    assert (told["token"], told["vectors"]) == ("S*", "3")
+    assert told["width"] == ("256" if len(width) == 1 else "768+1280")
 
 
 def test_equal_tokens_give_equal_bytes_in_every_process(tmp_path):

@@ -141,6 +141,18 @@ def test_named_in_takes_what_is_given_and_what_is_said():
         named_in(["x"], ["nobody"])
 
 
+def test_a_name_that_is_a_word_is_left_to_the_word():
+    token = LearnedToken("dog", "S*", (rows(1, 256),), {"word": "dog"})
+    assert token.spellings == ("S*", "<dog>") and spelled("a dog, <dog>", token) == [
+        ("<dog>", "dog")
+    ]
+    path = embeddings.save(token, "embeddings/dog.safetensors")
+    assert named_in(["a photo of a dog"]) == []
+    assert names(named_in(["a photo of <dog>"])) == names(named_in(["S*"])) == ["dog"]
+    path.rename("embeddings/my_dog.safetensors")
+    assert names(named_in(["my_dog"])) == ["my_dog"]
+
+
 def test_of_files_that_are_not_named_only_the_header_is_read(tmp_path, monkeypatch):
     put("cat", "S*")
     put("dog", "D*")

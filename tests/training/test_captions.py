@@ -57,6 +57,8 @@ def test_the_token_itself_in_a_text_says_where_it_stands():
     assert found[0] == ("a photo of {}, asleep",)
     assert captions(data, "object", "files", token="cat")[1] == ("{}, category: cats",)
     assert found[2] == ("{}, a {strange} text",)
+    for text, told in (("S*'s hat", "{}'s hat"), ("two S*s", "two {}s"), ("catS*", "{}, catS*")):
+        assert captions(photos(text), "object", "files", token="S*") == [(told,)]
 
 
 def test_what_is_neither():

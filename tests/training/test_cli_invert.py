@@ -14,7 +14,11 @@ import torch
 from inversions import pictures
 
 from diffusekit import embeddings
+from diffusekit.cli import invert
 from diffusekit.cli.boundary import run
+from diffusekit.cli.stopping import Stopped
+from diffusekit.settings import InvertSettings
+from diffusekit.training.invert import Moment
 
 SMALL = "--init cat --steps 12 --batch 2 --preview-every 0 --checkpoint-every 5 --device cpu --clip none"
 
@@ -151,6 +155,59 @@ def test_what_is_wrong_is_one_sentence_a_hint_and_a_code(
     ]
     assert len(error) == 2 and said in error[0]
     assert not Path("embeddings/mixed.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("processes", "device", "first"),
+    [(1, "cpu", "diffusekit invert three"),
+     (2, "cpu", "accelerate launch --cpu --num_processes 2 -m diffusekit invert three"),
+     (4, "cuda", "accelerate launch --num_processes 4 -m diffusekit invert three")],
+)  # fmt: skip
+@pytest.mark.parametrize("is_main", [True, False])
+def test_one_process_says_how_to_go_on(capsys, monkeypatch, processes, device, first, is_main):
+    monkeypatch.setattr(sys, "argv", ["diffusekit", "invert", "three", "--overwrite"])
+    run = StoppedRun(processes, is_main, InvertSettings(device=device))
+    with (
+        pytest.raises(Stopped),
+        invert._asked_to_stop(speak=is_main) as asked,
+    ):
+        signal.raise_signal(signal.SIGINT)
+        invert._follow(run, asked, show=False)
+    said = capsys.readouterr().err
+    assert run.paused
+    assert said == (
+        f"stopping after this step; again: at once\nsaved at step 7; go on with:\n  {first} --resume\n"
+        if is_main
+        else ""
+    )
+
+
+class StoppedRun:
+    """As much of an inversion as following it needs: one step of it."""
+
+    step, rate, paused = 7, 0.1, False
+
+    def __init__(self, processes: int, is_main: bool, settings: InvertSettings):
+        self.processes, self.is_main, self.settings = processes, is_main, settings
+
+    def __iter__(self):
+        yield Moment(7, 0.5, 0.5, 1.0, 0.1, ("cat",))
+
+    def pause(self) -> None:
+        self.paused = True
+
+
+@pytest.mark.parametrize(("output", "name"), [("embeddings", "three"), ("else where", "my_three")])
+def test_the_example_finds_the_token(families, tmp_path, capsys, output, name):
+    pictures(tmp_path / "three")
+    words = ["invert", "three", "--name", name, "-o", output, "--model", str(families["sd1"])]
+    words += ["--init", "cat", "--steps", "1", "--batch", "1", "--preview-every", "0"]
+    assert run([*words, "--device", "cpu", "--clip", ""]) == 0
+    said = capsys.readouterr().err
+    line = next(line for line in said.splitlines() if line.startswith("use it:"))
+    example = shlex.split(line.removeprefix("use it:"))[1:]
+    assert ("three alone stays the word" in said) == (name == "three")
+    assert run([*example, "--steps", "1", "--device", "cpu"]) == 0
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from diffusekit import latents
 from diffusekit.errors import DataSetError, UsageError
 from diffusekit.training import dataset
-from diffusekit.training.dataset import collect, encode
+from diffusekit.training.dataset import collect, encode, enlarged
 
 
 def photo(seed, size=(96, 64), mode="RGB"):
@@ -227,7 +227,7 @@ def test_what_was_done_is_said(tmp_path, monkeypatch):
     (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (tmp_path / "new.avif").write_bytes(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf")
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0isomavc1")
-    data = collect(tmp_path, side=60)
+    data = enlarged(collect(tmp_path), 60)
     found = rows(data)
     assert {file: (row.size, row.note) for file, row in found.items() if row.used} == {
         "turned.jpg": ("64x96", "turned by its EXIF orientation"),

@@ -7,14 +7,15 @@ import pytest
 import torch
 from conftest import ROOT
 from inversions import learn, pictures, quick
+from PIL import Image
 
 from diffusekit import embeddings, models
 from diffusekit.errors import DataSetError, Diverged, OutOfMemory, UsageError
 from diffusekit.generate import Stream
-from diffusekit.settings import GenerateSettings, InvertSettings
+from diffusekit.settings import GenerateSettings, InvertSettings, read_recipe
 from diffusekit.training import checkpoint
 from diffusekit.training import learner as learner_module
-from diffusekit.training.examine import better
+from diffusekit.training.examine import Preview, better
 from diffusekit.training.invert import Inversion
 
 
@@ -127,9 +128,10 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(families, tmp_path, monk
 
     monkeypatch.setattr(learner_module, "loss", broken)
     run = Inversion(quick(tmp_path, families["sd1"], checkpoint_every=2), tmp_path / "out")
-    with pytest.raises(Diverged, match=f"at step {at}"):
+    with pytest.raises(Diverged, match=f"at step {at}") as caught:
         list(run)
     run.close()
+    assert ("checkpoint is kept" in caught.value.hint) == (at == 8)  # at the first there is none
     assert not (tmp_path / "out/three.safetensors").exists()
     for path in (tmp_path / "out").rglob("*.safetensors"):
         state = checkpoint.read(path)
@@ -206,6 +208,7 @@ def test_previews_change_and_are_kept(mini, tmp_path):
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert log[0]["baseline"].keys() == {"reconstruction", "editability", "pairwise"}
     assert {"loss", "norm", "moved", "nearest", "reconstruction", "editability"} <= log[-1].keys()
+    assert log[-1]["percentile"] < 60
 
 
 def test_the_best_preview_is_kept_not_the_last():
@@ -223,11 +226,61 @@ def test_it_stops_when_nothing_gets_better(mini, tmp_path, monkeypatch):
     from diffusekit.training import invert as module
 
     monkeypatch.setattr(module, "better", lambda new, old, baseline: not old)
+    monkeypatch.setattr(module, "GAIN", math.inf)
     settings = quick(tmp_path, "mini", steps=40, preview_every=2, patience=2, vectors=1)
     run = Inversion(settings, tmp_path / "out")
     assert max(moment.step for moment in run) == 6
     assert run.result.facts["steps"] == "2"
     run.close()
+
+
+def test_it_goes_on_while_either_score_gets_better(families, tmp_path, monkeypatch):
+    run = Inversion(quick(tmp_path, families["sd1"]), tmp_path / "out")
+    run._told["baseline"] = {"reconstruction": 0.2, "editability": 0.4}
+    picture, stale = Image.new("RGB", (8, 8)), []
+    for scores in ((0.5, 0.4), (0.4, 0.41), (0.4, 0.43), (0.4, 0.44), (0.6, 0.4), (0.7, 0.1)):
+        monkeypatch.setattr(run.examiner, "look", lambda *_, s=scores: Preview([picture], *s))
+        run._look()
+        stale.append(run._told["stale"])
+    run.close()
+    # 0.01 more editability is noise, and what is alike but keeps too little is no progress
+    assert stale == [0, 1, 0, 1, 0, 1]
+    assert run._told["best"] == {"reconstruction": 0.6, "editability": 0.4}
+
+
+def test_a_long_vector_is_warned_of_once(families, tmp_path, caplog):
+    run = Inversion(quick(tmp_path, families["sd1"], norm_bound=0.0), tmp_path / "out")
+    assert run._percentile() < 99 and not caplog.records
+    run._learner.holder.rows.data[1] *= 1000
+    assert run._percentile() == run._percentile() == 100
+    run.close()
+    (warned,) = caplog.records
+    assert "longer than 99 %" in warned.getMessage()
+
+
+@pytest.mark.parametrize("token", ["S*", "<x>", "pict"])
+def test_previews_say_the_token_whatever_it_is(families, tmp_path, token):
+    style = read_recipe(InvertSettings, ROOT / "training/style.toml")
+    for changes in ({}, style):
+        own = quick(tmp_path, families["sd1"], **({"token": token} | changes))
+        run = Inversion(own, tmp_path / "out")
+        run.close()
+        said = run.settings.preview
+        assert said in (f"a picture of {token}", f"a painting in the style of {token}")
+        assert run.examiner.prompt == said.removesuffix(token) + "{}"
+        assert run.examiner.labels[0] == said and all(token in x for x in run.examiner.labels)
+
+
+def test_a_name_that_is_a_word_does_not_take_it(families, tmp_path):
+    settings = quick(tmp_path, families["sd1"], steps=1, preview_every=0)
+    token, other = (
+        learn(settings.model_copy(update={"name": name}), tmp_path / "out")
+        for name in (None, "my_three")
+    )
+    assert token.name == "three" and token.spellings == ("S*", "<three>")
+    assert other.spellings == ("S*", "<my_three>", "my_three")
+    for prompt, found in (("three cats", []), ("<three>", ["three"]), ("my_three", ["my_three"])):
+        assert [t.name for t in embeddings.named_in([prompt], folder=tmp_path / "out")] == found
 
 
 def test_no_usable_picture_and_a_preview_without_the_token(families, tmp_path):
@@ -240,7 +293,9 @@ def test_no_usable_picture_and_a_preview_without_the_token(families, tmp_path):
 
 def test_the_token_works_everywhere_and_hides_nothing(mini, tmp_path):
     """Other words draw what they drew; the token alone and beside others is seen."""
-    settings = quick(tmp_path, "mini", steps=20, vectors=2, preview_every=0, learning_rate=0.3)
+    settings = quick(
+        tmp_path, "mini", name="disc_1", steps=20, vectors=2, preview_every=0, learning_rate=0.3
+    )
     own = GenerateSettings(steps=3, seed=1, device="cpu")
 
     def drawn(prompt: str, given=()) -> bytes:
@@ -251,12 +306,12 @@ def test_the_token_works_everywhere_and_hides_nothing(mini, tmp_path):
     before = drawn("a red cat in the snow")
     token = learn(settings, tmp_path / "embeddings")
     assert drawn("a red cat in the snow") == before
-    assert drawn("a red cat in the snow", ["three"]) == before
-    named = drawn("a picture of S* in the snow", ["three"])
-    assert named == drawn("a picture of <three> in the snow") == drawn("a picture of three in the snow")  # fmt: skip
+    assert drawn("a red cat in the snow", ["disc_1"]) == before
+    named = drawn("a picture of S* in the snow", ["disc_1"])
+    assert named == drawn("a picture of <disc_1> in the snow") == drawn("a picture of disc_1 in the snow")  # fmt: skip
     assert named == drawn("a picture of S* in the snow")  # the only one of that name
     assert len({named, drawn("a picture of S*"), drawn("a picture of S* and S* in the snow"), before}) == 4  # fmt: skip
-    assert token.facts["init"] == "cat" and "three" not in token.facts["base_model"]
+    assert token.facts["init"] == "cat" and "disc" not in token.facts["base_model"]
 
 
 def test_every_vector_matters(mini, tmp_path):
@@ -273,10 +328,6 @@ def test_every_vector_matters(mini, tmp_path):
 
 
 def test_the_defaults_are_the_recipes():
-    from conftest import ROOT
-
-    from diffusekit.settings import read_recipe
-
     for name in ("object", "style", "quick"):
         path = ROOT / "training" / f"{name}.toml"
         values = read_recipe(InvertSettings, path)
@@ -289,8 +340,6 @@ def test_the_defaults_are_the_recipes():
 
 
 def test_an_unknown_key_in_a_recipe_names_the_nearest(tmp_path):
-    from diffusekit.settings import read_recipe
-
     (tmp_path / "mine.toml").write_text("lerning_rate = 1")
     with pytest.raises(UsageError, match="lerning_rate") as caught:
         read_recipe(InvertSettings, tmp_path / "mine.toml")

@@ -11,10 +11,11 @@ import torch
 from inversions import learn, pictures, quick
 
 from diffusekit import disk
-from diffusekit.errors import DiskError, FileRefused, UsageError
+from diffusekit.errors import DiffusekitError, DiskError, FileRefused, UsageError
 from diffusekit.settings import InvertSettings
 from diffusekit.training import checkpoint
 from diffusekit.training.invert import Inversion
+from diffusekit.training.run import Run
 
 
 def sha(path: Path) -> str:
@@ -148,6 +149,92 @@ def test_earlier_work_is_not_run_over(families, tmp_path):
     assert sha(tmp_path / "out/three.safetensors") == before
     learn(settings, tmp_path / "out", overwrite=True)
     assert sha(tmp_path / "out/three.safetensors") == before
+
+
+def test_the_old_token_stays_until_the_new_one_is_learned(families, tmp_path, monkeypatch):
+    settings, output = quick(tmp_path, families["sd1"], steps=2, preview_every=0), tmp_path / "out"
+    learn(settings, output)
+    files = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    for faulty in ({"token": "cat"}, {"preview": "a cat"}, {"init": " "}, {"model": "nowhere"}):
+        with pytest.raises(DiffusekitError):
+            Inversion(settings.model_copy(update=faulty), output, overwrite=True)
+    assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == files
+
+    def full(_site: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    token = output / "three.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "reached", full)
+        with pytest.raises(DiskError):
+            learn(settings, output, overwrite=True)
+    assert token.read_bytes() == files[token]
+    new = settings.model_copy(update={"seed": 5})
+    stop_after(Inversion(new, output, overwrite=True), 1)
+    assert token.read_bytes() == files[token]
+    with pytest.raises(UsageError, match="unfinished run"):
+        Inversion(new, output)
+    learn(new, output, resume=True)
+    learn(new, tmp_path / "whole")
+    assert sha(token) == sha(tmp_path / "whole/three.safetensors")
+    with pytest.raises(UsageError, match="already there"):  # it is finished
+        Inversion(new, output, resume=True)
+
+
+def test_resume_and_overwrite_exclude_each_other(families, tmp_path):
+    settings = quick(tmp_path, families["sd1"])
+    stop_after(Inversion(settings, tmp_path / "out"), 1)
+    with pytest.raises(UsageError, match="both given"):
+        Inversion(settings, tmp_path / "out", resume=True, overwrite=True)
+    assert checkpoint.latest(tmp_path / "out/three/checkpoints") is not None
+
+
+@pytest.mark.parametrize("inside", ["", "previews"])
+def test_a_run_is_not_kept_among_its_pictures(families, tmp_path, inside):
+    folder = pictures(tmp_path / "three")
+    (folder / inside).mkdir(exist_ok=True)
+    files = sorted(folder.rglob("*"))
+    settings = quick(tmp_path, families["sd1"], pictures=str(folder / inside), name="three")
+    with pytest.raises(UsageError, match="where the pictures are") as caught:
+        Inversion(settings, tmp_path, overwrite=True)
+    assert caught.value.exit_code == 2 and sorted(folder.rglob("*")) == files
+
+
+def test_what_cannot_be_used_leaves_no_folder(families, tmp_path):
+    with pytest.raises(UsageError):
+        Inversion(quick(tmp_path, families["sd1"], token="cat"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_cut_inside_a_letter_loses_one_line(tmp_path):
+    run = Run(tmp_path, "three")
+    run.begin(tmp_path / "pictures", resume=False, overwrite=False)
+    run.note({"step": 1})
+    run.note({"step": 2, "nearest": ["é"]})
+    log = run.folder / "log.jsonl"
+    data = log.read_bytes()
+    log.write_bytes(data[: data.index("é".encode()) + 1])
+    assert run.notes() == [{"step": 1}]
+    run.rewind(5)
+    assert log.read_text() == '{"step": 1}\n'
+    run.close()
+
+
+def test_a_damaged_checkpoint_may_be_gone_already(families, tmp_path, monkeypatch):
+    """Of several processes that find it, one sets it aside."""
+    stop_after(Inversion(quick(tmp_path, families["sd1"]), tmp_path / "cut"), 6)
+    folder, real = tmp_path / "cut/three/checkpoints", checkpoint.read
+    newest = folder / "000006.safetensors"
+    newest.write_bytes(b"")
+
+    def late(path: Path) -> checkpoint.State:
+        if path == newest:
+            path.replace(path.with_suffix(".damaged"))
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, "read", late)
+    state = checkpoint.latest(folder)
+    assert state is not None and state.step == 5
 
 
 def test_two_processes_do_not_share_a_run(families, tmp_path):

@@ -23,7 +23,7 @@ from . import form, grids, look, reading, restoring, running
 from .fields import Fields, GridFields, fields, grid_fields
 from .house import PRIVATE, QUICK, House, said
 from .running import Moment
-from .watching import Run
+from .watching import Run, stopping
 
 
 def add(house: House) -> None:
@@ -194,15 +194,11 @@ def _wire_generate(
             async for update in each:
                 yield update
 
-    def halt(run: Run | None) -> None:
-        if run is not None:
-            run.stop(jobs)
-
     outputs = [*page.all, prompt, state.run, state.made, state.chosen]
     free: dict[str, Any] = PRIVATE | {"concurrency_limit": None, "show_progress": "hidden"}
     page.go.click(make, [state.made, *parts.inputs], outputs, **free)
     table.draw.click(draw, [state.made, *table.inputs, *parts.inputs], outputs, **free)
-    page.stop.click(halt, state.run, None, **QUICK)
+    page.stop.click(stopping(jobs), state.run, None, **QUICK)
 
 
 def _grid_of(

@@ -143,11 +143,7 @@ def connect(house: House) -> None:
     inputs = [parts.rest, parts.prompt, parts.other, *parts.fields.values()]
     gr.on([parts.go.click, parts.prompt.submit], _shower(house, parts), inputs, parts.all, **free)
 
-    def halt(run: watching.Run | None) -> None:
-        if run is not None:
-            run.stop(house.jobs)
-
-    parts.stop.click(halt, parts.run, None, **QUICK)
+    parts.stop.click(watching.stopping(house.jobs), parts.run, None, **QUICK)
     parts.prompt.input(lambda: {}, None, parts.rest, **QUICK)
     _send(house, parts)
 

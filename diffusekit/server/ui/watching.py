@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from ...errors import DiffusekitError
@@ -39,6 +39,11 @@ class Run:
     def _cancel(self, jobs: Jobs) -> None:
         with contextlib.suppress(DiffusekitError):
             jobs.cancel(self.job)
+
+
+def stopping(jobs: Jobs) -> Callable[[Run | None], None]:
+    """The handler of a Stop button."""
+    return lambda run: run.stop(jobs) if run is not None else None
 
 
 async def follow(
