@@ -99,9 +99,21 @@ class Jobs:
         return self._submit(kind, settings, owner)
 
     async def submit_async(self, kind: str, settings: Mapping[str, Any], *, owner: str = "") -> Job:
-        """`submit` for coroutines: a full queue refuses at once, the rest waits for the disk."""
+        """`submit` for coroutines: a full queue refuses at once, the rest waits for the disk.
+
+        Who leaves while it waits leaves no job behind.
+        """
         self._enter()
-        return await asyncio.to_thread(self._submit, kind, settings, owner)
+        entering = asyncio.ensure_future(asyncio.to_thread(self._submit, kind, settings, owner))
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            entering.add_done_callback(self._unwanted)
+            raise
+
+    def _unwanted(self, entered: asyncio.Future[Job]) -> None:
+        if not entered.cancelled() and entered.exception() is None:
+            self.cancel(entered.result().id)
 
     def room(self) -> None:
         """Raises `Overloaded` when no more jobs may wait, `Stopping` when the server ends."""

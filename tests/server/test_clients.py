@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from PIL import Image
-from serving import QUICK, listening, opened, ticking, until
+from serving import QUICK, listening, opened, paced, ticking, until
 
 from diffusekit.generate import generate
 
@@ -96,11 +96,12 @@ def test_openai_client():
         image = Image.open(io.BytesIO(base64.b64decode(made.data[0].b64_json)))
         expected = generate("a red cat", device="cpu", **QUICK)[0]
         assert image.tobytes() == expected.image.tobytes()
-        stream = client.images.generate(
-            prompt="a red cat", model="mini", size="64x64", stream=True, partial_images=1,
-            extra_body=more | {"steps": 10},
-        )  # fmt: skip
-        kinds = [event.type for event in stream]
+        with paced():
+            stream = client.images.generate(
+                prompt="a red cat", model="mini", size="64x64", stream=True, partial_images=1,
+                extra_body=more | {"steps": 10},
+            )  # fmt: skip
+            kinds = [event.type for event in stream]
         assert kinds == ["image_generation.partial_image", "image_generation.completed"]
         with pytest.raises(openai.NotFoundError, match="dall-e-3"):
             client.images.generate(prompt="x", model="dall-e-3")
@@ -122,6 +123,7 @@ def test_hanging_up_frees_the_device(path, more):
         asked = {"prompt": "a cat", "steps": 100, **more}
         running, waiting = raw_post(url, path, asked), raw_post(url, path, asked)
         until(lambda: jobs.running and jobs.running.step >= 3 and jobs.waiting == 1)
+        until(lambda: all(feed._watches for feed in jobs._queue))
         first = jobs.running
         waiting.close()
         until(lambda: jobs.waiting == 0)

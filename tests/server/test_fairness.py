@@ -1,8 +1,10 @@
 """What one visitor, one signal or one long job may not do to the others."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -77,6 +79,31 @@ def test_a_name_is_learned_once_at_a_time(state):
             Lab._idle(lab, "my_cat")
     else:
         Lab._idle(lab, "my_cat")
+
+
+def test_who_leaves_before_a_job_is_written_down_leaves_none(monkeypatch):
+    ticks = ticking(monkeypatch)
+    with opened() as jobs:
+        written, go = jobs._submit, threading.Event()
+
+        def slowly(*given):
+            go.wait(20)
+            return written(*given)
+
+        monkeypatch.setattr(jobs, "_submit", slowly)
+
+        async def visit():
+            asking = asyncio.ensure_future(jobs.submit_async("tick", {"steps": 1000}))
+            await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            go.set()
+            while not (found := jobs.list()) or found[0].state != "cancelled":
+                ticks.go()
+                await asyncio.sleep(0.01)
+
+        asyncio.run(asyncio.wait_for(visit(), 30))
 
 
 def test_the_servers_key_is_no_name_for_what_is_learned(monkeypatch):

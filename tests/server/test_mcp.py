@@ -7,7 +7,7 @@ import io
 
 import pytest
 from PIL import Image
-from serving import QUICK, client_of, listening, opened, ticking, until
+from serving import QUICK, client_of, listening, opened, paced, ticking, until
 
 from diffusekit import metadata
 from diffusekit.cli.boundary import run
@@ -52,7 +52,7 @@ def test_an_assistant_makes_a_picture(tmp_path):
             other = await found.call_tool("remove", {})
             return tools, made, wrong, other
 
-    with opened(token="key", mcp=True) as jobs, listening(jobs) as url:
+    with opened(token="key", mcp=True) as jobs, listening(jobs) as url, paced():
         tools, made, wrong, other = asyncio.run(asyncio.wait_for(ask(url), 120))
         (job,) = jobs.list()
     (only,) = tools
@@ -74,12 +74,12 @@ def test_an_assistant_makes_a_picture(tmp_path):
 def test_leaving_cancels(monkeypatch):
     ticks = ticking(monkeypatch)
 
-    async def ask(url):
+    async def ask(jobs, url):
         async with session(url) as found:
             call = asyncio.ensure_future(found.call_tool("generate", {"prompt": "x"}))
-            while not ticks.steps:
-                ticks.go()
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(until, lambda: (feed := jobs._running) and feed._watches)
+            ticks.go()
+            await asyncio.to_thread(until, lambda: ticks.asked == 2)
             call.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await call
@@ -89,11 +89,11 @@ def test_leaving_cancels(monkeypatch):
         monkeypatch.setattr(
             jobs, "submit_async", lambda kind, given, owner: whole("tick", given, owner=owner)
         )
-        asyncio.run(asyncio.wait_for(ask(url), 60))
+        asyncio.run(asyncio.wait_for(ask(jobs, url), 120))
         until(lambda: jobs._feed(jobs.list()[0].id).cancelled)
         ticks.go(5)
         until(lambda: jobs.list()[0].over)
-        assert jobs.list()[0].state == "cancelled" and ticks.steps < 5
+        assert jobs.list()[0].state == "cancelled" and ticks.steps == 2
 
 
 def test_the_guard_stands_before_it():

@@ -53,7 +53,7 @@ async def follow(
 
     Raises what `submit` raises, and the job's failure.
     """
-    job, ended = await asyncio.to_thread(jobs.submit, kind, settings, owner="page"), False
+    job, ended = await jobs.submit_async(kind, settings, owner="page"), False
     events = jobs.follow(job.id)
     if run is not None:
         run.at(jobs, job.id)

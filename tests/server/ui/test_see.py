@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from visiting import address, fill, jobs, number, page  # noqa: F401
+from visiting import address, fill, jobs, number, paced, page, reads, until  # noqa: F401
 
 from diffusekit import metadata
 from diffusekit.device import place
@@ -38,9 +38,9 @@ def test_the_visualiser_is_scrubbed_and_walked_through(page, jobs):  # noqa: F81
     page.wait_for_selector("iframe.lesson")
     frame = page.frame_locator("iframe.lesson")
     assert frame.locator("#at").get_attribute("max") == "4"
+    frame.locator("#where b").wait_for()  # the script at the end of the page has run
     before = frame.locator("#where").inner_text()
     frame.locator("#at").fill("1")
-    page.wait_for_function("true")
     after = frame.locator("#where").inner_text()
     assert before != after and after.split()[0] == "2"  # the first is 1
     assert frame.locator("q").first.inner_text().startswith("a red apple <script>")
@@ -74,7 +74,7 @@ def test_a_picture_of_the_gallery_shows_how_it_was_made(page, jobs):  # noqa: F8
     page.locator(".thumb").click()
     page.locator("#see-shown").click()
     page.wait_for_selector("#see-notice >> text=settings of the picture")
-    assert page.locator("#see-prompt textarea").input_value() == "a red star"
+    reads(page, page.locator("#see-prompt textarea"), "a red star")
     page.locator("#see-go").click()
     page.wait_for_selector("iframe.lesson")
     asked = jobs.list(1)[0].settings
@@ -89,9 +89,12 @@ def test_a_lesson_is_stopped(page, jobs):  # noqa: F811
     fill(page, "#see-prompt", "a red apple")
     page.locator("#see-settings button").first.click()
     number(page, "#see-steps", "60")
-    page.locator("#see-go").click()
-    page.wait_for_selector("#see-stage >> text=/Step \\d+/")
-    page.locator("#see-stop").click()
+    with paced(hold=3):
+        page.locator("#see-go").click()
+        page.wait_for_selector("#see-stage >> text=/Step \\d+/")
+        feed = jobs._running
+        page.locator("#see-stop").click()
+        until(lambda: feed.cancelled)
     page.wait_for_selector("#see-notice >> text=Stopped")
     assert jobs.list(1)[0].state == "cancelled"
     assert page.locator("#see-go").is_visible() and not page.locator("iframe.lesson").count()

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_learn import EVIL, nodes
-from visiting import address, fill, jobs, page  # noqa: F401
+from visiting import address, fill, jobs, page, reads  # noqa: F401
 
 from diffusekit import embeddings
 from diffusekit.embeddings import LearnedToken
@@ -175,10 +175,11 @@ def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):  #
     page.wait_for_function(listed)
     page.locator("#token-use").click()
     page.wait_for_selector("#prompt textarea")
-    assert page.locator("#prompt textarea").input_value() == "a picture of <again>"
+    reads(page, page.locator("#prompt textarea"), "a picture of <again>")
+    token("late", vectors=1)
     page.locator("#tab-tokens-button").click()
+    page.wait_for_selector(".tokens-table button[data-name=late]")  # the list is read anew
     page.wait_for_selector(".tokens-table button[data-name=again][aria-current]")
-    page.wait_for_timeout(1000)  # the list is read anew when the tab is opened
     page.locator("#token-remove").click()
     page.wait_for_selector("#tokens-undo")
     page.locator("#tokens-trash", has_text="Empty trash (1 file").click()

@@ -1,13 +1,15 @@
 """A served page and a browser, for the tabs' journeys: at the end nothing may have gone wrong in the page."""
 
+import contextlib
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from serving import until
+from serving import LOADING, PATIENCE, paced, until  # noqa: F401
 
 from diffusekit.server import app as server_app
 from diffusekit.server.jobs import Jobs
@@ -15,7 +17,32 @@ from diffusekit.server.listening import Server, listen, url
 from diffusekit.settings import ServeSettings
 
 CHROMIUM = Path("/usr/bin/chromium")
-WAIT = 120_000
+WAIT = 240_000  # milliseconds
+FRAMES = """() => new Promise((done) => {
+  let count = 0;
+  const next = () => (++count > 6 ? done() : requestAnimationFrame(next));
+  next();
+})"""
+
+
+@contextlib.contextmanager
+def paged(jobs: Jobs) -> Iterator[str]:
+    """A real server with the page, ready for work; its address."""
+    from diffusekit.server import ui
+
+    app = server_app.build(jobs.settings, jobs, uploads=ui.UPLOADS)
+    ui.mount(app, ui.build(jobs, jobs.settings), jobs.settings)
+    listener = listen("127.0.0.1", 0)
+    server = Server(app, jobs)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        until(lambda: server.started and jobs.ready, LOADING)
+        yield url(listener)
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -30,20 +57,9 @@ def jobs(tmp_path):
 
 @pytest.fixture
 def address(jobs, monkeypatch):
-    from diffusekit.server import ui
-
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(Path(jobs.settings.state) / "page"))
-    app = server_app.build(jobs.settings, jobs, uploads=ui.UPLOADS)
-    ui.mount(app, ui.build(jobs, jobs.settings), jobs.settings)
-    listener = listen("127.0.0.1", 0)
-    server = Server(app, jobs)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    until(lambda: server.started and jobs.ready, 120)
-    yield url(listener)
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
+    with paged(jobs) as found:
+        yield found
 
 
 @pytest.fixture
@@ -79,13 +95,27 @@ def enter(page, address, wrong):
 
 def fill(page, where, text):
     """Write into the box of a component."""
-    box = page.locator(f"{where} textarea, {where} input").first
-    box.fill(text)
-    box.press("Tab")
+    write(page, page.locator(f"{where} textarea, {where} input").first, text)
 
 
 def number(page, where, text):
     """Write into the number beside a slider."""
-    box = page.locator(f"{where} input[type=number]")
+    write(page, page.locator(f"{where} input[type=number]"), text)
+
+
+def write(page, box, text):
+    """Write into a box that may have been made just now.
+
+    To the fields of an accordion Gradio gives their values once more, a frame after it made them, and what
+    was written meanwhile is lost: so some frames go by first.
+    """
+    box.wait_for()
+    page.evaluate(FRAMES)
     box.fill(text)
     box.press("Tab")
+    assert box.input_value() == text
+
+
+def reads(page, box, text):
+    """Wait until a box holds a text."""
+    page.wait_for_function("([box, text]) => box.value === text", arg=[box.element_handle(), text])
