@@ -51,10 +51,10 @@ def read(folders: list[Path]) -> Sittings:
     return found
 
 
-def draw(found: Sittings, batch: int = 32) -> Image.Image:
-    """Two charts side by side over thousands of samples, and the contact sheets below."""
+def draw(found: Sittings) -> Image.Image:
+    """Two charts side by side over thousands of steps, and the contact sheets below."""
     alphas = scheduler().alphas_cumprod
-    thousands = np.array(found.steps) * batch / 1000
+    thousands = np.array(found.steps) / 1000
     figure = Figure(figsize=(10, 3.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -63,14 +63,14 @@ def draw(found: Sittings, batch: int = 32) -> Image.Image:
         noise = f"{1 - alphas[t]:.0%} noise" if i in (0, 7) else f"{1 - alphas[t]:.0%}"
         left.plot(thousands, [v[i] for v in found.losses], color=tone, label=noise)
         right.plot(thousands, [v[i] for v in found.costs], color=tone)
-    left.set(title="loss", xlabel="thousand samples", yscale="log")
-    right.set(title="what a wrong caption would cost", xlabel="thousand samples")
+    left.set(title="loss", xlabel="thousand steps", yscale="log")
+    right.set(title="what a wrong caption would cost", xlabel="thousand steps")
     left.set_yticks((0.15, 0.2, 0.3, 0.5, 1.0), ("0.15", "0.2", "0.3", "0.5", "1"))
     left.minorticks_off()
     left.legend(fontsize=7, ncols=2)
     for end in found.ends[:-1]:
-        left.axvline(end * batch / 1000, color="gray", lw=0.6)
-        right.axvline(end * batch / 1000, color="gray", lw=0.6)
+        left.axvline(end / 1000, color="gray", lw=0.6)
+        right.axvline(end / 1000, color="gray", lw=0.6)
     figure.canvas.draw()
     charts = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     return _stack(charts, [found.sheets[s] for s in shown(found)])
