@@ -91,7 +91,9 @@ def test_a_large_vocabulary_is_compared_by_its_table(mini, monkeypatch):
     assert [p["text"] for p in changed] == ["rest", "boat"]
 
 
-@pytest.mark.parametrize("prompt", ["", "cat", "猫 $x_1$ \x1b[31m", "and a dog " * 30])
+@pytest.mark.parametrize(
+    "prompt", ["", "cat", "猫 $x_1$ \x1b[31m", "and a dog " * 30, "and a dog " * 30 + "$x^2^2$"]
+)
 def test_any_text_can_be_drawn(prompt, tmp_path):
     exhibit = tokens(prompt, arithmetic=["cats - cat + dog"])
     with Image.open(exhibit.save(tmp_path / "t.png")) as drawn:
