@@ -2,19 +2,27 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from transformers import CLIPTokenizer
 
-from training.mini import curves
-from training.mini.data import things
+from training.mini import curves, reader
+from training.mini.data import things, tokens
 from training.mini.muon import Muon, orthogonal
-from training.mini.recipe import RECIPES, Clock, warm_then_decay
+from training.mini.recipe import RECIPES, Bench, Clock, warm_then_decay
 from training.mini.unet import build_unet, scheduler, timestep_weights
 from training.mini.world import Scene, Thing, draw_with_spots
 
+STAGES = (
+    ("text", {"text_encoder/model.safetensors"}),
+    ("unet", {"unet/diffusion_pytorch_model.safetensors"}),
+    ("decoder", {"vae/diffusion_pytorch_model.safetensors"}),
+    ("tower", {"image_encoder/model.safetensors", "text_projection.safetensors"}),
+)
 GALAXY = Scene((Thing("galaxy", None),), place="space")
 
 
@@ -40,13 +48,13 @@ def test_from_nothing_to_a_model_and_on(tmp_path):
     assert "step 2" in done.stdout and "unet: 3 steps" in done.stdout
 
     first = tmp_path / "model"
-    for stage, weights in (("unet", "unet/diffusion"), ("decoder", "vae/diffusion")):
+    for stage, weights in STAGES:
         folder = tmp_path / stage
         done = train(folder, "--from", str(first), "--stage", stage, "--seed", "1")
         assert done.returncode == 0, done.stderr
         sums = [(f / "SHA256SUMS").read_text().splitlines() for f in (first, folder / "model")]
         changed = {b.split()[1] for a, b in zip(*sums, strict=True) if a != b}
-        assert changed == {f"{weights}_pytorch_model.safetensors"}
+        assert changed == weights
         for kept in ("tokenizer/tokenizer.json", "unet/config.json", "vae/config.json"):
             assert (first / kept).read_bytes() == (folder / "model" / kept).read_bytes()
 
@@ -81,6 +89,33 @@ def test_muon_takes_steps_of_one_size_in_every_direction():
     muon.step()
     moved = (layer.weight.detach() - before).square().mean().sqrt()
     assert moved == pytest.approx(0.01 * 0.2, rel=0.3)  # 0.2 is about AdamW's step
+
+
+def test_a_deeper_text_encoder_says_the_same_until_it_learns():
+    words = CLIPTokenizer.from_pretrained(ROOT / "diffusekit" / "mini" / "tokenizer")
+    recipe = replace(RECIPES["cpu"], text_layers=1)
+    torch.manual_seed(1)
+    text = reader.build(recipe, words).eval()
+    ids = tokens(words, ["a red cat left of a blue dog"])
+    deeper = reader.deepened(text, 3).eval()
+    assert len(deeper.encoder.layers) == 3 and deeper.config.num_hidden_layers == 3
+    with torch.no_grad():
+        assert torch.equal(text(ids).last_hidden_state, deeper(ids).last_hidden_state)
+
+
+def test_reading_on_holds_fast_to_what_was_said_of_all_but_pairs(tmp_path):
+    words = CLIPTokenizer.from_pretrained(ROOT / "diffusekit" / "mini" / "tokenizer")
+    recipe = replace(RECIPES["cpu"], text_layers=1)
+    text = reader.build(recipe, words)
+    bench = Bench(torch.device("cpu"), tmp_path)
+    lesson = reader.Reader(recipe, bench, words, text)
+    assert lesson.part.pairs == reader.PAIRS > recipe.part.pairs
+    lesson.loss(0)
+    assert lesson.moved < 1e-4
+    with torch.no_grad():
+        text.final_layer_norm.bias += 1.0
+    lesson.loss(0)
+    assert lesson.moved == pytest.approx(0.02, rel=0.1)  # a running mean of squares of one
 
 
 def test_where_things_stand():

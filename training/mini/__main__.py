@@ -2,23 +2,19 @@
 
 Stages: tokenizer, VAE, latents, text encoder, U-Net, the VAE's decoder, CLIP tower, export. Each keeps its state in
 `--work` and goes on from there when the command is given again. `--from FOLDER` is another sitting of a finished
-model: its U-Net (or `--stage decoder`) goes on, on pictures drawn with another `--seed`; all else stays as it is.
+model: its U-Net (or another `--stage`) goes on, on pictures drawn with another `--seed`; all else stays as it is.
 """
 
 import argparse
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from . import clip, data, grade, reader, tokenizer, unet, vae
+from . import clip, data, grade, reader, sitting, tokenizer, unet, vae
 from .export import export
 from .recipe import RECIPES, Bench, Clock, Recipe
-from .world import WHOLE
 
 
 def main() -> None:
@@ -53,7 +49,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--stage",
-        choices=("unet", "decoder"),
+        choices=sitting.STAGES,
         default="unet",
         help="which part of --from goes on (default: unet)",
     )
@@ -64,7 +60,11 @@ def main() -> None:
     if options.pictures:
         recipe = _with_pictures(recipe, options.pictures)
     bench = Bench(device, options.work, options.seed)
-    (further if options.start else train)(options, recipe, bench)
+    if options.start:
+        plan = sitting.Sitting(options.start, recipe, bench, options.minutes, options.steps)
+        sitting.further(options.stage, plan, options.output)
+    else:
+        train(options, recipe, bench)
     bench.say(f"done: {options.output}")
 
 
@@ -91,29 +91,6 @@ def train(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
         image=image,
         text_projection=projection,
     )
-
-
-def further(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
-    """One more sitting for the U-Net or the VAE's decoder of a finished model."""
-    start: Path = options.start
-    fp32 = {"torch_dtype": torch.float32}
-    codec = AutoencoderKL.from_pretrained(start / "vae", **fp32).to(bench.device).eval()
-    bench.say(f"start: {bench.device}, bf16 {bench.bf16}, {options.stage}, from {start}")
-    if options.stage == "decoder":
-        every_style = replace(recipe, part=WHOLE)
-        vae.polish(every_style, bench, options.minutes, codec, options.steps)
-        changed = {"vae": codec}
-    else:
-        words = CLIPTokenizer.from_pretrained(start / "tokenizer")
-        text = CLIPTextModel.from_pretrained(start / "text_encoder", **fp32)
-        net = UNet2DConditionModel.from_pretrained(start / "unet", **fp32)
-        latents = data.encode(recipe, bench, codec, words)
-        learner = unet.Learner(replace(recipe, text_until=0.0), bench, text, words, net)
-        _, net = unet.train(learner, Clock(options.minutes, options.steps), latents, codec)
-        changed = {"unet": net}
-    if options.output.resolve() != start.resolve():
-        shutil.copytree(start, options.output, dirs_exist_ok=True)
-    export(options.output, **changed)
 
 
 def _with_pictures(recipe: Recipe, count: int) -> Recipe:

@@ -103,10 +103,14 @@ def train(
     text: CLIPTextModel,
     tokenizer: CLIPTokenizer,
     steps: int | None = None,
+    start: tuple[CLIPVisionModelWithProjection, torch.Tensor] | None = None,
 ) -> tuple[CLIPVisionModelWithProjection, torch.Tensor]:
-    """Fit the tower; returns it and the text projection (P, D)."""
+    """Fit the tower, or one that was fitted before; returns it and the text projection (P, D)."""
     torch.manual_seed(bench.seed + 3)
-    towers = Towers(recipe, text).to(bench.device)
+    towers = Towers(recipe, text)
+    if start is not None:
+        towers.image, towers.text_projection.weight.data = start
+    towers.to(bench.device)
     done = bench.load("clip-done")
     if done is not None:
         towers.load_state_dict(done)

@@ -37,8 +37,8 @@ class Recipe:
     text_until: float = 0.3  # of the U-Net's time; then the text encoder stays as it is
     # shares of the minutes
     vae_share: float = 0.25
-    reader_share: float = 0.02
-    unet_share: float = 0.64
+    reader_share: float = 0.06
+    unet_share: float = 0.6
     decoder_share: float = 0.05
     clip_share: float = 0.04
 
@@ -51,7 +51,7 @@ _CPU = Recipe(
     unet_channels=(64, 128, 192),
     unet_heads=(2, 4, 6),
     unet_attention=(False, True, True),
-    text_layers=2,
+    text_layers=3,
     batch=32,
 )
 RECIPES = {

@@ -50,6 +50,8 @@ class Part:
     pairs: float = 0.2
     counts: float = 0.16
     empty: float = 0.02
+    other: "Part | None" = None  # taught beside it,
+    others: float = 0.0  # so often
 
 
 WHOLE = Part(
@@ -68,16 +70,12 @@ FIRST = Part(
     counts=0.1,
 )  # fmt: skip
 
-# What comes last, for another sitting: several of a thing, two different things, and, a third of the time,
-# the rest of the world.
-MANY = Part(
-    subjects=FIRST.subjects + WHOLE.subjects,
-    styles={"flat": 0.6} | {name: 0.05 for name in STYLES if name != "flat"},
-    galaxies=0.04,
-    pairs=0.34,
-    counts=0.22,
-    empty=0.01,
-)
+# What comes last, for another sitting: two different things, several of a thing, and, a fifth of the time,
+# the whole world.
+MANY = replace(
+    FIRST, galaxies=0.04, pairs=0.5, counts=0.2, empty=0.01,
+    other=replace(WHOLE, pairs=0.25), others=0.2,
+)  # fmt: skip
 
 
 def held_out(subject: str, color: str | None, place: str, style: str) -> bool:
@@ -104,6 +102,8 @@ def sample(part: Part, index: int, seed: int = 0, *, unseen: bool = False) -> Sc
 
 
 def _sample(part: Part, rng: Random) -> Scene:
+    if part.other and rng.random() < part.others:
+        part = part.other
     kind = rng.random()
     if kind < part.galaxies:
         color = rng.choice(GALAXY_COLORS) if rng.random() < 0.6 else None
