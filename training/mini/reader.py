@@ -116,13 +116,7 @@ class Reader:
 
     def loss(self, step: int) -> torch.Tensor:
         """Of lesson number `step`: every question, asked of the end and of one padding after it."""
-        seed = f"read {self.bench.seed} {step}"
-        ids, answers = _batch(self.part, self.tokenizer, seed, 64)
-        shortest = int((ids == self.tokenizer.eos_token_id).int().argmax(1).max()) + 1
-        length = shortest + int(
-            (LENGTH - shortest) * Random(seed).random() ** 3
-        )  # few paddings are quicker
-        ids, answers = ids[:, :length].to(self.bench.device), answers.to(self.bench.device)
+        ids, answers = self._lesson(step)
         with self.bench.autocast():
             states = self.text(ids).last_hidden_state.float()
         end = (ids == self.tokenizer.eos_token_id).int().argmax(1)
@@ -139,13 +133,26 @@ class Reader:
         self.right += 0.02 * (share.mean().item() - self.right)
         if pair.any():
             self.pairs_right += 0.02 * (share[pair].mean().item() - self.pairs_right)
-        if self.known is not None and not pair.all():
-            with torch.no_grad(), self.bench.autocast():
-                before = self.known(ids[~pair]).last_hidden_state.float()
-            moved = F.mse_loss(states[~pair], before)
-            self.moved += 0.02 * (moved.item() - self.moved)
-            loss = loss + ANCHOR * moved
-        return loss
+        return loss if pair.all() else loss + ANCHOR * self._change(ids[~pair], states[~pair])
+
+    def _lesson(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids (B, length) and answers. Most lessons have few paddings, since nothing before them can
+        notice and they take time."""
+        seed = f"read {self.bench.seed} {step}"
+        ids, answers = _batch(self.part, self.tokenizer, seed, 64)
+        said = int((ids == self.tokenizer.eos_token_id).int().argmax(1).max()) + 1
+        length = said + int((LENGTH - said) * Random(seed).random() ** 3)
+        return ids[:, :length].to(self.bench.device), answers.to(self.bench.device)
+
+    def _change(self, ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Mean square of what has changed since it read before, if it had."""
+        if self.known is None:
+            return states.new_zeros(())
+        with torch.no_grad(), self.bench.autocast():
+            before = self.known(ids).last_hidden_state.float()
+        change = F.mse_loss(states, before)
+        self.moved += 0.02 * (change.item() - self.moved)
+        return change
 
     def told(self) -> str:
         return f"{self.right:.1%} of the questions right, about pairs {self.pairs_right:.1%}; moved {self.moved:.4f}"
