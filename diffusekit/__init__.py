@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .settings import GenerateSettings, InvertSettings
     from .training.invert import Inversion, invert
 
-__version__ = "0.3.1"
+__version__ = "0.4.0"
 __all__ = [
     "SAMPLERS", "DiffusekitError", "GenerateSettings", "Inversion", "InvertSettings", "LearnedToken", "Model",
     "Picture", "Record", "Step", "Stream", "denoise", "find_token", "generate", "invert", "load_model",

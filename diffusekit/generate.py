@@ -62,12 +62,16 @@ class Stream:
         if tokens is None:
             tokens = named_in([*prompts, settings.negative_prompt], settings.embedding)
         self.tokens = tuple(tokens)
-        self.model = models.load(settings.model, settings.device, settings.dtype)
+        self.model = models.load(
+            settings.model, settings.device, settings.dtype, fast=settings.fast
+        )
         for token in self.tokens:
             fits(token, self.model)
         self.settings = _completed(settings, self.model).model_copy(
             update={"embedding": tuple(token.name for token in self.tokens)}
         )
+        if settings.negative_prompt and self.settings.guidance_scale == 1:
+            log.warning("without guidance (a scale of 1) a negative prompt steers nothing")
         self._size = latents.shape(
             self.model, _known(self.settings.width), _known(self.settings.height)
         )

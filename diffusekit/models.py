@@ -20,6 +20,7 @@ from .device import Placement, place
 from .errors import ModelError, OutOfMemory
 
 MINI = Path(__file__).parent / "mini"
+FAST = "fast.safetensors"  # a LoRA of the U-Net for few steps without guidance, beside model_index.json
 PIPELINES = ("StableDiffusionPipeline",)
 _NETWORKS = ("text_encoder", "unet", "vae")
 _PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
@@ -31,6 +32,7 @@ class Model:
     """A frozen Stable Diffusion: tokenizers and text encoders (one; SDXL has two), U-Net, VAE.
 
     `scheduler_config` is the noise schedule it was trained with; `schedule.make` builds samplers of it.
+    `fast` says that its LoRA for few steps without guidance is in the U-Net's weights.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Model:
     vae: Any
     scheduler_config: dict[str, Any]
     placement: Placement
+    fast: bool = False
 
     @property
     def factor(self) -> int:
@@ -68,18 +71,20 @@ class Model:
 _LOADING = Lock()
 
 
-def load(name: str = "mini", device: str = "auto", dtype: str = "auto") -> Model:
-    """Load a model by `name`; the last one stays in memory.
+def load(
+    name: str = "mini", device: str = "auto", dtype: str = "auto", *, fast: bool = False
+) -> Model:
+    """Load a model by `name`, `fast` with its LoRA for few steps; the last one stays in memory.
 
     Raises `ModelError` when it is missing, damaged, unsafe, unknown, or cannot be reached.
     """
     placement = place(device, dtype)
     with _LOADING:
-        return _load(name, placement)
+        return _load(name, placement, fast)
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, placement: Placement) -> Model:
+def _load(name: str, placement: Placement, fast: bool) -> Model:
     _no_remote_code()
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -89,11 +94,18 @@ def _load(name: str, placement: Placement) -> Model:
     logging.disable_progress_bar()
     folder, revision = find(name)
     _check_index(name, folder)
+    if fast and not (folder / FAST).is_file():
+        raise ModelError(
+            f"the model {name} brings no weights for few steps",
+            "leave out --fast; a model distilled for few steps is used with --steps 4 --guidance 1",
+        )
     half = placement.dtype_name != "float32"
     try:
         text_encoder = _weights(CLIPTextModel, folder / "text_encoder", placement, half)
         unet = _weights(UNet2DConditionModel, folder / "unet", placement, half)
         vae = _weights(AutoencoderKL, folder / "vae", placement, half)
+        if fast:
+            _merge(unet, folder / FAST)
         if placement.device.type == "cuda":
             import torch
 
@@ -114,6 +126,7 @@ def _load(name: str, placement: Placement) -> Model:
                 (folder / "scheduler" / "scheduler_config.json").read_text()
             ),
             placement=placement,
+            fast=fast,
         )
     except ModelError:
         raise
@@ -156,6 +169,20 @@ def _weights(kind: Any, folder: Path, placement: Placement, half: bool) -> Any:
         local_files_only=True,
     )
     return part.eval().requires_grad_(False).to(placement.device)
+
+
+def _merge(unet: Any, lora: Path) -> None:
+    """Add a LoRA (Hu et al., 2021; PEFT's names) to a U-Net's weights: each gains B·A."""
+    from safetensors.torch import load_file
+
+    found = load_file(lora)
+    for key in found:
+        layer, is_down, _ = key.removeprefix("unet.").partition(".lora_A.weight")
+        if is_down:
+            weight = unet.get_submodule(layer).weight
+            down, up = found[key].float(), found[key.replace("lora_A", "lora_B")].float()
+            change = (up.flatten(1) @ down.flatten(1)).view_as(weight)
+            weight.copy_(weight.float() + change.to(weight.device))
 
 
 def _check_index(name: str, folder: Path) -> None:

@@ -15,9 +15,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from .errors import UsageError
@@ -25,6 +27,7 @@ from .schedule import SAMPLERS
 
 MAX_PROMPT = 20_000
 MAX_SEED = 2**63
+FAST: dict[str, Any] = {"steps": 4, "guidance_scale": 1.0, "sampler": "ddim"}
 
 
 def flag(default: Any, sentence: str, *names: str, **checks: Any) -> Any:
@@ -53,6 +56,11 @@ class GenerateSettings(Settings):
         "--guidance", ge=0, le=100, allow_inf_nan=False,
     )  # fmt: skip
     sampler: str = flag("dpm++_2m", f"How to step from noise to picture: {', '.join(SAMPLERS)}.")
+    fast: bool = flag(
+        False,
+        "Use the weights for few steps that the model brings (mini does): 4 steps, no guidance and ddim, "
+        "unless you say otherwise.",
+    )
     seed: int | None = flag(
         None,
         "Same seed, same picture; image i of several uses seed + i. Default: by chance.",
@@ -76,6 +84,14 @@ class GenerateSettings(Settings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
         "auto", "Precision of the networks."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_steps(cls, values: Any) -> Any:
+        """`fast` brings other defaults."""
+        if isinstance(values, dict) and _is_yes(values.get("fast")):
+            return FAST | {name: value for name, value in values.items() if value is not None}
+        return values
 
     @field_validator("embedding", mode="before")
     @classmethod
@@ -235,6 +251,14 @@ class ServeSettings(Settings):
 def _several(names: Any) -> Any:
     """A list written as one string, as in an environment variable: `my_cat, my_dog`."""
     return [n.strip() for n in names.split(",") if n.strip()] if isinstance(names, str) else names
+
+
+def _is_yes(value: Any) -> bool:
+    """Whether a value means true, as a flag, in a file or in an environment variable."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return False
 
 
 S = TypeVar("S", bound=Settings)

@@ -47,3 +47,12 @@ def test_watching_costs_little():
     raise AssertionError(
         f"plain {found.plain}, recorded {found.recorded}, attended {found.attended}"
     )
+
+
+@pytest.mark.slow
+def test_few_steps_without_guidance_save_most_of_the_time(capsys):
+    """A tenth of the network's work, and the same decoding."""
+    assert run(["bench", "fast", "--pictures", "8", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["ratio"] == pytest.approx(told["plain"] / told["fast"], rel=1e-3)
+    assert told["ratio"] > 2

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from diffusekit import metadata
+from diffusekit.cli import boundary
 from diffusekit.cli.boundary import run
+from diffusekit.cli.stopping import Stopped
 
 QUICK = ["--steps", "2", "--seed", "7", "--device", "cpu"]
 
@@ -228,3 +230,15 @@ def test_a_terminal_gets_a_bar(tmp_path):
         pass
     assert done.wait(60) == 0
     assert b"denoising" in shown and b"steps/s" in shown
+
+
+@pytest.mark.parametrize("rank,said", [(None, 1), ("0", 1), ("1", 0)])
+def test_of_several_processes_one_says_that_it_was_stopped(rank, said, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise Stopped(2)
+
+    monkeypatch.setattr(boundary.typer.main, "get_command", interrupted)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert boundary.run(["invert", "my_cat"]) == 130
+    assert capsys.readouterr().err.count("error: stopped") == said

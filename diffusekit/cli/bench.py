@@ -69,6 +69,28 @@ def visualise_command(
     print(f"median of {found.pictures} pictures each, {steps} steps")
 
 
+@app.command("fast")
+def fast_command(
+    model: Annotated[str, typer.Option("--model", help="mini, or a folder with weights for few steps.")] = "mini",
+    pictures: Annotated[int, typer.Option("--pictures", min=8, help="Timed pictures of each.")] = 12,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:  # fmt: skip
+    """What --fast saves: pictures at default settings, and by few steps without guidance."""
+    with quiet_libraries():
+        from .. import bench
+
+        found = bench.fast(model, pictures=pictures, device=device, dtype=dtype)
+    if as_json:
+        print(json.dumps({**vars(found), "ratio": round(found.ratio, 3)}))
+        return
+    print(f"{'':<28}{'s/picture':>10}")
+    print(f"{'20 guided steps':<28}{found.plain:>10.3f}")
+    print(f"{'--fast':<28}{found.fast:>10.3f}")
+    print(f"ratio {found.ratio:.2f}, median of {found.pictures} pictures each, decode included")
+
+
 def _size(count: int) -> str:
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:

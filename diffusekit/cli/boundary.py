@@ -37,7 +37,8 @@ def run(arguments: list[str]) -> int:
         _say(error.message, error.hint)
         return error.exit_code
     except Stopped as stopped:
-        _say("stopped", "what was finished is kept")
+        if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+            _say("stopped", "what was finished is kept")
         return stopped.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

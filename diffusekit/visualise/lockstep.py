@@ -166,7 +166,7 @@ def without(word: str, prompt: str, **settings: Any) -> str:
         (start, stop) for start, stop, token in find_spellings(prompt, tokens)
         if word in token.spellings
     ]  # fmt: skip
-    model = models.load(own.model, own.device, own.dtype)
+    model = models.load(own.model, own.device, own.dtype, fast=own.fast)
     words = [w.text for w in text.words(model, text.read(model, prompt, tokens), tokens)]
     if not places and word.lower() in (w.lower() for w in words):
         before = r"(?<!\w)" if re.match(r"\w", word) else ""

@@ -80,7 +80,7 @@ def samplers(
     for name in names:
         checked(GenerateSettings, settings | {"prompt": prompt, "sampler": name, "images": 1})
     own = checked(GenerateSettings, settings)
-    config = models.load(own.model, own.device, own.dtype).scheduler_config
+    config = models.load(own.model, own.device, own.dtype, fast=own.fast).scheduler_config
     curves = {name: alpha_bars(name, config) for name in SCHEDULES}
     taken = {name: steps_of(name, config, own.steps) for name in names}
     numbers: dict[str, Any] = {

@@ -262,7 +262,7 @@ def test_the_table_marks_what_means_nothing(tmp_path):
         "load": 0.5,
     }
     found = {"whole": found_with([True, False], 0.99), "first": found_with([True, True], 0.9)}
-    text = marks.table(found, numbers)
+    text = marks.table(found, numbers, "20 guided steps")
     lines = text.splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert "| colors | 50% | (100%) | 95% | 99.0 / 90.0% | 50 / 100% | 76% | 85% |" in lines

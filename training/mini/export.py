@@ -12,11 +12,14 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjec
 
 from .unet import scheduler
 
+FAST = "fast.safetensors"  # the LoRA of few steps
+
 
 def export(
     folder: Path, *, tokenizer: CLIPTokenizer | None = None, text: CLIPTextModel | None = None,
     unet: UNet2DConditionModel | None = None, vae: AutoencoderKL | None = None,
     image: CLIPVisionModelWithProjection | None = None, text_projection: torch.Tensor | None = None,
+    fast: dict[str, torch.Tensor] | None = None,
 ) -> None:  # fmt: skip
     """Save what is given below `folder`; every other part stays as it lies there."""
     if tokenizer is not None:
@@ -38,6 +41,8 @@ def export(
             {"text_projection.weight": text_projection.half().contiguous()},
             folder / "text_projection.safetensors",
         )
+    if fast is not None:
+        save_file(fast, folder / FAST)
     parts = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,

@@ -63,8 +63,8 @@ def frechet(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(apart + a.trace() + b.trace() - 2 * both)
 
 
-def table(found: dict[str, Found], numbers: dict[str, float]) -> str:
-    """The card's table, in Markdown."""
+def table(found: dict[str, Found], numbers: dict[str, float], steps: str) -> str:
+    """The card's table, in Markdown; `steps` says how the pictures were made."""
     whole, first = found["whole"], found["first"]
     lines = [
         "| | `mini`, whole world | `mini`, first part | goal | rendered | through the VAE | SD 1.5 | SDXL |",
@@ -114,7 +114,7 @@ def table(found: dict[str, Found], numbers: dict[str, float]) -> str:
     psnr = [f"{part.psnr:.1f} dB" for part in (whole, first)]
     lines.append(_row("VAE, PSNR on held-out pictures", *psnr, "30 dB", "", "", "", ""))
     machine = f"{numbers['cores']:.0f} cores, load {numbers['load']:.1f}"
-    name = f"one picture, 20 guided steps and decode ({machine})"
+    name = f"one picture, {steps} and decode ({machine})"
     lines.append(_row(name, f"{numbers['seconds']:.2f} s", "", "3 s", *[""] * 4))
     lines.append(_row("size", f"{numbers['megabytes']:.1f} MB", "", "64 MB", *[""] * 4))
     return "\n".join(lines)

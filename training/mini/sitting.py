@@ -1,7 +1,8 @@
 """Another sitting: one part of a finished model goes on learning, all others stay as they are.
 
-A text encoder that reads on says nearly the same as before of all but pairs; after it the U-Net goes on too,
-since it is what listens, and the image tower, which agrees with it.
+A text encoder that reads on says nearly the same as before of all but pairs, and an autoencoder's latents stay
+near what they were; after either the U-Net goes on too, since it is what listens, or what draws, and after a text
+encoder the image tower, which agrees with it.
 """
 
 import shutil
@@ -14,8 +15,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from . import clip, data, reader, unet, vae
-from .export import export
+from . import clip, data, fast, reader, unet, vae
+from .export import FAST, export
 from .recipe import Bench, Clock, Recipe
 from .world import WHOLE
 
@@ -64,6 +65,12 @@ def _unet(sitting: Sitting) -> dict[str, Any]:
     return {"unet": net}
 
 
+def _vae(sitting: Sitting) -> dict[str, Any]:
+    codec = sitting.part(AutoencoderKL, "vae").eval()
+    vae.further(sitting.every_style, sitting.bench, sitting.minutes, codec, sitting.steps)
+    return {"vae": codec}
+
+
 def _decoder(sitting: Sitting) -> dict[str, Any]:
     codec = sitting.part(AutoencoderKL, "vae").eval()
     vae.polish(sitting.every_style, sitting.bench, sitting.minutes, codec, sitting.steps)
@@ -81,7 +88,23 @@ def _tower(sitting: Sitting) -> dict[str, Any]:
     return {"image": image, "text_projection": projection}
 
 
-STAGES = {"text": _text, "unet": _unet, "decoder": _decoder, "tower": _tower}
+def _fast(sitting: Sitting) -> dict[str, Any]:
+    teacher = fast.Teacher(
+        sitting.recipe, sitting.bench, sitting.part(CLIPTextModel, "text_encoder"), sitting.words,
+        sitting.part(UNet2DConditionModel, "unet"),
+    )  # fmt: skip
+    return {"fast": fast.train(teacher, sitting.minutes, sitting.steps)}
+
+
+STAGES = {
+    "text": _text,
+    "vae": _vae,
+    "unet": _unet,
+    "decoder": _decoder,
+    "tower": _tower,
+    "fast": _fast,
+}
+_UNDER_FAST = ("text", "unet")  # what the LoRA of few steps was made for
 
 
 def further(stage: str, sitting: Sitting, output: Path) -> None:
@@ -92,4 +115,7 @@ def further(stage: str, sitting: Sitting, output: Path) -> None:
     changed = STAGES[stage](sitting)
     if output.resolve() != sitting.start.resolve():
         shutil.copytree(sitting.start, output, dirs_exist_ok=True)
+    if stage in _UNDER_FAST and (output / FAST).exists():
+        (output / FAST).unlink()
+        sitting.bench.say(f"{FAST} was made for what was there before: make it anew (--stage fast)")
     export(output, **changed)

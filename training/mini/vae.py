@@ -4,21 +4,25 @@ Losses: L1, squared error (for colors that are far off), L1 of image gradients a
 whisper of KL, and scale equivariance (a latent shrunk to half must decode to the picture shrunk to
 half: arXiv 2502.14831), which makes latents easier to denoise. At the end each latent channel is given
 mean 0 and variance 1 by folding the change into the weights, so that `scaling_factor` is 1. When the
-U-Net is done, the decoder alone is trained a little longer.
+U-Net is done, the decoder alone is trained a little longer. In another sitting both can go on, with
+latents tied to what they were: then the U-Net, which knows those, must follow.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from .data import render, to_tensor
 from .muon import Muon
 from .recipe import Bench, Clock, Recipe, warm_then_decay
 
 LossOf = Callable[[AutoencoderKL, torch.Tensor, int], torch.Tensor]
+_TIE = 0.1  # weight of the squared distance of latents to what they were
 _ENDS = ("conv_in.", "conv_out.", "quant_conv.")  # their weights are no hidden matrices
 
 
@@ -57,7 +61,12 @@ def _likeness(found: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
 
 def _whole_loss(vae: AutoencoderKL, pictures: torch.Tensor, step: int) -> torch.Tensor:
     """Encode, decode, compare; every fourth step also asks for scale equivariance."""
-    posterior = vae.encode(pictures).latent_dist
+    return _there_and_back(vae, vae.encode(pictures).latent_dist, pictures, step)
+
+
+def _there_and_back(
+    vae: AutoencoderKL, posterior: DiagonalGaussianDistribution, pictures: torch.Tensor, step: int
+) -> torch.Tensor:
     latents = posterior.sample()
     loss = _likeness(vae.decode(latents).sample.float(), pictures)
     loss = loss + 1e-4 * posterior.kl().mean() / latents[0].numel()
@@ -73,6 +82,19 @@ def _decoder_loss(vae: AutoencoderKL, pictures: torch.Tensor, step: int) -> torc
         latents = vae.encode(pictures).latent_dist.sample().float()
         latents = latents + 0.05 * torch.randn_like(latents)
     return _likeness(vae.decode(latents).sample.float(), pictures)
+
+
+def _tied_loss(before: AutoencoderKL) -> LossOf:
+    """The loss of the whole autoencoder, and how far its latents are from those of `before`."""
+
+    def loss(vae: AutoencoderKL, pictures: torch.Tensor, step: int) -> torch.Tensor:
+        with torch.no_grad():
+            was = before.encode(pictures).latent_dist.mean
+        posterior = vae.encode(pictures).latent_dist
+        moved = F.mse_loss(posterior.mean.float(), was.float())
+        return _there_and_back(vae, posterior, pictures, step) + _TIE * moved
+
+    return loss
 
 
 def train(recipe: Recipe, bench: Bench, minutes: float, steps: int | None = None) -> AutoencoderKL:
@@ -93,14 +115,30 @@ def polish(
     recipe: Recipe, bench: Bench, minutes: float, vae: AutoencoderKL, steps: int | None = None
 ) -> None:
     """The decoder alone, in place: the latents stay what the U-Net has learned."""
-    torch.manual_seed(bench.seed + 4)
-    done = bench.load("decoder-done")
-    if done is not None:
-        vae.load_state_dict(done)
-        return
     decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
-    _fit("decoder", vae, decoder, _decoder_loss, recipe, bench, Clock(minutes, steps))
-    bench.save("decoder-done", vae.state_dict())
+    _go_on("decoder", vae, decoder, _decoder_loss, recipe, bench, Clock(minutes, steps))
+
+
+def further(
+    recipe: Recipe, bench: Bench, minutes: float, vae: AutoencoderKL, steps: int | None = None
+) -> None:
+    """Encoder and decoder, in place: what the latents did not tell, they may learn to."""
+    loss = _tied_loss(deepcopy(vae).requires_grad_(False))
+    _go_on("vae-further", vae, vae, loss, recipe, bench, Clock(minutes, steps))
+
+
+def _go_on(
+    name: str, vae: AutoencoderKL, learning: torch.nn.Module, loss_of: LossOf,
+    recipe: Recipe, bench: Bench, clock: Clock,
+) -> None:  # fmt: skip
+    """A finished autoencoder goes on learning, in place, unless that is done."""
+    torch.manual_seed(bench.seed + 4)
+    done = bench.load(f"{name}-done")
+    if done is None:
+        _fit(name, vae, learning, loss_of, recipe, bench, clock)
+        bench.save(f"{name}-done", vae.state_dict())
+    else:
+        vae.load_state_dict(done)
 
 
 def _fit(

@@ -70,11 +70,11 @@ FIRST = Part(
     counts=0.1,
 )  # fmt: skip
 
-# What comes last, for another sitting: two different things, several of a thing, and, a fifth of the time,
+# What comes last, for another sitting: two different things, several of a thing, and, three tenths of the time,
 # the whole world.
 MANY = replace(
     FIRST, galaxies=0.04, pairs=0.5, counts=0.2, empty=0.01,
-    other=replace(WHOLE, pairs=0.25), others=0.2,
+    other=replace(WHOLE, pairs=0.25), others=0.3,
 )  # fmt: skip
 
 

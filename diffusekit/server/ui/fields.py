@@ -42,7 +42,7 @@ class GridFields:
 
 def fields(house: House, prompt: gr.Textbox) -> Fields:
     """Everything but the prompt, for an open accordion."""
-    side, guidance = _suited(house.settings.model)
+    side, guidance, fast = _suited(house.settings.model)
     known = list(house.jobs.models())
     default = GenerateSettings.model_fields
     names: dict[str, Any] = {"prompt": prompt}
@@ -80,6 +80,14 @@ def fields(house: House, prompt: gr.Textbox) -> Fields:
             min_width=0,
             buttons=[],
         )
+        names["fast"] = gr.Checkbox(
+            False,
+            label="Fast",
+            info="4 steps, no guidance",
+            visible=fast,
+            min_width=0,
+            elem_id="fast",
+        )
     with gr.Row(elem_classes="sizes"):
         names["seed"] = gr.Textbox(
             "", label="Seed", placeholder="by chance", max_lines=1, min_width=0, elem_id="seed"
@@ -115,9 +123,9 @@ def grid_fields() -> GridFields:
     return GridFields(inputs, draw)
 
 
-def _suited(model: str) -> tuple[int, float]:
-    """(side, guidance) of a model; Stable Diffusion's when the model cannot be had now."""
+def _suited(model: str) -> tuple[int, float, bool]:
+    """(side, guidance, whether it can be fast) of a model; Stable Diffusion's when it cannot be had now."""
     try:
-        return reading.side(model), reading.guidance(model)
+        return reading.side(model), reading.guidance(model), reading.fast(model)
     except (DiffusekitError, OSError, ValueError, KeyError):
-        return 512, 7.5
+        return 512, 7.5, False

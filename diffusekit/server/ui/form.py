@@ -15,7 +15,7 @@ from ...settings import GenerateSettings, checked
 
 FIELDS: tuple[str, ...] = (
     "prompt", "negative_prompt", "sampler", "steps", "guidance_scale", "width", "height", "images",
-    "seed", "embedding", "model",
+    "seed", "embedding", "model", "fast",
 )  # fmt: skip
 EXAMPLES = (
     "A beautiful galaxy", "a red tree on a hill at night", "a blue planet in space",
@@ -24,7 +24,7 @@ EXAMPLES = (
 LABELS = {
     "prompt": "Prompt", "negative_prompt": "Negative prompt", "sampler": "Sampler", "steps": "Steps",
     "guidance_scale": "Guidance", "width": "Width", "height": "Height", "images": "Pictures",
-    "seed": "Seed", "embedding": "Learned tokens", "model": "Model",
+    "seed": "Seed", "embedding": "Learned tokens", "model": "Model", "fast": "Fast",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import gradio as gr
 
 from ...errors import DiffusekitError
-from ...settings import GenerateSettings, checked
+from ...settings import FAST, GenerateSettings, checked
 from . import form, grids, look, reading, restoring, running
 from .fields import Fields, GridFields, fields, grid_fields
 from .house import PRIVATE, QUICK, House, said
@@ -294,16 +294,26 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
     parts.swap.click(lambda w, h: (h, w), [names["width"], names["height"]],
                      [names["width"], names["height"]], **QUICK)  # fmt: skip
 
-    def suits(model: str) -> tuple[Any, Any, Any]:
+    def suits(model: str) -> tuple[Any, ...]:
         try:
             known = house.jobs.models().get(model, model)
             side = reading.side(known)
-            return reading.guidance(known), side, side
+            fast = gr.update(visible=reading.fast(known), value=False)
+            return reading.guidance(known), side, side, fast
         except (DiffusekitError, OSError, ValueError, KeyError):
-            return gr.skip(), gr.skip(), gr.skip()
+            return (gr.skip(),) * 4
 
-    sized = [names["guidance_scale"], names["width"], names["height"]]
+    sized = [names["guidance_scale"], names["width"], names["height"], names["fast"]]
     names["model"].input(suits, names["model"], sized, **QUICK)
+
+    def hurry(fast: bool, model: str) -> list[Any]:
+        default = {name: GenerateSettings.model_fields[name].default for name in FAST}
+        own = {"guidance_scale": reading.guidance(house.jobs.models().get(model, model))}
+        return list(FAST.values() if fast else (default | own).values())
+
+    names["fast"].input(
+        hurry, [names["fast"], names["model"]], [names[name] for name in FAST], **QUICK
+    )
 
     def refresh() -> tuple[Any, str]:
         known = restoring.learned()
@@ -320,6 +330,9 @@ def _wire_api(house: House, parts: Fields) -> None:
 
     async def generate(*values: Any) -> AsyncGenerator[Any]:
         given = dict(zip(form.FIELDS, values, strict=True))
+        if given["fast"]:  # what the client left as it was is Fast's to say
+            left = {name for name in FAST if given[name] == parts.by_name[name].value}
+            given = {name: value for name, value in given.items() if name not in left}
         given["prompt"] = (given["prompt"] or "").strip() or form.example()
         try:
             moments = running.pictures(jobs, form.settings_of(given))

@@ -80,3 +80,8 @@ def side(name: str) -> int:
 def guidance(name: str) -> float:
     """The guidance scale that suits a model."""
     return 3.0 if models.find(name)[0] == models.MINI else 7.5
+
+
+def fast(name: str) -> bool:
+    """Whether a model brings weights for few steps."""
+    return (models.find(name)[0] / models.FAST).is_file()

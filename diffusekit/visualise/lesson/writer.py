@@ -98,6 +98,9 @@ def command(runs: Sequence[Run]) -> str:
             continue
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         flags: Any = extra.get("flags") or [f"--{name.replace('_', '-')}"]
+        if value is True:
+            words.append(flags[0])
+            continue
         for each in value if isinstance(value, tuple) else (value,):
             words += [flags[0], f"{each:g}" if isinstance(each, float) else str(each)]
     if any(run.prompt.startswith("-") for run in runs):

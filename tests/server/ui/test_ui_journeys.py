@@ -16,7 +16,7 @@ from visiting import enter, paced, paged, reads, until, write
 from diffusekit import metadata
 from diffusekit.device import place
 from diffusekit.server.jobs import Jobs
-from diffusekit.settings import GenerateSettings, ServeSettings
+from diffusekit.settings import FAST, GenerateSettings, ServeSettings
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = "/usr/bin/chromium"
@@ -187,6 +187,21 @@ def test_several_pictures_and_the_seed_of_the_one_that_is_chosen(visit, jobs):
     page.wait_for_function("document.querySelector('#seed textarea, #seed input').value === '102'")
     page.click("#dice")
     page.wait_for_function("document.querySelector('#seed textarea, #seed input').value === ''")
+
+
+def test_fast_takes_four_steps_without_guidance(visit, jobs):
+    page = visit()
+    prompt(page).fill("a red balloon")
+    settings(page, Seed="8")
+    steps = page.locator("#settings").get_by_label("Steps").first
+    for check, count in ((True, "4"), (False, "20"), (True, "4")):
+        page.locator("#fast input").set_checked(check)
+        reads(page, steps, count)
+    page.click("#go")
+    result(page)
+    record = metadata.read(pictures(jobs)[-1]).record
+    made = GenerateSettings(prompt="a red balloon", seed=8, fast=True, width=128, height=128)
+    assert record.settings == made
 
 
 def test_a_grid_is_drawn_with_its_cells(visit, jobs):
@@ -428,3 +443,7 @@ def test_the_python_client_has_one_endpoint(address, jobs):
     assert len(found) == 1
     record = metadata.read(pictures(jobs)[-1]).record
     assert record.settings.prompt == "a red star" and record.settings.seed == 5
+    assert record.settings.steps == 2 and not record.settings.fast
+    client.predict(prompt="a red star", fast=True, api_name="/generate")
+    record = metadata.read(pictures(jobs)[-1]).record
+    assert {name: getattr(record.settings, name) for name in FAST} == FAST
