@@ -70,24 +70,7 @@ def fields(house: House, prompt: gr.Textbox) -> Fields:
         names["width"] = gr.Number(side, label="Width", precision=0, min_width=0, step=8)
         names["height"] = gr.Number(side, label="Height", precision=0, min_width=0, step=8)
         swap = gr.Button("Swap", size="sm", min_width=0, elem_classes="beside")
-    with gr.Row(elem_classes="pair"):
-        names["images"] = gr.Slider(
-            1,
-            min(house.settings.max_images, 16),
-            1,
-            step=1,
-            label="Pictures",
-            min_width=0,
-            buttons=[],
-        )
-        names["fast"] = gr.Checkbox(
-            False,
-            label="Fast",
-            info="4 steps, no guidance",
-            visible=fast,
-            min_width=0,
-            elem_id="fast",
-        )
+    names |= _amount(house, fast)
     with gr.Row(elem_classes="sizes"):
         names["seed"] = gr.Textbox(
             "", label="Seed", placeholder="by chance", max_lines=1, min_width=0, elem_id="seed"
@@ -102,6 +85,19 @@ def fields(house: House, prompt: gr.Textbox) -> Fields:
     )  # fmt: skip
     words = gr.HTML(look.word_list(learned), elem_id="words", visible="hidden")
     return Fields(names, dice, reuse, swap, words)
+
+
+def _amount(house: House, fast: bool) -> dict[str, Any]:
+    """How many pictures, and whether by few steps."""
+    with gr.Row(elem_classes="pair"):
+        return {
+            "images": gr.Slider(
+                1, min(house.settings.max_images, 16), 1, step=1, label="Pictures", min_width=0, buttons=[]
+            ),
+            "fast": gr.Checkbox(
+                False, label="Fast", info="4 steps, no guidance", visible=fast, min_width=0, elem_id="fast"
+            ),
+        }  # fmt: skip
 
 
 def grid_fields() -> GridFields:
