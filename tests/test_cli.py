@@ -15,6 +15,7 @@ from PIL import Image
 
 from diffusekit import metadata
 from diffusekit.cli import boundary
+from diffusekit.cli.app import VERBS
 from diffusekit.cli.boundary import run
 from diffusekit.cli.stopping import Stopped
 
@@ -204,6 +205,16 @@ def test_version_and_help(capsys):
     assert run(["generate", "--help"]) == 0
     out = capsys.readouterr().out
     assert "--guidance" in out and "--negative" in out and "-n" in out
+
+
+def test_all_verbs_are_told_when_none_is_given(capsys):
+    assert run([]) == 2
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert run(["--help"]) == 0
+    assert capsys.readouterr().out.strip() == told.out.strip()
+    assert all(f"│ {verb} " in told.out for verb in VERBS) and "visualize" not in told.out
+    assert run(["visualize", "--help"]) == 0
 
 
 def test_unicode_and_shell_marks_in_prompts_make_safe_names(capsys):

@@ -78,19 +78,20 @@ def test_rooms_stay_small_and_say_what_they_are():
 
 
 def test_help_is_quick_and_light():
-    """No torch, no diffusers, no numpy; half a second."""
+    """No torch, no diffusers, no numpy, no Pillow, no verb but the one asked about; half a second."""
     code = (
         "import sys; from diffusekit.cli.boundary import run; run(['generate', '--help']);"
-        "heavy = {'torch', 'diffusers', 'transformers', 'gradio', 'numpy', 'scipy'} & set(sys.modules);"
+        "heavy = {'torch', 'diffusers', 'transformers', 'gradio', 'numpy', 'scipy', 'PIL',"
+        " 'diffusekit.cli.serve'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    seconds = []
-    for _ in range(3):
+    quickest = 9.0
+    for _ in range(10):  # whatever else the machine does, one of ten is let through
         started = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - started)
+        quickest = min(quickest, time.perf_counter() - started)
         assert done.returncode == 0, done.stderr
-    assert min(seconds) < 0.5
+    assert quickest < 0.5
 
 
 def test_info_loads_no_torch(tmp_path):

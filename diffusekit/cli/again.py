@@ -2,15 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import FileRefused
-from ..metadata import Record, read
 from ..settings import GenerateSettings, checked
 from .generate import Manner, run, split_size
 from .options import with_group, with_settings
+
+if TYPE_CHECKING:
+    from ..metadata import Record
 
 
 @with_group(Manner, "manner")
@@ -24,6 +26,8 @@ def command(
     prompt: Annotated[str | None, typer.Option("--prompt", help="Another prompt.")] = None,
 ) -> None:
     """Make a picture again: the same settings give the same pixels; flags change them."""
+    from ..metadata import read
+
     said = read(picture)
     found = said.settings
     if found is None:
@@ -42,7 +46,7 @@ def command(
     run(merged, [merged.prompt], manner)
 
 
-def _warn_of_changes(record: Record) -> None:
+def _warn_of_changes(record: "Record") -> None:
     """Say when a learned token is not the one the picture was made with: its pixels will differ."""
     if record.embeddings:
         from ..embeddings import find

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from ..errors import DiffusekitError
-from .app import app
+from .app import command_line
 from .stopping import Stopped, stop
 
 
@@ -29,6 +29,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code."""
     try:
+        app = command_line(*arguments[:1])
         code = typer.main.get_command(app).main(
             arguments, prog_name="diffusekit", standalone_mode=False
         )
@@ -61,10 +62,9 @@ def _other(error: Any) -> int:
     """typer's usage errors are the user's; everything else is ours."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         context = getattr(error, "ctx", None)
-        _say(
-            error.format_message().rstrip(".").replace("\n", " "),
-            f"{context.command_path if context else 'diffusekit'} --help",
-        )
+        sentence = error.format_message().rstrip(".").replace("\n", " ")
+        if sentence:  # there is none when nothing was asked for: the help is all there is to say
+            _say(sentence, f"{context.command_path if context else 'diffusekit'} --help")
         return int(error.exit_code)
     if os.environ.get("DIFFUSEKIT_DEBUG"):
         raise error

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from ..errors import FileRefused
-from ..metadata import read
 
 
 def command(
@@ -15,6 +14,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show how a picture was made, by diffusekit or by another program that says so."""
+    from ..metadata import read
+
     found = read(picture)
     if as_json:
         print(found.model_dump_json())

@@ -5,7 +5,6 @@ from datetime import date
 from pathlib import Path
 
 from ..errors import UsageError
-from ..metadata import FORMATS
 
 OUTPUTS = Path("outputs")
 _ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
@@ -22,6 +21,8 @@ class Destination:
         Raises `UsageError`, before any work, for an ending that is no picture's and for a file that is
         there already.
         """
+        from ..metadata import FORMATS
+
         if kind is not None and kind not in _ENDINGS:
             raise UsageError(f"there is no format {kind!r}", f"formats: {', '.join(_ENDINGS)}")
         self.overwrite, self._count, self._made = overwrite, count, 0
