@@ -21,7 +21,7 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 pipe = StableDiffusionPipeline.from_pretrained({folder!r})
 pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
 pipe.set_progress_bar_config(disable=True)
-noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
+noise = torch.randn(1, pipe.unet.config.in_channels, 16, 16, generator=torch.Generator().manual_seed(7))
 pipe("A beautiful galaxy", num_inference_steps=20, guidance_scale=3.0, latents=noise).images[0].save({out!r})
 """
 

@@ -5,6 +5,7 @@ Knows pixels and tensors, no models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,14 +39,14 @@ def signed(values: torch.Tensor, *, most: float = 3.0) -> Image.Image:
 
 
 def channels(latents: torch.Tensor, side: int, *, most: float = 3.0) -> Image.Image:
-    """The channels (C, h, w) of latents as signed maps in a square of `side` pixels, two in a row."""
-    count = len(latents)
-    columns = min(count, 2)
+    """The channels (C, h, w) of latents as signed maps in a square of `side` pixels, as many in a row as fill it."""
+    columns = math.ceil(len(latents) ** 0.5)
     edge = side // columns
-    sheet = Image.new("RGB", (side, edge * -(-count // columns)), PAPER)
+    top = (side - edge * math.ceil(len(latents) / columns)) // 2
+    sheet = Image.new("RGB", (side, side), PAPER)
     for i, channel in enumerate(latents):
         tile = signed(channel, most=most).resize((edge - 1, edge - 1), Image.Resampling.NEAREST)
-        sheet.paste(tile, (i % columns * edge, i // columns * edge))
+        sheet.paste(tile, (i % columns * edge, top + i // columns * edge))
     return sheet
 
 

@@ -4,17 +4,22 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from torch.testing import assert_close as close
 from transformers import CLIPTokenizer
 
-from training.mini import curves, reader
-from training.mini.data import things, tokens
+from diffusekit import latents, models
+from diffusekit.models import MINI
+from training.mini import curves, reader, sitting, wider
+from training.mini.data import things, to_tensor, tokens
 from training.mini.muon import Muon, orthogonal
 from training.mini.recipe import RECIPES, Bench, Clock, warm_then_decay
-from training.mini.unet import build_unet, scheduler, timestep_weights
+from training.mini.unet import build_unet, latent_shape, scheduler, timestep_weights
+from training.mini.vae import build as build_vae
 from training.mini.world import Scene, Thing, draw_with_spots
 
 STAGES = (
@@ -80,7 +85,8 @@ def test_the_unet_starts_as_nothing():
     unet = build_unet(RECIPES["cpu"])
     assert 11e6 <= sum(p.numel() for p in unet.parameters()) <= 24e6
     with torch.no_grad():
-        found = unet(torch.randn(1, 4, 16, 16), torch.tensor([500]), torch.randn(1, 77, 256)).sample
+        noise, states = torch.randn(1, *latent_shape(unet)), torch.randn(1, 77, 256)
+        found = unet(noise, torch.tensor([500]), states).sample
     assert found.abs().max() == 0
 
 
@@ -124,6 +130,52 @@ def test_reading_on_holds_fast_to_what_was_said_of_all_but_pairs(tmp_path):
         text.final_layer_norm.bias += 1.0
     lesson.loss(0)
     assert lesson.moved == pytest.approx(0.02, rel=0.1)  # a running mean of squares of one
+
+
+def test_wider_latents_begin_as_what_they_were():
+    """The old channels say and mean what they did; the new ones reach the decoder, and the U-Net not yet."""
+    torch.manual_seed(1)
+    recipe = replace(RECIPES["cpu"], latent_channels=4, side=32)
+    vae, net = build_vae(recipe).eval(), build_unet(recipe).eval()
+    for layer in (net.conv_out, vae.quant_conv, vae.post_quant_conv):
+        torch.nn.init.normal_(layer.weight)
+        torch.nn.init.normal_(layer.bias)
+    codec, unet = wider.autoencoder(vae, 6), wider.unet(net, 6)
+    assert codec.config.latent_channels == unet.config.in_channels == unet.config.out_channels == 6
+    pictures, states = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 77, 256)
+    with torch.no_grad():
+        before, after = vae.encode(pictures).latent_dist, codec.encode(pictures).latent_dist
+        close(after.mean[:, :4], before.mean)
+        close(after.logvar[:, :4], before.logvar)
+        assert (after.mean[:, 4:].std((0, 2, 3)) > 0.01).all() and (after.logvar[:, 4:] == -4).all()
+        nothing, more = torch.zeros(2, 6, 4, 4), torch.randn(2, 6, 4, 4)
+        nothing[:, :4] = more[:, :4] = before.mean
+        close(codec.decode(nothing).sample, vae.decode(before.mean).sample)
+        assert not torch.allclose(
+            codec.decode(more).sample, codec.decode(nothing).sample, atol=1e-3
+        )
+        found = unet(more, torch.tensor([500, 20]), states).sample
+        close(found[:, :4], net(before.mean, torch.tensor([500, 20]), states).sample)
+        assert (found[:, 4:] == 0).all() and (found[:, :4] != 0).any()
+
+
+@pytest.mark.slow
+def test_a_sitting_of_the_vae_widens_the_model_to_its_recipe(tmp_path):
+    recipe = replace(RECIPES["cpu"], latent_channels=7, vae_pictures=40)
+    bench = Bench(torch.device("cpu"), tmp_path / "work")
+    plan = sitting.Sitting(MINI, recipe, bench, minutes=1, steps=2)
+    sitting.further("vae", plan, tmp_path / "model")
+    before, after = sums(MINI), sums(tmp_path / "model")
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    networks = {f"{part}/diffusion_pytorch_model.safetensors" for part in ("vae", "unet")}
+    assert changed == networks | {"fast.safetensors"}  # made for the U-Net that was
+    with torch.no_grad():
+        model = models.load(str(tmp_path / "model"), "cpu")
+        found = latents.encode(
+            model, to_tensor(np.asarray(Image.linear_gradient("L").convert("RGB"))[None])
+        )
+    assert found.shape == (1, 7, 32, 32) and model.unet.config.in_channels == 7
+    assert found.std() < 5
 
 
 def test_where_things_stand():

@@ -3,12 +3,13 @@
 import json
 
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageColor
 
 from diffusekit import read_metadata, visualise
 from diffusekit.cli.boundary import run
 from diffusekit.errors import UsageError
-from diffusekit.visualise import Exhibit
+from diffusekit.visualise import Exhibit, drawing
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,15 @@ def test_a_film_as_mp4_needs_a_package_and_says_so_before_any_work(capsys, monke
     monkeypatch.setattr(common, "find_spec", lambda name: None)
     assert run(["visualise", "denoise", "a cat", "-o", "x.mp4"]) == 2
     assert "imageio-ffmpeg" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("count", "across", "down"), [(1, 1, 1), (4, 2, 2), (6, 3, 2), (16, 4, 4)])
+def test_channels_lie_in_a_square_in_order(count, across, down):
+    levels = torch.linspace(-3, 3, count)[:, None, None].expand(count, 2, 2)
+    sheet = drawing.channels(levels, 96)
+    assert sheet.size == (96, 96)
+    edge, top = 96 // across, (96 - 96 // across * down) // 2
+    for i, level in enumerate(levels):
+        middle = i % across * edge + edge // 2, top + i // across * edge + edge // 2
+        assert sheet.getpixel(middle) == drawing.signed(level, most=3.0).getpixel((0, 0))
+    assert top == 0 or sheet.getpixel((48, top - 1)) == ImageColor.getrgb(drawing.PAPER)

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .captions import caption
 from .data import tokens
 from .recipe import Bench, Clock, Recipe, warm_then_decay
-from .unet import scheduler, vae_shape
+from .unet import latent_shape, scheduler
 from .world import sample
 
 JUMPS = 4
@@ -93,7 +93,7 @@ class Teacher:
         sampler = DPMSolverMultistepScheduler.from_config(scheduler().config)
         sampler.set_timesteps(STEPS)
         g = torch.Generator().manual_seed(first)
-        x = torch.randn((len(ids), *vae_shape(recipe)), generator=g).to(device)
+        x = torch.randn((len(ids), *latent_shape(self.unet)), generator=g).to(device)
         stands = [x]
         for i, t in enumerate(sampler.timesteps):
             with self.bench.autocast():

@@ -27,7 +27,7 @@ class Recipe:
     batch: int
     learning_rate: float = 1e-3
     side: int = 128
-    latent_channels: int = 4
+    latent_channels: int = 6
     text_width: int = 256
     vae_pictures: int = 12_000
     vae_batch: int = 8

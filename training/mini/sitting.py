@@ -6,6 +6,7 @@ encoder the image tower, which agrees with it.
 """
 
 import shutil
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from . import clip, data, fast, reader, unet, vae
+from . import clip, data, fast, reader, unet, vae, wider
 from .export import FAST, export
 from .recipe import Bench, Clock, Recipe
 from .world import WHOLE
@@ -66,9 +67,13 @@ def _unet(sitting: Sitting) -> dict[str, Any]:
 
 
 def _vae(sitting: Sitting) -> dict[str, Any]:
-    codec = sitting.part(AutoencoderKL, "vae").eval()
-    vae.further(sitting.every_style, sitting.bench, sitting.minutes, codec, sitting.steps)
-    return {"vae": codec}
+    before = sitting.part(AutoencoderKL, "vae").eval()
+    had, channels = before.config.latent_channels, sitting.recipe.latent_channels
+    codec = wider.autoencoder(before, channels) if channels > had else deepcopy(before)
+    vae.further(sitting.every_style, sitting.bench, sitting.minutes, codec, before, sitting.steps)
+    if channels == had:
+        return {"vae": codec}
+    return {"vae": codec, "unet": wider.unet(sitting.part(UNet2DConditionModel, "unet"), channels)}
 
 
 def _decoder(sitting: Sitting) -> dict[str, Any]:
@@ -104,7 +109,7 @@ STAGES = {
     "tower": _tower,
     "fast": _fast,
 }
-_UNDER_FAST = ("text", "unet")  # what the LoRA of few steps was made for
+_UNDER_FAST = {"text", "unet"}  # what the LoRA of few steps was made for
 
 
 def further(stage: str, sitting: Sitting, output: Path) -> None:
@@ -115,7 +120,7 @@ def further(stage: str, sitting: Sitting, output: Path) -> None:
     changed = STAGES[stage](sitting)
     if output.resolve() != sitting.start.resolve():
         shutil.copytree(sitting.start, output, dirs_exist_ok=True)
-    if stage in _UNDER_FAST and (output / FAST).exists():
+    if _UNDER_FAST & changed.keys() and (output / FAST).exists():
         (output / FAST).unlink()
         sitting.bench.say(f"{FAST} was made for what was there before: make it anew (--stage fast)")
     export(output, **changed)

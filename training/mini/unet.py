@@ -209,9 +209,9 @@ class Learner:
         self.nets.eval()
         ids = tokens(self.tokenizer, [*PREVIEWS, *[""] * len(PREVIEWS)]).to(self.bench.device)
         unet, sampler, n = self.nets["unet"], scheduler(), len(PREVIEWS)
-        x = torch.randn(
-            (n, *vae_shape(self.recipe)), generator=torch.Generator().manual_seed(3)
-        ).to(self.bench.device)
+        x = torch.randn((n, *latent_shape(unet)), generator=torch.Generator().manual_seed(3)).to(
+            self.bench.device
+        )
         sampler.set_timesteps(steps)
         with self.bench.autocast():
             states = self.nets["text"](ids).last_hidden_state
@@ -231,9 +231,8 @@ class Learner:
         self.swap()
 
 
-def vae_shape(recipe: Recipe) -> tuple[int, int, int]:
-    side = recipe.side // 2 ** (len(recipe.vae_channels) - 1)
-    return recipe.latent_channels, side, side
+def latent_shape(unet: UNet2DConditionModel) -> tuple[int, int, int]:
+    return unet.config.in_channels, unet.config.sample_size, unet.config.sample_size
 
 
 def train(

@@ -9,7 +9,6 @@ latents tied to what they were: then the U-Net, which knows those, must follow.
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ def _edges(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _likeness(found: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-    exact = F.l1_loss(found, pictures) + 2 * F.mse_loss(found, pictures)
+    exact = F.l1_loss(found, pictures) + 6 * F.mse_loss(found, pictures)
     return exact + 0.5 * _edges(found, pictures)
 
 
@@ -91,7 +90,7 @@ def _tied_loss(before: AutoencoderKL) -> LossOf:
         with torch.no_grad():
             was = before.encode(pictures).latent_dist.mean
         posterior = vae.encode(pictures).latent_dist
-        moved = F.mse_loss(posterior.mean.float(), was.float())
+        moved = F.mse_loss(posterior.mean[:, : was.shape[1]].float(), was.float())
         return _there_and_back(vae, posterior, pictures, step) + _TIE * moved
 
     return loss
@@ -116,26 +115,34 @@ def polish(
 ) -> None:
     """The decoder alone, in place: the latents stay what the U-Net has learned."""
     decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
-    _go_on("decoder", vae, decoder, _decoder_loss, recipe, bench, Clock(minutes, steps))
+    told = vae.config.latent_channels
+    _go_on("decoder", vae, decoder, _decoder_loss, told, recipe, bench, Clock(minutes, steps))
 
 
 def further(
-    recipe: Recipe, bench: Bench, minutes: float, vae: AutoencoderKL, steps: int | None = None
-) -> None:
-    """Encoder and decoder, in place: what the latents did not tell, they may learn to."""
-    loss = _tied_loss(deepcopy(vae).requires_grad_(False))
-    _go_on("vae-further", vae, vae, loss, recipe, bench, Clock(minutes, steps))
+    recipe: Recipe, bench: Bench, minutes: float, vae: AutoencoderKL, before: AutoencoderKL,
+    steps: int | None = None,
+) -> None:  # fmt: skip
+    """Encoder and decoder, in place: what the latents did not tell, they may learn to.
+
+    Their first channels stay near those of `before`.
+    """
+    loss = _tied_loss(before.requires_grad_(False))
+    told = before.config.latent_channels
+    _go_on("vae-further", vae, vae, loss, told, recipe, bench, Clock(minutes, steps))
 
 
 def _go_on(
-    name: str, vae: AutoencoderKL, learning: torch.nn.Module, loss_of: LossOf,
+    name: str, vae: AutoencoderKL, learning: torch.nn.Module, loss_of: LossOf, told: int,
     recipe: Recipe, bench: Bench, clock: Clock,
 ) -> None:  # fmt: skip
-    """A finished autoencoder goes on learning, in place, unless that is done."""
+    """A finished autoencoder goes on learning, in place, unless that is done; the first `told` channels of its
+    latents are what a U-Net knows, and any others get mean 0 and variance 1."""
     torch.manual_seed(bench.seed + 4)
     done = bench.load(f"{name}-done")
     if done is None:
-        _fit(name, vae, learning, loss_of, recipe, bench, clock)
+        pictures = _fit(name, vae, learning, loss_of, recipe, bench, clock)
+        _fold_statistics(vae, to_tensor(pictures[:500]).to(bench.device), told)
         bench.save(f"{name}-done", vae.state_dict())
     else:
         vae.load_state_dict(done)
@@ -215,11 +222,13 @@ def _crops(pictures: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> to
 
 
 @torch.no_grad()
-def _fold_statistics(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
-    """Give every latent channel mean 0 and variance 1, exactly, inside `quant_conv` and `post_quant_conv`."""
+def _fold_statistics(vae: AutoencoderKL, pictures: torch.Tensor, first: int = 0) -> None:
+    """Give every latent channel from `first` on mean 0 and variance 1, exactly, inside `quant_conv` and
+    `post_quant_conv`."""
     posteriors = [vae.encode(p).latent_dist for p in pictures.split(50)]
     sample = torch.cat([p.mean + p.std * torch.randn_like(p.std) for p in posteriors])
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3))
+    mean[:first], std[:first] = 0.0, 1.0
     channels = len(mean)
     inside, outside = vae.quant_conv, vae.post_quant_conv
     inside.weight[:channels] /= std[:, None, None, None]

@@ -70,11 +70,11 @@ FIRST = Part(
     counts=0.1,
 )  # fmt: skip
 
-# What comes last, for another sitting: two different things, several of a thing, and, three tenths of the time,
-# the whole world.
+# What comes last, for another sitting: two different things, several of a thing, and, half of the time, the whole
+# world.
 MANY = replace(
     FIRST, galaxies=0.04, pairs=0.5, counts=0.2, empty=0.01,
-    other=replace(WHOLE, pairs=0.25), others=0.3,
+    other=replace(WHOLE, galaxies=0.03, pairs=0.45, counts=0.2), others=0.5,
 )  # fmt: skip
 
 

@@ -69,6 +69,8 @@ function heat(run, word, at) {
 for (const box of all("[data-latents]")) {
   const run = Number(box.dataset.run);
   const { channels } = data.runs[run].latents;
+  box.style.setProperty("--count", channels);
+  box.style.setProperty("--across", Math.ceil(Math.sqrt(channels)));
   for (let i = 0; i < channels; i++) {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");
