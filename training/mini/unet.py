@@ -121,7 +121,11 @@ class Learner:
         self, latents: torch.Tensor, ids: torch.Tensor, t: torch.Tensor, eps: torch.Tensor,
         weight: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """Squared error of the predicted velocity, one number per sample (B,); `weight` is (B, h, w)."""
+        """Squared error of the predicted velocity, one number per sample (B,).
+
+        With a `weight` (B, h, w), as in training, the error of each channel counts by its inverse as well: else
+        what can least be foretold, the finest detail, would drown what can (Kendall et al., 2018).
+        """
         a = self.alphas[t].sqrt()[:, None, None, None]
         s = (1 - self.alphas[t]).sqrt()[:, None, None, None]
         with self.bench.autocast():
@@ -130,7 +134,10 @@ class Learner:
             noisy = (a * latents + s * eps).contiguous(memory_format=self.layout)
             found = self.nets["unet"](noisy, t, states).sample
         error = F.mse_loss(found.float(), a * eps - s * latents, reduction="none")
-        return (error if weight is None else error * weight[:, None]).mean((1, 2, 3))
+        if weight is not None:
+            share = 1 / error.detach().mean((0, 2, 3), keepdim=True)
+            error = error * weight[:, None] * share / share.mean()
+        return error.mean((1, 2, 3))
 
     def batch(self, data: dict[str, torch.Tensor], step: int) -> tuple[torch.Tensor, ...]:
         """The samples of step number `step`: the same ones in every run of this seed."""
