@@ -18,7 +18,7 @@ from training.mini import curves, reader, sitting, wider
 from training.mini.data import things, to_tensor, tokens
 from training.mini.muon import Muon, orthogonal
 from training.mini.recipe import RECIPES, Bench, Clock, warm_then_decay
-from training.mini.unet import build_unet, latent_shape, scheduler, timestep_weights
+from training.mini.unet import Learner, build_unet, latent_shape, scheduler, timestep_weights
 from training.mini.vae import build as build_vae
 from training.mini.world import Scene, Thing, draw_with_spots
 
@@ -88,6 +88,22 @@ def test_the_unet_starts_as_nothing():
         noise, states = torch.randn(1, *latent_shape(unet)), torch.randn(1, 77, 256)
         found = unet(noise, torch.tensor([500]), states).sample
     assert found.abs().max() == 0
+
+
+def test_a_channel_that_cannot_be_foretold_does_not_drown_the_others(tmp_path):
+    words = CLIPTokenizer.from_pretrained(MINI / "tokenizer")
+    recipe = replace(RECIPES["cpu"], text_layers=1)
+    bench = Bench(torch.device("cpu"), tmp_path)
+    learner = Learner(recipe, bench, reader.build(recipe, words), words)
+    nothing, t = torch.zeros(3, 6, 16, 16), torch.tensor([10, 500, 990])
+    eps = torch.randn_like(nothing) * torch.tensor([0.1, 0.2, 0.5, 1, 2, 5])[:, None, None]
+    ids = learner.empty.repeat(3, 1)
+    with torch.no_grad():  # the U-Net says nothing yet, so its error is the velocity
+        plain = learner.loss(nothing, ids, t, eps)
+        told = learner.loss(nothing, ids, t, eps, torch.ones(3, 16, 16))
+    errors = (learner.alphas[t][:, None, None, None] * eps**2).mean((0, 2, 3))
+    close(plain.mean(), errors.mean(), rtol=1e-3, atol=0)
+    close(told.mean(), 1 / (1 / errors).mean(), rtol=1e-3, atol=0)
 
 
 def test_muon_takes_steps_of_one_size_in_every_direction():
