@@ -75,7 +75,7 @@ def test_any_processor_keeps_its_picture(processor):
 def evaluated(unet, states=None, size=(16, 16), **more):
     torch.manual_seed(0)
     states = torch.randn(2, 77, unet.config.cross_attention_dim) if states is None else states
-    unet(torch.randn(2, 4, *size), 500, states, **more)
+    unet(torch.randn(2, unet.config.in_channels, *size), 500, states, **more)
 
 
 @pytest.mark.parametrize("model", ["mini", "sd1", "sd2"])

@@ -214,7 +214,8 @@ def test_a_cell_of_the_latents_tells_its_numbers(visit):
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
     told = page.inner_text("#cell-0")
-    assert "row 2, column 2" in told and len(re.findall(r"[+−]\d\.\d\d", told)) == 4
+    channels = grid.locator("canvas").count()
+    assert "row 2, column 2" in told and len(re.findall(r"[+−]\d\.\d\d", told)) == channels == 6
     assert page.locator(".decoder .spot").is_visible()
     grid.locator("canvas").first.hover(position={"x": 2, "y": 2})
     assert "row 1, column 1" in page.inner_text("#cell-0")
