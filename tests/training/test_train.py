@@ -27,7 +27,6 @@ STAGES = (
     ("text", {"text_encoder/model.safetensors"}),
     # The LoRA of few steps was made for the U-Net that was: begun from a model that has one, this removes it.
     ("unet", {"unet/diffusion_pytorch_model.safetensors", "fast.safetensors"}),
-    ("vae", {"vae/diffusion_pytorch_model.safetensors"}),
     ("decoder", {"vae/diffusion_pytorch_model.safetensors"}),
     ("tower", {"image_encoder/model.safetensors", "text_projection.safetensors"}),
 )
