@@ -25,10 +25,25 @@ if TYPE_CHECKING:
 
 __version__ = "0.4.0"
 __all__ = [
-    "SAMPLERS", "DiffusekitError", "GenerateSettings", "Inversion", "InvertSettings", "LearnedToken", "Model",
-    "Picture", "Record", "Step", "Stream", "denoise", "find_token", "generate", "invert", "load_model",
-    "read_metadata", "stream",
-]  # fmt: skip
+    "SAMPLERS",
+    "DiffusekitError",
+    "GenerateSettings",
+    "Inversion",
+    "InvertSettings",
+    "LearnedToken",
+    "Model",
+    "Picture",
+    "Record",
+    "Step",
+    "Stream",
+    "denoise",
+    "find_token",
+    "generate",
+    "invert",
+    "load_model",
+    "read_metadata",
+    "stream",
+]
 
 _HOMES = {
     "SAMPLERS": ("schedule", "SAMPLERS"),

@@ -70,13 +70,13 @@ class Maps:
     def _hear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a layer runs: keep what goes into it."""
         if self.on:
-            given = (
-                dict(zip(("hidden_states", "encoder_hidden_states"), args, strict=False)) | kwargs
-            )
+            given = dict(zip(("hidden_states", "encoder_hidden_states"), args, strict=False)) | kwargs
             self._heard[name] = _Heard(
-                given["hidden_states"], given["encoder_hidden_states"],
-                given.get("attention_mask"), given.get("temb"),
-            )  # fmt: skip
+                given["hidden_states"],
+                given["encoder_hidden_states"],
+                given.get("attention_mask"),
+                given.get("temb"),
+            )
 
 
 def layers(unet: Any) -> dict[str, Any]:
@@ -99,9 +99,7 @@ def pointing(unet: Any) -> list[str]:
 
 
 @contextmanager
-def recording(
-    unet: Any, *, layers: Sequence[str] | None = None, guided: bool = False
-) -> Iterator[Maps]:
+def recording(unet: Any, *, layers: Sequence[str] | None = None, guided: bool = False) -> Iterator[Maps]:
     """While open, the result's `take()` says where the last evaluation of `unet` looked.
 
     `layers` are beginnings of names to choose from (`layers()` lists them), all without it. `guided` says

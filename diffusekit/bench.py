@@ -52,9 +52,14 @@ class Contest:
 
 
 def invert(
-    model: str = "mini", *, batch: int = 1, steps: int = 40, clip_table: bool = False,
-    device: str = "auto", dtype: str = "float32",
-) -> Contest:  # fmt: skip
+    model: str = "mini",
+    *,
+    batch: int = 1,
+    steps: int = 40,
+    clip_table: bool = False,
+    device: str = "auto",
+    dtype: str = "float32",
+) -> Contest:
     """Steps of textual inversion beside the algorithm of diffusers' example script.
 
     The reference opens, resizes and encodes the pictures at every step, trains the whole token table with
@@ -83,7 +88,7 @@ class Watched:
 
 def visualise(
     model: str = "mini", *, steps: int = 20, pictures: int = 12, device: str = "auto", dtype: str = "auto"
-) -> Watched:  # fmt: skip
+) -> Watched:
     """What it costs to watch: pictures plain, with a `Recording`, and with cross-attention recorded."""
     settings: dict[str, Any] = {"model": model, "steps": steps, "device": device, "dtype": dtype}
 
@@ -118,9 +123,7 @@ class Hurried:
         return self.plain / self.fast
 
 
-def fast(
-    model: str = "mini", *, pictures: int = 12, device: str = "auto", dtype: str = "auto"
-) -> Hurried:
+def fast(model: str = "mini", *, pictures: int = 12, device: str = "auto", dtype: str = "auto") -> Hurried:
     """What `--fast` saves: pictures at default settings, and at those of few steps without guidance."""
     settings: dict[str, Any] = {"model": model, "device": device, "dtype": dtype}
 
@@ -204,14 +207,17 @@ def _reference(model: Model, paths: list[Path], batch: int) -> tuple[Callable[[i
             resized = file.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
         if np.random.random() < 0.5:
             resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return torch.from_numpy((np.array(resized) / 127.5 - 1.0).astype(np.float32)).permute(2, 0, 1)  # fmt: skip
+        return torch.from_numpy((np.array(resized) / 127.5 - 1.0).astype(np.float32)).permute(2, 0, 1)
 
     def step(number: int) -> float:
-        pixels = torch.stack([picture(number * batch + i) for i in range(batch)]).to(device, vae.dtype)  # fmt: skip
+        pixels = torch.stack([picture(number * batch + i) for i in range(batch)]).to(device, vae.dtype)
         ids = tokenizer(
-            ["a photo of a <bench>"] * batch, padding="max_length", truncation=True,
-            max_length=encoder.config.max_position_embeddings, return_tensors="pt",
-        ).input_ids.to(device)  # fmt: skip
+            ["a photo of a <bench>"] * batch,
+            padding="max_length",
+            truncation=True,
+            max_length=encoder.config.max_position_embeddings,
+            return_tensors="pt",
+        ).input_ids.to(device)
         latents = vae.encode(pixels).latent_dist.sample().detach() * vae.config.scaling_factor
         noise = torch.randn_like(latents)
         t = torch.randint(0, 1000, (batch,), device=device)
@@ -240,10 +246,16 @@ def _with_clip_table(model: Model) -> Model:
     old = model.text_encoders[0].config
     rows, width = CLIP_TABLE
     config = CLIPTextConfig(
-        vocab_size=rows, hidden_size=width, intermediate_size=2 * width, num_attention_heads=12,
-        num_hidden_layers=old.num_hidden_layers, max_position_embeddings=old.max_position_embeddings,
-        bos_token_id=old.bos_token_id, eos_token_id=old.eos_token_id, pad_token_id=old.pad_token_id,
-    )  # fmt: skip
+        vocab_size=rows,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_attention_heads=12,
+        num_hidden_layers=old.num_hidden_layers,
+        max_position_embeddings=old.max_position_embeddings,
+        bos_token_id=old.bos_token_id,
+        eos_token_id=old.eos_token_id,
+        pad_token_id=old.pad_token_id,
+    )
     device, dtype = model.placement.device, model.placement.dtype
     encoder: Any = CLIPTextModel(config)
     encoder = encoder.eval().requires_grad_(False).to(device)

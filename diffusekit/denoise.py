@@ -43,10 +43,15 @@ class Step:
 
 @torch.no_grad()
 def denoise(
-    unet: Any, scheduler: Any, latents: torch.Tensor, states: torch.Tensor, *,
-    negative: torch.Tensor | None = None, guidance_scale: float = 1.0,
+    unet: Any,
+    scheduler: Any,
+    latents: torch.Tensor,
+    states: torch.Tensor,
+    *,
+    negative: torch.Tensor | None = None,
+    guidance_scale: float = 1.0,
     generators: list[torch.Generator] | None = None,
-) -> Iterator[Step]:  # fmt: skip
+) -> Iterator[Step]:
     """Walk a scheduler's timesteps from `latents` (B, C, h, w), already scaled for it, to a picture's.
 
     `states` (B, T, D) are the prompt's and `negative` (B, T, D) what to steer away from: both go

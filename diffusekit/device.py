@@ -62,9 +62,7 @@ def _named(device: str, kinds: list[str]) -> torch.device:
     if chosen.type not in kinds:
         raise UsageError(f"the device {device!r} is not available", hint)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"there is no {device}, only {torch.cuda.device_count()} CUDA device(s)", "use cuda:0"
-        )
+        raise UsageError(f"there is no {device}, only {torch.cuda.device_count()} CUDA device(s)", "use cuda:0")
     return chosen
 
 

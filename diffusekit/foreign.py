@@ -17,16 +17,39 @@ from .settings import GenerateSettings, checked
 _MOST = 1_000_000  # characters of a text that is read
 _NODES, _LINKS, _VISITS = 500, 2000, 10_000  # of ComfyUI's graph; more would take long to walk
 _INPUTS = {
-    "text", "positive", "negative", "model", "ckpt_name", "sampler_name", "scheduler", "steps", "cfg",
-    "seed", "noise_seed", "width", "height",
-}  # fmt: skip
+    "text",
+    "positive",
+    "negative",
+    "model",
+    "ckpt_name",
+    "sampler_name",
+    "scheduler",
+    "steps",
+    "cfg",
+    "seed",
+    "noise_seed",
+    "width",
+    "height",
+}
 # Samplers by what others call them, without what they call the schedule of noise levels.
 _SAMPLERS = {
-    "euler": "euler", "euler_ancestral": "euler_a", "euler_a": "euler_a", "heun": "heun",
-    "dpmpp_2m": "dpm++_2m", "dpmpp_2m_sde": "dpm++_2m_sde", "dpmpp_2m_sde_gpu": "dpm++_2m_sde",
-    "uni_pc": "unipc", "unipc": "unipc", "lms": "lms", "ddim": "ddim", "ddim_v3": "ddim", "ddpm": "ddpm",
-    "lcm": "lcm", "plms": "pndm", "pndm": "pndm",
-}  # fmt: skip
+    "euler": "euler",
+    "euler_ancestral": "euler_a",
+    "euler_a": "euler_a",
+    "heun": "heun",
+    "dpmpp_2m": "dpm++_2m",
+    "dpmpp_2m_sde": "dpm++_2m_sde",
+    "dpmpp_2m_sde_gpu": "dpm++_2m_sde",
+    "uni_pc": "unipc",
+    "unipc": "unipc",
+    "lms": "lms",
+    "ddim": "ddim",
+    "ddim_v3": "ddim",
+    "ddpm": "ddpm",
+    "lcm": "lcm",
+    "plms": "pndm",
+    "pndm": "pndm",
+}
 
 
 def parameters(texts: Mapping[str, str]) -> dict[str, str]:
@@ -40,7 +63,7 @@ def parameters(texts: Mapping[str, str]) -> dict[str, str]:
         ("InvokeAI", {"invokeai_metadata", "sd-metadata", "Dream"} & set(texts), parsers.InvokeAIParser, dict),
         ("NovelAI", texts.get("Software") == "NovelAI", parsers.NovelAIParser, dict),
         ("Fooocus", fooocus, parsers.FooocusParser, dict),
-    )  # fmt: skip
+    )
     kept = {key: text for key, text in texts.items() if len(text) <= _MOST}
     # what is no JSON is searched for patterns that take very long on many spaces
     kept |= {key: " ".join(kept[key].split()) for key in ("Dream", "Source") if key in kept}
@@ -74,9 +97,10 @@ def _graph(texts: Mapping[str, str]) -> dict[str, Any]:
         sampler = "sampler_name" in inputs
         samplers += sampler
         own = {
-            name: value for name, value in inputs.items()
+            name: value
+            for name, value in inputs.items()
             if name in _INPUTS and (sampler or not isinstance(value, list))
-        }  # fmt: skip
+        }
         graph[number] = {"class_type": kind if kind.startswith("Empty") else "", "inputs": own}
     if len(graph) > _NODES or len(links) > _LINKS or samplers * len(links) > _VISITS:
         raise ValueError("a graph that is too large")
@@ -108,7 +132,7 @@ def _said(found: Any) -> dict[str, str]:
         "Seed": good.get("seed", ""),
         "Size": f"{width}x{height}" if {"width", "height"} <= set(good) else "",
         "Model": _text(getattr(sampler.model, "name", None))[:200],
-    }  # fmt: skip
+    }
     return {key: str(value) for key, value in pairs.items() if value != ""}
 
 

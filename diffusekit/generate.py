@@ -55,16 +55,16 @@ class Stream:
     """
 
     def __init__(
-        self, settings: GenerateSettings, prompts: Sequence[str],
+        self,
+        settings: GenerateSettings,
+        prompts: Sequence[str],
         tokens: Sequence[LearnedToken] | None = None,
-    ):  # fmt: skip
+    ):
         """`tokens` are learned tokens at hand; without them, those that the prompts name are found."""
         if tokens is None:
             tokens = named_in([*prompts, settings.negative_prompt], settings.embedding)
         self.tokens = tuple(tokens)
-        self.model = models.load(
-            settings.model, settings.device, settings.dtype, fast=settings.fast
-        )
+        self.model = models.load(settings.model, settings.device, settings.dtype, fast=settings.fast)
         for token in self.tokens:
             fits(token, self.model)
         self.settings = _completed(settings, self.model).model_copy(
@@ -72,14 +72,10 @@ class Stream:
         )
         if settings.negative_prompt and self.settings.guidance_scale == 1:
             log.warning("without guidance (a scale of 1) a negative prompt steers nothing")
-        self._size = latents.shape(
-            self.model, _known(self.settings.width), _known(self.settings.height)
-        )
+        self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         seed = _known(self.settings.seed)
         if seed + settings.images > MAX_SEED:
-            raise UsageError(
-                f"there are not {settings.images} seeds from {seed} upwards", "use a smaller seed"
-            )
+            raise UsageError(f"there are not {settings.images} seeds from {seed} upwards", "use a smaller seed")
         self._tasks = [_Task(p, seed + i) for p in prompts for i in range(settings.images)]
         on_gpu = self.model.placement.device.type != "cpu"
         self._batch = settings.batch if settings.batch is not None else (4 if on_gpu else 1)
@@ -89,9 +85,7 @@ class Stream:
     @property
     def total(self) -> int:
         done = -(-len(self.pictures) // self._batch)
-        return self._evaluations * (
-            done + -(-(len(self._tasks) - len(self.pictures)) // self._batch)
-        )
+        return self._evaluations * (done + -(-(len(self._tasks) - len(self.pictures)) // self._batch))
 
     def __iter__(self) -> Iterator[Step]:
         while len(self.pictures) < len(self._tasks):
@@ -115,9 +109,7 @@ class Stream:
             negative = text.encode(model, [settings.negative_prompt] * len(tasks), self.tokens)
         draws = generators([task.seed for task in tasks])
         scheduler = self._scheduler()
-        start = (
-            latents.noise(self._size, draws).to(model.placement.device) * scheduler.init_noise_sigma
-        )
+        start = latents.noise(self._size, draws).to(model.placement.device) * scheduler.init_noise_sigma
         step = None
         for step in denoise(
             model.unet,
@@ -131,13 +123,9 @@ class Stream:
             yield step
         assert step is not None
         if not step.latents.isfinite().all():
-            raise DiffusekitError(
-                "the picture came out as not-a-number", "try --dtype float32, or another sampler"
-            )
+            raise DiffusekitError("the picture came out as not-a-number", "try --dtype float32, or another sampler")
         pictures = images.to_pil(latents.decode(model, step.latents))
-        self.pictures += [
-            Picture(p, self._record(task)) for p, task in zip(pictures, tasks, strict=True)
-        ]
+        self.pictures += [Picture(p, self._record(task)) for p, task in zip(pictures, tasks, strict=True)]
 
     def _scheduler(self) -> Any:
         scheduler = schedule.make(self.settings.sampler, self.model.scheduler_config)
@@ -151,18 +139,13 @@ class Stream:
         return scheduler
 
     def _record(self, task: _Task) -> metadata.Record:
-        own = self.settings.model_copy(
-            update={"prompt": task.prompt, "seed": task.seed, "images": 1}
-        )
+        own = self.settings.model_copy(update={"prompt": task.prompt, "seed": task.seed, "images": 1})
         hashes = {token.name: token.sha256 for token in self.tokens}
         return metadata.Record.of(own, self.model.revision, self.model.placement, hashes)
 
     def _smaller(self, error: Exception) -> None:
         """After an out-of-memory error: half the batch, then decode in slices and tiles, then give up."""
-        if (
-            not isinstance(error, torch.OutOfMemoryError)
-            and "out of memory" not in str(error).lower()
-        ):
+        if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error).lower():
             raise error
         if self.model.placement.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -174,9 +157,7 @@ class Stream:
             self.model.vae.enable_tiling()
             log.warning("out of memory: decoding in tiles")
         else:
-            raise OutOfMemory(
-                "one picture does not fit in memory", "make it smaller, or use --device cpu"
-            ) from error
+            raise OutOfMemory("one picture does not fit in memory", "make it smaller, or use --device cpu") from error
 
 
 def _known(value: Any) -> Any:

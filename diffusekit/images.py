@@ -38,9 +38,7 @@ def to_tensor(picture: Image.Image) -> torch.Tensor:
     return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
-def square(
-    picture: Image.Image, side: int, *, offset: tuple[float, float] = (0.5, 0.5)
-) -> Image.Image:
+def square(picture: Image.Image, side: int, *, offset: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
     """The largest square of a picture, resized to `side` pixels by Lanczos; never a squash.
 
     `offset` says where the square lies, 0 to 1 from left to right and from top to bottom.
@@ -82,17 +80,11 @@ def open_picture(source: Path | bytes, name: str = "") -> Image.Image:
             file = BytesIO(source) if isinstance(source, bytes) else source
             picture = Image.open(file, formats=FORMATS)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise FileRefused(
-            f"cannot open {name}: {error.strerror}", "give the path of a picture file"
-        ) from None
+        raise FileRefused(f"cannot open {name}: {error.strerror}", "give the path of a picture file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise FileRefused(
-            f"{name} is too large to be opened safely", f"the limit is {MAX_PIXELS:,} pixels"
-        ) from None
+        raise FileRefused(f"{name} is too large to be opened safely", f"the limit is {MAX_PIXELS:,} pixels") from None
     except Exception:  # Pillow's readers raise anything at all on bytes made to confuse them
-        raise FileRefused(
-            f"{name} is not a picture that can be read", f"the kinds are {', '.join(FORMATS)}"
-        ) from None
+        raise FileRefused(f"{name} is not a picture that can be read", f"the kinds are {', '.join(FORMATS)}") from None
     if picture.width * picture.height > MAX_PIXELS:
         size = f"{picture.width}x{picture.height}"
         picture.close()

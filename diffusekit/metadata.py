@@ -57,13 +57,14 @@ class Record(BaseModel):
 
     @classmethod
     def of(
-        cls, settings: GenerateSettings, revision: str, placement: Placement,
+        cls,
+        settings: GenerateSettings,
+        revision: str,
+        placement: Placement,
         embeddings: dict[str, str] | None = None,
-    ) -> Record:  # fmt: skip
+    ) -> Record:
         packages = ("diffusekit", "torch", "diffusers", "transformers")
-        versions = {name: _version(name) for name in packages} | {
-            "python": platform.python_version()
-        }
+        versions = {name: _version(name) for name in packages} | {"python": platform.python_version()}
         return cls(
             settings=settings,
             revision=revision,
@@ -106,9 +107,7 @@ def infotext(record: Record) -> str:
     for letter, (name, labels) in zip("XYZ", record.axes.items(), strict=False):
         pairs |= {"Script": "X/Y/Z plot", f"{letter} Type": name}
         pairs[f"{letter} Values"] = ", ".join(labels)
-    line = ", ".join(
-        f"{key}: {_quoted(value)}" for key, value in pairs.items() if value not in ("", None)
-    )
+    line = ", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value not in ("", None))
     return f"{s.prompt}\n{_NEGATIVE} {s.negative_prompt}\n{line}"
 
 
@@ -182,17 +181,13 @@ def save(
     """
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(
-            f"{path.name!r} does not end like a picture", f"endings: {', '.join(FORMATS)}"
-        )
+        raise UsageError(f"{path.name!r} does not end like a picture", f"endings: {', '.join(FORMATS)}")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is already there", "choose another name, or say --overwrite")
     beside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix
-        )
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix)
         os.close(handle)
         beside = Path(name)
         picture.save(beside, kind, **extras(kind, record, label))
@@ -222,9 +217,7 @@ def extras(kind: str, record: Record | None, label: bool) -> dict[str, Any]:
     if kind == "PNG":
         info = PngImagePlugin.PngInfo()
         if record:
-            info.add_text(
-                "parameters", infotext(record)
-            )  # tEXt if it is Latin-1, as most readers want; else iTXt
+            info.add_text("parameters", infotext(record))  # tEXt if it is Latin-1, as most readers want; else iTXt
             info.add_itxt("diffusekit", own)
         if label:
             info.add_itxt(_XMP_KEY, _XMP)
@@ -265,11 +258,7 @@ def read(path: Path) -> Found:
     """
     with images.open_picture(path) as picture:
         try:
-            texts = {
-                k: v
-                for k, v in getattr(picture, "text", picture.info).items()
-                if isinstance(v, str)
-            }
+            texts = {k: v for k, v in getattr(picture, "text", picture.info).items() if isinstance(v, str)}
             exif = picture.getexif().get_ifd(_EXIF_FOLDER).get(_USER_COMMENT)
             xmp = picture.info.get("xmp", texts.get(_XMP_KEY, ""))
         except (OSError, ValueError, SyntaxError) as error:
@@ -284,9 +273,7 @@ def read(path: Path) -> Found:
     if record is None:
         known = len(parameters) > 2  # A1111's, or Fooocus' JSON that looks like it
         parameters = foreign.parameters({"parameters": text} if known else texts) or parameters
-    return Found(
-        record=record, parameters=parameters if any(parameters.values()) else {}, label=LABEL in xmp
-    )
+    return Found(record=record, parameters=parameters if any(parameters.values()) else {}, label=LABEL in xmp)
 
 
 def _own(text: str) -> Record | None:

@@ -71,9 +71,7 @@ class Model:
 _LOADING = Lock()
 
 
-def load(
-    name: str = "mini", device: str = "auto", dtype: str = "auto", *, fast: bool = False
-) -> Model:
+def load(name: str = "mini", device: str = "auto", dtype: str = "auto", *, fast: bool = False) -> Model:
     """Load a model by `name`, `fast` with its LoRA for few steps; the last one stays in memory.
 
     Raises `ModelError` when it is missing, damaged, unsafe, unknown, or cannot be reached.
@@ -116,15 +114,11 @@ def _load(name: str, placement: Placement, fast: bool) -> Model:
             name=name,
             folder=folder,
             revision=revision,
-            tokenizers=(
-                CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            ),
+            tokenizers=(CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),),
             text_encoders=(text_encoder,),
             unet=unet,
             vae=vae,
-            scheduler_config=json.loads(
-                (folder / "scheduler" / "scheduler_config.json").read_text()
-            ),
+            scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
             placement=placement,
             fast=fast,
         )
@@ -137,9 +131,7 @@ def _load(name: str, placement: Placement, fast: bool) -> Model:
                 "use --dtype float16, or --device cpu",
             ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"the model {name} could not be loaded: {first}", "fetch or convert it again"
-        ) from error
+        raise ModelError(f"the model {name} could not be loaded: {first}", "fetch or convert it again") from error
 
 
 def _no_remote_code() -> None:
@@ -195,14 +187,10 @@ def _check_index(name: str, folder: Path) -> None:
             "give the folder that holds model_index.json, unet/, vae/, text_encoder/ and tokenizer/",
         ) from None
     if kind not in PIPELINES:
-        raise ModelError(
-            f"{name} is a {kind}, which is not supported", f"supported: {', '.join(PIPELINES)}"
-        )
+        raise ModelError(f"{name} is a {kind}, which is not supported", f"supported: {', '.join(PIPELINES)}")
     missing = [part for part in _PARTS if not (folder / part).is_dir()]
     if missing:
-        raise ModelError(
-            f"the model {name} has no {' and no '.join(missing)}", "fetch it again, whole"
-        )
+        raise ModelError(f"the model {name} has no {' and no '.join(missing)}", "fetch it again, whole")
 
 
 def find(name: str) -> tuple[Path, str]:
@@ -225,9 +213,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
     repo, _, revision = name.partition("@")
     revision = revision or "main"
     try:
-        local = snapshot_download(
-            repo, revision=revision, allow_patterns=["model_index.json"], local_files_only=True
-        )
+        local = snapshot_download(repo, revision=revision, allow_patterns=["model_index.json"], local_files_only=True)
         if _is_whole(folder := Path(local)):
             return folder, folder.name
     except Exception:  # not in the cache: every reason has a type of its own
@@ -236,9 +222,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
     if constants.HF_HUB_OFFLINE:
         raise ModelError(f"the model {name} is not in the cache, and HF_HUB_OFFLINE is set", here)
     try:
-        folder = Path(
-            snapshot_download(repo, revision=revision, allow_patterns=_wanted(repo, revision))
-        )
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_wanted(repo, revision)))
     except Exception as error:
         raise ModelError(
             f"the model {name} could not be fetched from {constants.ENDPOINT}: {_brief(error)}",
@@ -258,17 +242,9 @@ def _wanted(repo: str, revision: str) -> list[str]:
     from huggingface_hub import HfApi
 
     files = [s.rfilename for s in HfApi().model_info(repo, revision=revision).siblings or []]
-    wanted = [
-        f
-        for f in files
-        if f == "model_index.json" or (f.startswith(_PARTS) and f.endswith((".json", ".txt")))
-    ]
+    wanted = [f for f in files if f == "model_index.json" or (f.startswith(_PARTS) and f.endswith((".json", ".txt")))]
     for part in _NETWORKS:
-        weights = [
-            f
-            for f in files
-            if f.startswith(f"{part}/") and f.endswith(".safetensors") and "non_ema" not in f
-        ]
+        weights = [f for f in files if f.startswith(f"{part}/") and f.endswith(".safetensors") and "non_ema" not in f]
         full = [f for f in weights if ".fp16." not in f]
         wanted += full or weights
     return wanted

@@ -34,9 +34,7 @@ SAMPLERS: dict[str, Sampler] = {
     "euler_a": Sampler("EulerAncestralDiscreteScheduler", "Euler a", stochastic=True),
     "heun": Sampler("HeunDiscreteScheduler", "Heun"),
     "dpm++_2m": Sampler("DPMSolverMultistepScheduler", "DPM++ 2M"),
-    "dpm++_2m_karras": Sampler(
-        "DPMSolverMultistepScheduler", "DPM++ 2M", {"use_karras_sigmas": True}, "Karras"
-    ),
+    "dpm++_2m_karras": Sampler("DPMSolverMultistepScheduler", "DPM++ 2M", {"use_karras_sigmas": True}, "Karras"),
     "dpm++_2m_sde": Sampler(
         "DPMSolverMultistepScheduler",
         "DPM++ 2M SDE",
@@ -52,9 +50,17 @@ SAMPLERS: dict[str, Sampler] = {
 
 # What a model was trained with; everything else in its scheduler's configuration is a matter of sampling.
 _TRAINED_WITH = (
-    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
-    "timestep_spacing", "steps_offset", "set_alpha_to_one", "rescale_betas_zero_snr",
-)  # fmt: skip
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "timestep_spacing",
+    "steps_offset",
+    "set_alpha_to_one",
+    "rescale_betas_zero_snr",
+)
 
 
 def make(name: str, config: Mapping[str, Any]) -> Any:
@@ -92,8 +98,11 @@ def level(scheduler: Any, timestep: torch.Tensor) -> tuple[float, float]:
 def in_sigma_space(scheduler: Any) -> bool:
     """Whether a scheduler's latents are x0 + sigma * eps, not scaled to unit variance."""
     return type(scheduler).__name__ in (
-        "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler",
-    )  # fmt: skip
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "LMSDiscreteScheduler",
+    )
 
 
 def split(
@@ -114,9 +123,7 @@ def split(
     return a * x - s * output, s * x + a * output
 
 
-def target(
-    x0: torch.Tensor, eps: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, kind: str
-) -> torch.Tensor:
+def target(x0: torch.Tensor, eps: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, kind: str) -> torch.Tensor:
     """What a network of prediction type `kind` should answer for alpha * x0 + sigma * eps.
 
     `alpha` and `sigma` lie on the unit circle and broadcast over the latents (B, C, h, w).

@@ -26,17 +26,18 @@ class Judge:
     """Both towers of a CLIP; all embeddings are (N, P), float32, on the CPU, of length one."""
 
     def __init__(
-        self, name: str, side: int, see: Callable[[torch.Tensor], torch.Tensor],
+        self,
+        name: str,
+        side: int,
+        see: Callable[[torch.Tensor], torch.Tensor],
         read: Callable[[Sequence[str]], torch.Tensor],
-    ):  # fmt: skip
+    ):
         self.name, self._side, self._see, self._read = name, side, see, read
 
     @torch.no_grad()
     def pictures(self, pictures: torch.Tensor) -> torch.Tensor:
         """Embeddings of pictures (N, 3, H, W) in [-1, 1], of any size."""
-        fitted = F.interpolate(
-            pictures.float(), (self._side, self._side), mode="bicubic", antialias=True
-        )
+        fitted = F.interpolate(pictures.float(), (self._side, self._side), mode="bicubic", antialias=True)
         return F.normalize(self._see(fitted.clamp(-1, 1)).float(), dim=-1).cpu()
 
     @torch.no_grad()
@@ -98,9 +99,7 @@ def _cached(name: str, device: torch.device) -> Judge | None:
         return clip.visual_projection(clip.vision_model(pixels).pooler_output)
 
     def read(texts: Sequence[str]) -> torch.Tensor:
-        words = tokenizer(
-            list(texts), padding=True, truncation=True, max_length=77, return_tensors="pt"
-        )
+        words = tokenizer(list(texts), padding=True, truncation=True, max_length=77, return_tensors="pt")
         found = clip.text_model(**words.to(device)).pooler_output
         return clip.text_projection(found)
 

@@ -52,9 +52,13 @@ class GenerateSettings(Settings):
     )
     steps: int = flag(20, "Denoising steps.", ge=1, le=1000)
     guidance_scale: float | None = flag(
-        None, "How strongly the prompt steers; 1 switches guidance off. Default: 3 for mini, 7.5 for others.",
-        "--guidance", ge=0, le=100, allow_inf_nan=False,
-    )  # fmt: skip
+        None,
+        "How strongly the prompt steers; 1 switches guidance off. Default: 3 for mini, 7.5 for others.",
+        "--guidance",
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+    )
     sampler: str = flag("dpm++_2m", f"How to step from noise to picture: {', '.join(SAMPLERS)}.")
     fast: bool = flag(
         False,
@@ -68,22 +72,14 @@ class GenerateSettings(Settings):
         lt=MAX_SEED,
     )
     images: int = flag(1, "Pictures per prompt.", "--images", "-n", ge=1, le=10_000)
-    width: int | None = flag(
-        None, "Width in pixels. Default: what the model was made for.", ge=8, le=8192
-    )
-    height: int | None = flag(
-        None, "Height in pixels. Default: what the model was made for.", ge=8, le=8192
-    )
-    batch: int | None = flag(
-        None, "Pictures made at once. Default: 1 on a CPU, 4 on a GPU.", ge=1, le=1024
-    )
+    width: int | None = flag(None, "Width in pixels. Default: what the model was made for.", ge=8, le=8192)
+    height: int | None = flag(None, "Height in pixels. Default: what the model was made for.", ge=8, le=8192)
+    batch: int | None = flag(None, "Pictures made at once. Default: 1 on a CPU, 4 on a GPU.", ge=1, le=1024)
     embedding: tuple[str, ...] = flag(
         (), "A learned token: its name in ./embeddings, or a path. May be given several times."
     )
     device: str = flag("auto", "auto, cpu, cuda, cuda:1, mps or xpu.")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
-        "auto", "Precision of the networks."
-    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag("auto", "Precision of the networks.")
 
     @model_validator(mode="before")
     @classmethod
@@ -103,9 +99,7 @@ class GenerateSettings(Settings):
     def _known(cls, name: str) -> str:
         if name not in SAMPLERS:
             near = difflib.get_close_matches(name, SAMPLERS, 1)
-            raise ValueError(
-                f"is none of the samplers{f'; did you mean {near[0]}?' if near else ''}"
-            )
+            raise ValueError(f"is none of the samplers{f'; did you mean {near[0]}?' if near else ''}")
         return name
 
 
@@ -114,9 +108,7 @@ class InvertSettings(Settings):
 
     pictures: str = Field("", description="The folder with three to five pictures of one thing.")
     token: str = flag("S*", "What the thing is called in prompts.", min_length=1, max_length=60)
-    name: str | None = flag(
-        None, "The file's name in the output folder. Default: the pictures' folder's."
-    )
+    name: str | None = flag(None, "The file's name in the output folder. Default: the pictures' folder's.")
     init: str | None = flag(
         None,
         "Words to start from, like `cat`. Default: words of the folder's name that the model knows.",
@@ -137,25 +129,29 @@ class InvertSettings(Settings):
     vectors: int = flag(1, "How many vectors the token has.", ge=1, le=75)
     steps: int = flag(600, "Training steps at most.", ge=1, le=1_000_000)
     learning_rate: float | None = flag(
-        None, "Default: a third of a typical entry of the token table, 0.005 for Stable Diffusion 1.x.",
-        gt=0, allow_inf_nan=False,
-    )  # fmt: skip
+        None,
+        "Default: a third of a typical entry of the token table, 0.005 for Stable Diffusion 1.x.",
+        gt=0,
+        allow_inf_nan=False,
+    )
     batch: int = flag(4, "Pictures per step, on all devices together.", ge=1, le=1024)
     norm_bound: float = flag(
-        1.0, "Longest a vector may become, in typical lengths of the token table; 0: no bound.",
-        ge=0, allow_inf_nan=False,
-    )  # fmt: skip
+        1.0,
+        "Longest a vector may become, in typical lengths of the token table; 0: no bound.",
+        ge=0,
+        allow_inf_nan=False,
+    )
     pull: float = flag(
-        0.0, "How strongly vectors are held at their start (weight of the squared distance).",
-        ge=0, allow_inf_nan=False,
-    )  # fmt: skip
+        0.0,
+        "How strongly vectors are held at their start (weight of the squared distance).",
+        ge=0,
+        allow_inf_nan=False,
+    )
     crops: int = flag(1, "Square crops per picture; 1 is the middle.", ge=1, le=64)
     flip: bool = flag(False, "Also learn from mirrored pictures; not for asymmetric things.")
     alpha_mask: bool = flag(False, "Learn only where pictures are not transparent.")
     model: str = flag("mini", "The model to learn for: mini, a folder, or a hub id.")
-    preview: str | None = flag(
-        None, "The prompt of the previews. Default: a picture of the token.", max_length=1000
-    )
+    preview: str | None = flag(None, "The prompt of the previews. Default: a picture of the token.", max_length=1000)
     preview_every: int = flag(100, "Steps between previews and scores; 0: only at the end.", ge=0)
     patience: int = flag(3, "Stop when so many previews in a row score no better; 0: never.", ge=0)
     clip: str = flag(
@@ -164,9 +160,7 @@ class InvertSettings(Settings):
     )
     checkpoint_every: int = flag(50, "Steps between checkpoints.", ge=1)
     seed: int = flag(0, "Same seed, same token.", ge=0, lt=MAX_SEED)
-    trackers: tuple[str, ...] = flag(
-        (), "Also log to tensorboard, wandb or trackio, when installed.", "--tracker"
-    )
+    trackers: tuple[str, ...] = flag((), "Also log to tensorboard, wandb or trackio, when installed.", "--tracker")
     device: str = flag("auto", "auto, cpu, cuda, cuda:1, mps or xpu.")
     dtype: Literal["auto", "float32", "bfloat16"] = flag(
         "auto", "Precision of the frozen networks; the vectors are always float32."
@@ -188,23 +182,13 @@ class InvertSettings(Settings):
 class ServeSettings(Settings):
     """Where the server listens, who may use it, and how much one request may ask for."""
 
-    host: str = flag(
-        "127.0.0.1", "The address to listen on; any but this machine's own needs a key."
-    )
+    host: str = flag("127.0.0.1", "The address to listen on; any but this machine's own needs a key.")
     port: int = flag(7860, "The port; 0 takes a free one.", ge=0, le=65_535)
     model: str = flag("mini", "The model of requests that name none: mini, a folder, or a hub id.")
-    auth: str | None = flag(
-        None, "USER:PASSWORD that clients must give; best in the variable DIFFUSEKIT_AUTH."
-    )
-    token: str | None = flag(
-        None, "A bearer token that clients must give; best in the variable DIFFUSEKIT_TOKEN."
-    )
-    allow_host: tuple[str, ...] = flag(
-        (), "A name under which the server is reached, like pictures.example.org."
-    )
-    allow_origin: tuple[str, ...] = flag(
-        (), "A web page that may call the server, like https://example.org."
-    )
+    auth: str | None = flag(None, "USER:PASSWORD that clients must give; best in the variable DIFFUSEKIT_AUTH.")
+    token: str | None = flag(None, "A bearer token that clients must give; best in the variable DIFFUSEKIT_TOKEN.")
+    allow_host: tuple[str, ...] = flag((), "A name under which the server is reached, like pictures.example.org.")
+    allow_origin: tuple[str, ...] = flag((), "A web page that may call the server, like https://example.org.")
     outputs: str = flag("outputs", "The folder for finished pictures; the only one that is served.")
     state: str = flag(".diffusekit", "The folder for the list of jobs.")
     queue: int = flag(32, "How many jobs may wait; one more is told to come back.", ge=1, le=10_000)
@@ -213,20 +197,14 @@ class ServeSettings(Settings):
         False,
         "Only the page: no A1111, OpenAI or job routes, and nothing for gradio_client.",
     )
-    mcp: bool = flag(
-        False, "Also a tool for assistants at /mcp (Model Context Protocol); needs diffusekit[mcp]."
-    )
+    mcp: bool = flag(False, "Also a tool for assistants at /mcp (Model Context Protocol); needs diffusekit[mcp].")
     max_prompt: int = flag(4000, "Characters a prompt may have.", ge=1, le=MAX_PROMPT)
     max_pixels: int = flag(4_194_304, "Pixels a picture may have.", ge=64)
     max_steps: int = flag(150, "Denoising steps a picture may take.", ge=1, le=1000)
     max_images: int = flag(16, "Pictures one request may ask for.", ge=1, le=10_000)
-    max_training_steps: int = flag(
-        5000, "Training steps a learned token may take.", ge=20, le=1_000_000
-    )
+    max_training_steps: int = flag(5000, "Training steps a learned token may take.", ge=20, le=1_000_000)
     device: str = flag("auto", "auto, cpu, cuda, cuda:1, mps or xpu.")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
-        "auto", "Precision of the networks."
-    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag("auto", "Precision of the networks.")
 
     @field_validator("allow_host", "allow_origin", mode="before")
     @classmethod
@@ -269,11 +247,7 @@ def checked(model: type[S], values: Mapping[str, Any], source: str = "") -> S:
     unknown = [name for name in values if name not in model.model_fields]
     if unknown:
         near = difflib.get_close_matches(unknown[0], model.model_fields, 1)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else f"the settings are {', '.join(model.model_fields)}"
-        )
+        hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(model.model_fields)}"
         raise UsageError(f"there is no setting {unknown[0]!r}{source}", hint)
     try:
         return model(**values)
@@ -282,9 +256,7 @@ def checked(model: type[S], values: Mapping[str, Any], source: str = "") -> S:
         name, got = str(first["loc"][0]), repr(first.get("input"))
         says = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
         got = got if len(got) < 60 else f"{got[:50]}… ({len(got)} characters)"
-        raise UsageError(
-            f"{name} {says}, got {got}{source}", model.model_fields[name].description or ""
-        ) from None
+        raise UsageError(f"{name} {says}, got {got}{source}", model.model_fields[name].description or "") from None
 
 
 def resolve(model: type[S], verb: str, given: Mapping[str, Any]) -> S:
@@ -325,14 +297,10 @@ def _read_toml(path: Path, verb: str) -> dict[str, Any]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path} is not TOML: {error}", f"write for example:\n[{verb}]\nsteps = 30"
-        ) from None
+        raise UsageError(f"{path} is not TOML: {error}", f"write for example:\n[{verb}]\nsteps = 30") from None
     strays = [name for name, value in tables.items() if not isinstance(value, dict)]
     if strays:
-        raise UsageError(
-            f"{path}: {strays[0]!r} stands outside a table", f"put it below a line [{verb}]"
-        )
+        raise UsageError(f"{path}: {strays[0]!r} stands outside a table", f"put it below a line [{verb}]")
     return tables.get(verb, {})
 
 

@@ -114,11 +114,7 @@ def words(model: Model, reading: Reading, tokens: Sequence[LearnedToken] = ()) -
             if after != row + 1 or after in first:
                 found.append(Word(owner[row].token, start, place + 1))
                 start = place + 1
-        elif (
-            tokenizer.convert_ids_to_tokens(reading.ids[place]).endswith("</w>")
-            or after >= 0
-            or place + 1 == stop
-        ):
+        elif tokenizer.convert_ids_to_tokens(reading.ids[place]).endswith("</w>") or after >= 0 or place + 1 == stop:
             text = tokenizer.decode(reading.ids[start : place + 1]).strip()
             found.append(Word(text, start, place + 1))
             start = place + 1
@@ -144,9 +140,7 @@ def beside(encoder: Any, places: torch.Tensor, vectors: torch.Tensor) -> Iterato
 
 
 @torch.no_grad()
-def encode(
-    model: Model, prompts: Sequence[str], tokens: Sequence[LearnedToken] = ()
-) -> torch.Tensor:
+def encode(model: Model, prompts: Sequence[str], tokens: Sequence[LearnedToken] = ()) -> torch.Tensor:
     """The text encoder's last hidden states (B, T, D), one row per prompt; equal prompts are read once.
 
     A prompt that is too long is cut, and the log says what was lost.

@@ -24,8 +24,13 @@ from diffusekit.training.invert import Inversion  # noqa: E402
 from training.mini.photos import write  # noqa: E402
 
 SUBJECTS = {
-    "owl": "bird", "turtle": "fish", "guitar": "teapot", "robot": "rocket", "snail": "apple", "crown": "castle",
-}  # fmt: skip
+    "owl": "bird",
+    "turtle": "fish",
+    "guitar": "teapot",
+    "robot": "rocket",
+    "snail": "apple",
+    "crown": "castle",
+}
 VARIANTS: dict[str, dict] = {
     "defaults": {},
     "captions: templates": {"captions": "templates"},
@@ -43,13 +48,21 @@ VARIANTS: dict[str, dict] = {
     "rate x 2": {"rate": 2.0},
 }
 FIGURE = (
-    "Painting of two S* fishing on a boat", "App icon of S*", "Elmo sitting in the same pose as S*",
-    "Crochet S*", "Banksy art of S*", "A S* themed lunchbox", "A S* backpack",
-)  # fmt: skip
+    "Painting of two S* fishing on a boat",
+    "App icon of S*",
+    "Elmo sitting in the same pose as S*",
+    "Crochet S*",
+    "Banksy art of S*",
+    "A S* themed lunchbox",
+    "A S* backpack",
+)
 EASIER = (
-    "a picture of S*", "S* in the snow", "an oil painting of S* on the beach", "a pink S* in a room",
+    "a picture of S*",
+    "S* in the snow",
+    "an oil painting of S* on the beach",
+    "a pink S* in a room",
     "two S* on the grass",
-)  # fmt: skip
+)
 
 
 def learn(subject: str, folder: Path, **changes) -> dict:
@@ -72,22 +85,30 @@ def learn(subject: str, folder: Path, **changes) -> dict:
     looks = [[], []]
     for seed in (1000, 2000):
         examiner = Examiner(
-            run.model, run.settings.model_copy(update={"seed": seed}),
-            [p.picture for p in run.data.photos], run.examiner.prompt,
-        )  # fmt: skip
+            run.model,
+            run.settings.model_copy(update={"seed": seed}),
+            [p.picture for p in run.data.photos],
+            run.examiner.prompt,
+        )
         looks[0].append(examiner.look(SUBJECTS[subject]))
         looks[1].append(examiner.look(token.token, [token]))
     before, after = (
         {score: mean(getattr(look, score) for look in group) for score in ("reconstruction", "editability")}
         for group in looks
-    )  # fmt: skip
+    )
     pairwise = run.examiner.pairwise
     return {
-        "token": token, "seconds": seconds, "steps": run.step, "best": int(token.facts["steps"]),
-        "init": before["reconstruction"], "learned": after["reconstruction"], "pairwise": pairwise,
+        "token": token,
+        "seconds": seconds,
+        "steps": run.step,
+        "best": int(token.facts["steps"]),
+        "init": before["reconstruction"],
+        "learned": after["reconstruction"],
+        "pairwise": pairwise,
         "way": (after["reconstruction"] - before["reconstruction"]) / (pairwise - before["reconstruction"]),
-        "editability": after["editability"], "kept": after["editability"] / before["editability"],
-    }  # fmt: skip
+        "editability": after["editability"],
+        "kept": after["editability"] / before["editability"],
+    }
 
 
 def diffusekit_model():
@@ -120,9 +141,15 @@ def six(folder: Path, captions: str) -> None:
         rows.append(row)
         likeness = [f"{row[key]:.3f}" for key in ("init", "learned", "pairwise")]
         line(
-            subject, init, f"{row['seconds']:.0f}", f"{row['steps']} ({row['best']})", *likeness,
-            f"{row['way']:.0%}", f"{row['editability']:.3f}", f"{row['kept']:.0%}",
-        )  # fmt: skip
+            subject,
+            init,
+            f"{row['seconds']:.0f}",
+            f"{row['steps']} ({row['best']})",
+            *likeness,
+            f"{row['way']:.0%}",
+            f"{row['editability']:.3f}",
+            f"{row['kept']:.0%}",
+        )
     for name, pick, slow in (("mean", mean, mean), ("worst", min, max)):
         way, kept = (f"{pick(row[key] for row in rows):.0%}" for key in ("way", "kept"))
         line(name, "", f"{slow(row['seconds'] for row in rows):.0f}", "", "", "", "", way, "", kept)
@@ -145,9 +172,15 @@ def ablation(folder: Path, steps: int, subjects: list[str]) -> None:
         ways, kept = ([row[key] for row in rows] for key in ("way", "kept"))
         norm = mean(float(row["token"].vectors[0].norm(dim=1).mean()) for row in rows)
         line(
-            name, f"{mean(ways):.0%}", f"{min(ways):.0%}", f"{mean(kept):.0%}", f"{min(kept):.0%}",
-            f"{mean(row['best'] for row in rows):.0f}", f"{norm:.2f}", f"{mean(row['seconds'] for row in rows):.0f}",
-        )  # fmt: skip
+            name,
+            f"{mean(ways):.0%}",
+            f"{min(ways):.0%}",
+            f"{mean(kept):.0%}",
+            f"{min(kept):.0%}",
+            f"{mean(row['best'] for row in rows):.0f}",
+            f"{norm:.2f}",
+            f"{mean(row['seconds'] for row in rows):.0f}",
+        )
 
 
 def grid(name: str, output: Path) -> None:
@@ -169,9 +202,7 @@ def main() -> None:
     parser.add_argument("what", choices=("six", "ablation", "grid"))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--subjects", nargs="+", default=["owl", "turtle", "crown"])
-    parser.add_argument(
-        "--captions", default="auto", help="templates: as if no captions were there"
-    )
+    parser.add_argument("--captions", default="auto", help="templates: as if no captions were there")
     parser.add_argument("--token", default=str(ROOT / "embeddings" / "my_turtle.safetensors"))
     options = parser.parse_args()
     if options.what == "grid":

@@ -48,9 +48,7 @@ def request(host: str, method: str, path: str, body: dict[str, Any] | None = Non
     return f"{head}Connection: close\r\n\r\n{text}".encode()
 
 
-async def ask(
-    host: str, port: int, method: str, path: str, body: dict[str, Any] | None = None
-) -> tuple[int, bytes]:
+async def ask(host: str, port: int, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
     """(status, body) of one request on a connection of its own."""
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(request(host, method, path, body))
@@ -117,9 +115,7 @@ async def state_of(host: str, port: int) -> dict[str, Any]:
     return json.loads((await ask(host, port, "GET", path))[1])["state"]
 
 
-async def mixed(
-    host: str, port: int, process: int, pictures: int, *, clients: int = 8
-) -> list[dict[str, float]]:
+async def mixed(host: str, port: int, process: int, pictures: int, *, clients: int = 8) -> list[dict[str, float]]:
     """Pictures of many sizes and samplers through three APIs; what the process holds on the way."""
     chance, samples = random.Random(0), []
     todo = iter(range(pictures))
@@ -151,12 +147,11 @@ def wanted(chance: random.Random) -> tuple[str, dict[str, Any]]:
         (
             ("/sdapi/v1/txt2img", both | sized | {"sampler_name": sampler}),
             ("/v1/images/generations", both | {"size": f"{side}x{side}", "sampler": sampler}),
-            ("/v1/images/generations",
-             both | {"size": f"{side}x{side}", "stream": True, "partial_images": 2}),
+            ("/v1/images/generations", both | {"size": f"{side}x{side}", "stream": True, "partial_images": 2}),
             ("/v1/images/generations", both | {"size": "auto", "output_format": "webp"}),
             ("/api/jobs", {"settings": both | sized | {"sampler": sampler}}),
         )
-    )  # fmt: skip
+    )
 
 
 def held(process: int) -> dict[str, float]:

@@ -59,16 +59,12 @@ def cold_start(rounds: int = 5) -> None:
         for _ in range(rounds):
             times["diffusekit generate"].append(seconds(ours))
             times["plain diffusers script"].append(seconds(theirs))
-        help_times = [
-            seconds([sys.executable, "-m", "diffusekit", "--help"]) for _ in range(rounds)
-        ]
+        help_times = [seconds([sys.executable, "-m", "diffusekit", "--help"]) for _ in range(rounds)]
     print("\n| from nothing, 20 steps | median s | fastest s |\n|---|--:|--:|")
     for name, found in times.items():
         print(f"| {name} | {statistics.median(found):.2f} | {min(found):.2f} |")
     a, b = (statistics.median(found) for found in times.values())
-    print(
-        f"| ratio | {a / b:.2f} | {min(times['diffusekit generate']) / min(times['plain diffusers script']):.2f} |"
-    )
+    print(f"| ratio | {a / b:.2f} | {min(times['diffusekit generate']) / min(times['plain diffusers script']):.2f} |")
     print(f"\n`diffusekit --help`: median {statistics.median(help_times):.2f} s.")
 
 
@@ -80,9 +76,7 @@ def warm(rounds: int = 10) -> None:
         started = time.perf_counter()
         diffusekit.generate("A beautiful galaxy", seed=seed, device="cpu")
         found.append(time.perf_counter() - started)
-    print(
-        f"\n20 guided steps and decode, warm: median {statistics.median(found):.2f} s, fastest {min(found):.2f} s."
-    )
+    print(f"\n20 guided steps and decode, warm: median {statistics.median(found):.2f} s, fastest {min(found):.2f} s.")
 
 
 def parity() -> None:
@@ -97,9 +91,7 @@ def parity() -> None:
     print(f"\nLargest difference of the latents after {STEPS} steps:")
     print("\n| sampler | guidance 1 | guidance 5 |\n|---|--:|--:|")
     for name in schedule.SAMPLERS:
-        print(
-            f"| {name} | {difference(model, pipe, name, 1.0):.1e} | {difference(model, pipe, name, 5.0):.1e} |"
-        )
+        print(f"| {name} | {difference(model, pipe, name, 1.0):.1e} | {difference(model, pipe, name, 5.0):.1e} |")
 
 
 def sizes() -> None:
@@ -108,9 +100,7 @@ def sizes() -> None:
     print("\n| part | parameters | file |\n|---|--:|--:|")
     for path in sorted(MINI.rglob("*.safetensors")):
         count = sum(tensor.numel() for tensor in load_file(path).values())
-        print(
-            f"| {path.relative_to(MINI)} | {count / 1e6:.2f} M | {path.stat().st_size / 1e6:.2f} MB |"
-        )
+        print(f"| {path.relative_to(MINI)} | {count / 1e6:.2f} M | {path.stat().st_size / 1e6:.2f} MB |")
     total = sum(p.stat().st_size for p in MINI.rglob("*") if p.is_file())
     print(f"| everything | | {total / 1e6:.2f} MB |")
 
@@ -118,11 +108,7 @@ def sizes() -> None:
 if __name__ == "__main__":
     from importlib.metadata import version
 
-    print(
-        json.dumps(
-            {name: version(name) for name in ("diffusekit", "torch", "diffusers", "transformers")}
-        )
-    )
+    print(json.dumps({name: version(name) for name in ("diffusekit", "torch", "diffusers", "transformers")}))
     cold_start()
     warm()
     sizes()

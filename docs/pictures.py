@@ -85,9 +85,7 @@ def lesson() -> None:
 def served() -> Iterator[str]:
     """A server of its own, in an empty folder; yields its address."""
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            [*DIFFUSEKIT, "serve", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([*DIFFUSEKIT, "serve", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True)
         assert process.stdout
         try:
             yield process.stdout.readline().strip()
@@ -97,10 +95,15 @@ def served() -> Iterator[str]:
 
 
 PROMPTS = (
-    "a red cat on the grass", "A beautiful galaxy", "a blue house by the sea", "a yellow car in the city",
-    "an oil painting of a red boat by the sea", "an app icon of an orange cat", "a moon under a night sky",
+    "a red cat on the grass",
+    "A beautiful galaxy",
+    "a blue house by the sea",
+    "a yellow car in the city",
+    "an oil painting of a red boat by the sea",
+    "an app icon of an orange cat",
+    "a moon under a night sky",
     "a purple umbrella on the beach",
-)  # fmt: skip
+)
 
 
 def web() -> None:

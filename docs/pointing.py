@@ -46,9 +46,7 @@ class Case:
         """The mean over layers and timesteps (words, h, w), at the size of the finest of the layers."""
         size = max(self.maps[name].shape[-2:] for name in layers)
         found = [
-            torch.nn.functional.interpolate(
-                self.maps[name][steps].float(), tuple(size), mode="bilinear"
-            )
+            torch.nn.functional.interpolate(self.maps[name][steps].float(), tuple(size), mode="bilinear")
             for name in layers
         ]
         return torch.stack(found).mean((0, 1))
@@ -59,9 +57,7 @@ def scenes(count: int, *, things: int) -> Iterator[tuple[int, Scene]]:
     index = 0
     while count:
         scene = sample(FIRST, index, WORLD, unseen=True)
-        if len(scene.things) == things and all(
-            t.count == 1 and t.subject != "galaxy" for t in scene.things
-        ):
+        if len(scene.things) == things and all(t.count == 1 and t.subject != "galaxy" for t in scene.things):
             count -= 1
             yield index, scene
         index += 1
@@ -83,17 +79,14 @@ def drawn(model: Model, index: int, scene: Scene, *, shift: float = 0.0) -> Case
         x0 = model.vae.encode(pixels).latent_dist.mean * model.vae.config.scaling_factor
         eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(index))
         times = torch.tensor(TIMESTEPS)
-        alpha_bar = schedule.make("ddim", model.scheduler_config).alphas_cumprod[times].view(-1, 1, 1, 1)  # fmt: skip
+        alpha_bar = schedule.make("ddim", model.scheduler_config).alphas_cumprod[times].view(-1, 1, 1, 1)
         noised = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
         states = text.encode(model, [said]).expand(len(times), -1, -1)
         with attention.recording(model.unet) as maps:
             model.unet(noised, times, states)
             layers = {name: grouped(each, words) for name, each in maps.per_layer().items()}
     names = [w.text for w in words]
-    boxes = {
-        names.index(s.thing.subject): (s.box[0] + dx, s.box[1] + dy, s.box[2] + dx, s.box[3] + dy)
-        for s in spots
-    }
+    boxes = {names.index(s.thing.subject): (s.box[0] + dx, s.box[1] + dy, s.box[2] + dx, s.box[3] + dy) for s in spots}
     return Case(names, boxes, layers)
 
 
@@ -130,9 +123,11 @@ def changed(a: Image.Image, b: Image.Image) -> Box | None:
     difference = np.abs(blurred[0] - blurred[1]).mean(-1)
     rows, columns = np.nonzero(difference > difference.max() / 2)
     box = (
-        columns.min() / a.width, rows.min() / a.height,
-        (columns.max() + 1) / a.width, (rows.max() + 1) / a.height,
-    )  # fmt: skip
+        columns.min() / a.width,
+        rows.min() / a.height,
+        (columns.max() + 1) / a.width,
+        (rows.max() + 1) / a.height,
+    )
     return box if difference.max() > 25 and area(box) < 0.6 else None
 
 

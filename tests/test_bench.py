@@ -23,7 +23,7 @@ def test_the_reference_learns_its_row_and_restores_the_others(mini, tmp_path):
     """What it is compared with really is textual inversion."""
     paths = bench._pictures(tmp_path, mini.side)
     step, _ = bench._reference(mini, paths, 2)
-    cells = dict(zip(step.__code__.co_freevars, (c.cell_contents for c in step.__closure__), strict=True))  # fmt: skip
+    cells = dict(zip(step.__code__.co_freevars, (c.cell_contents for c in step.__closure__), strict=True))
     table, original, others = cells["table"], cells["original"], cells["others"]
     before = table.detach().clone()
     assert isinstance(step(0), float)
@@ -44,9 +44,7 @@ def test_watching_costs_little():
         found = bench.visualise(pictures=8)
         if found.recorded < 1.1 * found.plain and found.attended < 1.6 * found.plain:
             return
-    raise AssertionError(
-        f"plain {found.plain}, recorded {found.recorded}, attended {found.attended}"
-    )
+    raise AssertionError(f"plain {found.plain}, recorded {found.recorded}, attended {found.attended}")
 
 
 @pytest.mark.slow

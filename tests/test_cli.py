@@ -52,9 +52,7 @@ def test_again_makes_the_same_pixels(capsys):
     assert (pixels("cat.png") == pixels("twin.png")).all()
     assert pixels("other.png").shape == (64, 64, 3)
     record = metadata.read(Path("other.png")).record
-    assert (
-        record is not None and record.settings.seed == 8 and record.settings.prompt == "a red cat"
-    )
+    assert record is not None and record.settings.seed == 8 and record.settings.prompt == "a red cat"
 
 
 def test_info(capsys):
@@ -68,13 +66,14 @@ def test_info(capsys):
 
 
 def test_json_is_one_object(capsys):
-    assert (
-        run(["generate", "a red cat", "a blue car", "-n", "2", *QUICK, "--json", "-o", "x/"]) == 0
-    )
+    assert run(["generate", "a red cat", "a blue car", "-n", "2", *QUICK, "--json", "-o", "x/"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(p["prompt"], p["seed"]) for p in found["pictures"]] == [
-        ("a red cat", 7), ("a red cat", 8), ("a blue car", 7), ("a blue car", 8),
-    ]  # fmt: skip
+        ("a red cat", 7),
+        ("a red cat", 8),
+        ("a blue car", 7),
+        ("a blue car", 8),
+    ]
     assert [Path(p["path"]).name[:5] for p in found["pictures"]] == [
         "00001",
         "00002",
@@ -108,9 +107,7 @@ def test_nothing_is_written_over(capsys):
     assert run(["generate", "a red cat", *QUICK, "-o", "x.png"]) == 0
     before = Path("x.png").read_bytes()
     assert run(["generate", "a blue car", *QUICK, "-o", "x.png"]) == 2
-    assert (
-        "x.png is already there" in capsys.readouterr().err and Path("x.png").read_bytes() == before
-    )
+    assert "x.png is already there" in capsys.readouterr().err and Path("x.png").read_bytes() == before
     assert run(["generate", "a blue car", *QUICK, "-o", "x.png", "--overwrite"]) == 0
     assert Path("x.png").read_bytes() != before
 
@@ -133,12 +130,10 @@ BAD = [
     (["paint"], 2, "No such command", "--help"),
     (["info", "nothing.png"], 3, "cannot open nothing.png", "path of a picture"),
     (["again", "empty.png"], 3, "not a picture", "PNG"),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(
-    "arguments,code,says,hint", BAD, ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else ""
-)
+@pytest.mark.parametrize("arguments,code,says,hint", BAD, ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "")
 def test_bad_input_gets_a_sentence_a_hint_and_a_code(capsys, arguments, code, says, hint):
     Path("empty.png").write_bytes(b"")
     assert run(arguments) == code
@@ -166,8 +161,10 @@ def test_a_folder_that_cannot_be_written(capsys):
 def test_interrupting_keeps_what_is_finished(tmp_path, stop, code):
     child = subprocess.Popen(
         [sys.executable, "-m", "diffusekit", "generate", "a red cat", "-n", "500", *QUICK, "-o", "many/"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert child.stdout is not None
     first = child.stdout.readline().strip()
     assert first, child.stderr.read() if child.stderr else ""
@@ -230,8 +227,11 @@ def test_a_terminal_gets_a_bar(tmp_path):
     parent, child = pty.openpty()
     done = subprocess.Popen(
         [sys.executable, "-m", "diffusekit", "generate", "a red cat", "--steps", "20", "--seed", "1", "-o", "x.png"],
-        stdout=subprocess.PIPE, stderr=child, text=True, env=os.environ | {"TERM": "xterm"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=child,
+        text=True,
+        env=os.environ | {"TERM": "xterm"},
+    )
     os.close(child)
     shown = b""
     try:

@@ -11,9 +11,7 @@ def test_it_writes_into_folders_that_are_not_there_yet(tmp_path):
     assert path.read_bytes() == b"hello" and [p.name for p in path.parent.iterdir()] == ["c.bin"]
 
 
-@pytest.mark.parametrize(
-    "site", ["before writing", "half written", "before syncing", "before renaming"]
-)
+@pytest.mark.parametrize("site", ["before writing", "half written", "before syncing", "before renaming"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_whatever_happens_the_old_file_stays_and_nothing_else(tmp_path, monkeypatch, site, error):
     path = disk.put(tmp_path / "x.bin", b"old")

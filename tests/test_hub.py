@@ -45,9 +45,7 @@ class Hub(BaseHTTPRequestHandler):
                 "downloads": 0,
                 "likes": 0,
             }
-            return self._answer(
-                json.dumps(info | {"siblings": [{"rfilename": f} for f in files]}).encode()
-            )
+            return self._answer(json.dumps(info | {"siblings": [{"rfilename": f} for f in files]}).encode())
         prefix = f"/someone/tiny/resolve/{COMMIT}/"
         file = self.folder / path.removeprefix(prefix)
         if path.startswith(prefix) and file.is_file():
@@ -82,9 +80,7 @@ def hub(families, tmp_path):
     handler = type("OurHub", (Hub,), {"folder": folder, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {
-        k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()
-    }
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
     environment |= {
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
         "HF_HOME": str(tmp_path / "home"),
@@ -96,10 +92,27 @@ def hub(families, tmp_path):
 
 def generate(environment, *more):
     return subprocess.run(
-        [sys.executable, "-m", "diffusekit", "generate", "a cat", "--steps", "1", "--device", "cpu",
-         "--model", "someone/tiny", "-o", "out/", *more],
-        env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "diffusekit",
+            "generate",
+            "a cat",
+            "--steps",
+            "1",
+            "--device",
+            "cpu",
+            "--model",
+            "someone/tiny",
+            "-o",
+            "out/",
+            *more,
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_a_model_is_fetched_once_and_only_what_is_needed(hub):

@@ -63,9 +63,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
     assert time.perf_counter() - started < 1
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x89PNG\r\n\x1a\n", b"not a picture", b"<svg/>", b"%!PS-Adobe-3.0 EPSF"]
-)
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"not a picture", b"<svg/>", b"%!PS-Adobe-3.0 EPSF"])
 def test_what_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(FileRefused, match="not a picture"):
@@ -247,16 +245,14 @@ def test_color_profiles_are_followed_srgb_is_left_alone_and_broken_ones_are_igno
 
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (srgb, b"nonsense", swapped_profile()[:200]):
-        assert images.upright(opened(colors, "PNG", icc_profile=profile)).getpixel((0, 0)) == (200, 40, 90)  # fmt: skip
+        assert images.upright(opened(colors, "PNG", icc_profile=profile)).getpixel((0, 0)) == (200, 40, 90)
     gray = opened(Image.new("L", (2, 1), 77), "PNG", icc_profile=swapped_profile())  # does not fit
     assert images.upright(gray).getpixel((0, 0)) == (77, 77, 77)
 
 
 @pytest.mark.filterwarnings("error")
 def test_broken_exif_does_not_lose_the_picture():
-    found = opened(
-        Image.new("RGB", (9, 7), "red"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01"
-    )
+    found = opened(Image.new("RGB", (9, 7), "red"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
     assert images.upright(found).size == (9, 7)
 
 

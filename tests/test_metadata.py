@@ -14,9 +14,7 @@ from diffusekit.schedule import SAMPLERS
 from diffusekit.settings import GenerateSettings
 
 PICTURE = Image.new("RGB", (16, 8), (10, 200, 30))
-relaxed = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
-)
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=200)
 awkward = st.sampled_from(
     [
@@ -52,29 +50,25 @@ def record(**values) -> Record:
 
 @relaxed
 @given(
-    prompt=prompts, negative=prompts, seed=st.integers(0, 2**63 - 1), steps=st.integers(1, 1000),
-    guidance=st.floats(0, 100), sampler=st.sampled_from(list(SAMPLERS)),
+    prompt=prompts,
+    negative=prompts,
+    seed=st.integers(0, 2**63 - 1),
+    steps=st.integers(1, 1000),
+    guidance=st.floats(0, 100),
+    sampler=st.sampled_from(list(SAMPLERS)),
     ending=st.sampled_from([".png", ".jpg", ".webp"]),
-)  # fmt: skip
-def test_the_record_comes_back_whole(
-    tmp_path, prompt, negative, seed, steps, guidance, sampler, ending
-):
+)
+def test_the_record_comes_back_whole(tmp_path, prompt, negative, seed, steps, guidance, sampler, ending):
     made = record(
         prompt=prompt, negative_prompt=negative, seed=seed, steps=steps, guidance_scale=guidance, sampler=sampler
-    )  # fmt: skip
+    )
     found = metadata.read(metadata.save(PICTURE, tmp_path / f"x{ending}", made, overwrite=True))
     assert found.record == made and found.label
 
 
 # What A1111's grammar itself cannot say: it trims lines, and a line that starts the negative part.
-plain = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=100).map(
-    str.strip
-)
-lines = (
-    st.lists(plain.filter(lambda t: not t.startswith("Negative prompt:")), max_size=3)
-    .map("\n".join)
-    .map(str.strip)
-)
+plain = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=100).map(str.strip)
+lines = st.lists(plain.filter(lambda t: not t.startswith("Negative prompt:")), max_size=3).map("\n".join).map(str.strip)
 
 
 @relaxed
@@ -96,10 +90,7 @@ def test_infotext_comes_back(prompt, negative, seed, sampler, model):
 
 def test_infotext_is_what_a1111_and_comfyui_look_for():
     text = metadata.infotext(record(prompt="a cat", negative_prompt=""))
-    assert (
-        "\nNegative prompt: \nSteps: 20, Sampler: DPM++ 2M, CFG scale: 3.0, Seed: 7, Size: 16x8"
-        in text
-    )
+    assert "\nNegative prompt: \nSteps: 20, Sampler: DPM++ 2M, CFG scale: 3.0, Seed: 7, Size: 16x8" in text
     last = text.strip().split("\n")[-1]
     theirs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', last)
     assert len(theirs) >= 3 and theirs[0] == ("Steps", "20")
@@ -119,9 +110,7 @@ def test_a_picture_of_a1111(tmp_path):
     assert found.record is None and not found.label
     own = found.settings
     assert own is not None
-    assert (
-        own.prompt == "portrait of a (cat:1.2),\nfluffy" and own.negative_prompt == "blurry, text"
-    )
+    assert own.prompt == "portrait of a (cat:1.2),\nfluffy" and own.negative_prompt == "blurry, text"
     assert (own.steps, own.sampler, own.guidance_scale) == (28, "dpm++_2m_karras", 6.5)
     assert (own.seed, own.width, own.height) == (965400086, 512, 768)
 
@@ -137,11 +126,7 @@ def test_the_label_is_the_last_to_go(tmp_path):
 def test_xmp_is_where_others_look(tmp_path):
     data = metadata.save(PICTURE, tmp_path / "x.png", record()).read_bytes()
     assert b"XML:com.adobe.xmp" in data and metadata.LABEL.encode() in data
-    assert (
-        Image.open(metadata.save(PICTURE, tmp_path / "x.webp", record()))
-        .info["xmp"]
-        .startswith(b"<?xpacket")
-    )
+    assert Image.open(metadata.save(PICTURE, tmp_path / "x.webp", record())).info["xmp"].startswith(b"<?xpacket")
 
 
 def test_nothing_is_written_over(tmp_path):
@@ -150,9 +135,7 @@ def test_nothing_is_written_over(tmp_path):
     with pytest.raises(UsageError, match="already there"):
         metadata.save(PICTURE, path, record(seed=9))
     assert path.read_bytes() == before
-    assert metadata.read(
-        metadata.save(PICTURE, path, record(seed=9), overwrite=True)
-    ).record == record(seed=9)
+    assert metadata.read(metadata.save(PICTURE, path, record(seed=9), overwrite=True)).record == record(seed=9)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
@@ -175,9 +158,7 @@ def test_an_ending_that_is_no_picture(tmp_path):
         metadata.save(PICTURE, tmp_path / "x.txt", record())
 
 
-@pytest.mark.parametrize(
-    "text", ["w" * 900_000, "[" * 10_000, '{"settings": 3}', "<script>alert(1)</script>", "a: b"]
-)
+@pytest.mark.parametrize("text", ["w" * 900_000, "[" * 10_000, '{"settings": 3}', "<script>alert(1)</script>", "a: b"])
 def test_hostile_text_is_inert_and_quick(tmp_path, text):
     import time
 

@@ -25,34 +25,86 @@ def node(kind, **inputs):
 
 # As ComfyUI saves it: a first pass with a LoRA, and a second one over its latents.
 GRAPH = {
-    "3": node("KSampler", seed=156680208700286, steps=24, cfg=8, sampler_name="dpmpp_2m", scheduler="karras",
-              denoise=1, model=["10", 0], positive=["6", 0], negative=["7", 0], latent_image=["5", 0]),
+    "3": node(
+        "KSampler",
+        seed=156680208700286,
+        steps=24,
+        cfg=8,
+        sampler_name="dpmpp_2m",
+        scheduler="karras",
+        denoise=1,
+        model=["10", 0],
+        positive=["6", 0],
+        negative=["7", 0],
+        latent_image=["5", 0],
+    ),
     "4": node("CheckpointLoaderSimple", ckpt_name="dreamshaper_8.safetensors"),
     "5": node("EmptyLatentImage", width=512, height=768, batch_size=1),
     "6": node("CLIPTextEncode", text="a red cat, (sitting:1.2)", clip=["10", 1]),
     "7": node("CLIPTextEncode", text="blurry", clip=["10", 1]),
     "8": node("VAEDecode", samples=["11", 0], vae=["4", 2]),
     "9": node("SaveImage", filename_prefix="ComfyUI", images=["8", 0]),
-    "10": node("LoraLoader", lora_name="x.safetensors", strength_model=1, strength_clip=1, model=["4", 0],
-               clip=["4", 1]),
-    "11": node("KSampler", seed=1, steps=9, cfg=4, sampler_name="euler", scheduler="simple", denoise=0.5,
-               model=["10", 0], positive=["6", 0], negative=["7", 0], latent_image=["3", 0]),
-}  # fmt: skip
+    "10": node(
+        "LoraLoader", lora_name="x.safetensors", strength_model=1, strength_clip=1, model=["4", 0], clip=["4", 1]
+    ),
+    "11": node(
+        "KSampler",
+        seed=1,
+        steps=9,
+        cfg=4,
+        sampler_name="euler",
+        scheduler="simple",
+        denoise=0.5,
+        model=["10", 0],
+        positive=["6", 0],
+        negative=["7", 0],
+        latent_image=["3", 0],
+    ),
+}
 WORKFLOW = {"nodes": [], "links": [[1, 4, 0, 10, 0, "MODEL"]], "version": 0.4}
 INVOKE = {
-    "positive_prompt": "a red cat", "negative_prompt": None, "width": 640, "height": 512, "seed": 965400086,
-    "rand_device": "cpu", "cfg_scale": 6.5, "cfg_rescale_multiplier": 0, "steps": 28, "scheduler": "dpmpp_2m_k",
-    "clip_skip": 0, "model": {"key": "0a1b", "hash": "blake3:1", "name": "Dreamshaper 8", "base": "sd-1"},
-    "loras": [], "app_version": "5.6.0",
-}  # fmt: skip
-NOVEL = {"steps": 28, "height": 832, "width": 1216, "scale": 5.0, "seed": 3402031, "noise_schedule": "karras",
-         "sampler": "k_euler_ancestral", "uc": "lowres", "prompt": "a red cat"}  # fmt: skip
+    "positive_prompt": "a red cat",
+    "negative_prompt": None,
+    "width": 640,
+    "height": 512,
+    "seed": 965400086,
+    "rand_device": "cpu",
+    "cfg_scale": 6.5,
+    "cfg_rescale_multiplier": 0,
+    "steps": 28,
+    "scheduler": "dpmpp_2m_k",
+    "clip_skip": 0,
+    "model": {"key": "0a1b", "hash": "blake3:1", "name": "Dreamshaper 8", "base": "sd-1"},
+    "loras": [],
+    "app_version": "5.6.0",
+}
+NOVEL = {
+    "steps": 28,
+    "height": 832,
+    "width": 1216,
+    "scale": 5.0,
+    "seed": 3402031,
+    "noise_schedule": "karras",
+    "sampler": "k_euler_ancestral",
+    "uc": "lowres",
+    "prompt": "a red cat",
+}
 FOOOCUS = {
-    "base_model": "juggernautXL_v8Rundiffusion", "base_model_hash": "aeb7e9e689", "guidance_scale": 4,
-    "metadata_scheme": "fooocus", "negative_prompt": "", "performance": "Speed", "prompt": "a red cat",
-    "resolution": "(896, 1152)", "sampler": "dpmpp_2m_sde_gpu", "scheduler": "karras", "seed": "8567", "sharpness": 2,
-    "steps": 30, "version": "Fooocus v2.5.5",
-}  # fmt: skip
+    "base_model": "juggernautXL_v8Rundiffusion",
+    "base_model_hash": "aeb7e9e689",
+    "guidance_scale": 4,
+    "metadata_scheme": "fooocus",
+    "negative_prompt": "",
+    "performance": "Speed",
+    "prompt": "a red cat",
+    "resolution": "(896, 1152)",
+    "sampler": "dpmpp_2m_sde_gpu",
+    "scheduler": "karras",
+    "seed": "8567",
+    "sharpness": 2,
+    "steps": 30,
+    "version": "Fooocus v2.5.5",
+}
 
 
 def test_comfyui(tmp_path):
@@ -113,18 +165,14 @@ def test_novelai(tmp_path):
 
 
 def test_fooocus(tmp_path):
-    own = metadata.read(
-        png(tmp_path / "x.png", parameters=FOOOCUS, fooocus_scheme="fooocus")
-    ).settings
+    own = metadata.read(png(tmp_path / "x.png", parameters=FOOOCUS, fooocus_scheme="fooocus")).settings
     assert own is not None
     assert (own.prompt, own.seed, own.steps, own.sampler) == ("a red cat", 8567, 30, "dpm++_2m_sde")
     assert (own.width, own.height, own.guidance_scale) == (896, 1152, 4)
 
 
 def test_what_a1111_wrote_comes_first(tmp_path):
-    said = (
-        "{a|b} cat\nNegative prompt: \nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 5, Size: 64x64"
-    )
+    said = "{a|b} cat\nNegative prompt: \nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 5, Size: 64x64"
     own = metadata.read(png(tmp_path / "x.png", parameters=said, prompt=GRAPH)).settings
     assert own is not None and (own.prompt, own.steps, own.sampler) == ("{a|b} cat", 7, "euler")
 
@@ -137,9 +185,7 @@ def test_info_tells_it(tmp_path, capsys):
 
 def chained(count):
     """A graph whose conditioning is a chain with a prompt beside each link."""
-    graph = {
-        "s": node("K", sampler_name="euler", steps=5, cfg=3, positive=["0", 0], model=["0", 0])
-    }
+    graph = {"s": node("K", sampler_name="euler", steps=5, cfg=3, positive=["0", 0], model=["0", 0])}
     for i in range(count):
         graph[str(i)] = node("ConditioningCombine", a=[str(i + 1), 0], b=[f"t{i}", 0])
         graph[f"t{i}"] = node("CLIPTextEncode", text=f"word {i}")
@@ -189,7 +235,7 @@ def woven(count, samplers):
         {"Comment": "Created with GIMP"},
     ],
     ids=lambda texts: next(iter(texts)),
-)  # fmt: skip
+)
 def test_hostile_texts_are_inert_and_quick(tmp_path, texts):
     path = png(tmp_path / "x.png", **texts)
     started = time.process_time()

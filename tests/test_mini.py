@@ -33,9 +33,7 @@ def test_plain_diffusers_loads_it_without_a_word(recwarn):
 
 def test_its_tokenizer_is_clips(mini):
     tokenizer = mini.tokenizers[0]
-    assert (
-        tokenizer.model_max_length == 77 and tokenizer.pad_token_id == tokenizer.eos_token_id != 2
-    )
+    assert tokenizer.model_max_length == 77 and tokenizer.pad_token_id == tokenizer.eos_token_id != 2
     assert mini.text_encoders[0].config.eos_token_id == tokenizer.eos_token_id
     anything = "Zebra, é 猫 🐈 S*!"
     assert tokenizer.decode(tokenizer(anything).input_ids, skip_special_tokens=True).replace(
@@ -68,9 +66,7 @@ def test_colors_follow_the_prompt(color, channel):
     import numpy as np
 
     strength = []
-    for picture in diffusekit.generate(
-        f"a big {color} balloon on a plain background", images=4, seed=3, device="cpu"
-    ):
+    for picture in diffusekit.generate(f"a big {color} balloon on a plain background", images=4, seed=3, device="cpu"):
         middle = np.asarray(picture.image, float)[32:96, 32:96].reshape(-1, 3).mean(0)
         strength.append(middle[channel] - np.delete(middle, channel).mean())
     assert np.median(strength) > 10
@@ -91,18 +87,10 @@ def test_its_image_tower_prefers_the_right_words():
     pictures = [diffusekit.generate(p, seed=1, device="cpu")[0].image for p in prompts]
     import numpy as np
 
-    seen = (
-        torch.stack(
-            [torch.from_numpy(np.asarray(p).copy()).permute(2, 0, 1) for p in pictures]
-        ).float()
-        / 127.5
-        - 1
-    )
+    seen = torch.stack([torch.from_numpy(np.asarray(p).copy()).permute(2, 0, 1) for p in pictures]).float() / 127.5 - 1
     with torch.no_grad():
         found = tower(seen).image_embeds
-    likeness = (
-        torch.nn.functional.normalize(found, dim=-1) @ torch.nn.functional.normalize(said, dim=-1).T
-    )
+    likeness = torch.nn.functional.normalize(found, dim=-1) @ torch.nn.functional.normalize(said, dim=-1).T
     assert (likeness.argmax(1) == torch.tensor([0, 1])).all()
 
 
@@ -111,8 +99,7 @@ def test_the_weights_are_those_of_the_card():
     lines = (MINI / "SHA256SUMS").read_text().splitlines()
     listed = dict(reversed(line.split("  ", 1)) for line in lines)
     weights = {
-        str(p.relative_to(MINI)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in MINI.rglob("*.safetensors")
+        str(p.relative_to(MINI)): hashlib.sha256(p.read_bytes()).hexdigest() for p in MINI.rglob("*.safetensors")
     }
     assert listed == weights
 
@@ -138,9 +125,13 @@ def test_few_steps_draw_what_is_asked_nearly_as_well_and_quickly(mini):
     from diffusekit import images, scores
 
     prompts = [
-        "a red cat on the grass", "a blue house by the sea", "a beautiful galaxy", "two pink rabbits in the snow",
-        "a yellow boat left of a green tree on the beach", "an oil painting of a rocket in space",
-    ]  # fmt: skip
+        "a red cat on the grass",
+        "a blue house by the sea",
+        "a beautiful galaxy",
+        "two pink rabbits in the snow",
+        "a yellow boat left of a green tree on the beach",
+        "an oil painting of a rocket in space",
+    ]
     judge = scores.judge(mini)
     said, likeness, seconds = judge.texts(prompts), {}, []
     for fast in (False, True):

@@ -91,9 +91,7 @@ def test_pickles_are_not_opened(copy):
     assert not (copy / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    "kind", [["pipeline", "Evil"], "EvilPipeline", "StableDiffusionXLPipeline", None]
-)
+@pytest.mark.parametrize("kind", [["pipeline", "Evil"], "EvilPipeline", "StableDiffusionXLPipeline", None])
 def test_unknown_pipelines_are_refused(copy, kind):
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": kind}))
@@ -113,9 +111,7 @@ def test_remote_code_in_a_configuration_is_not_run(copy):
     assert not (copy / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    "shard", ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "C:\\x", "\\\\h\\s"]
-)
+@pytest.mark.parametrize("shard", ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "C:\\x", "\\\\h\\s"])
 def test_shards_outside_the_folder_are_refused(copy, shard):
     index = copy / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"conv_in.weight": shard}}))
@@ -129,9 +125,7 @@ def test_damaged_files_are_refused(copy, damage):
     if damage == "config":
         (copy / "unet" / "config.json").write_text("{")
     else:
-        weights.write_bytes(
-            {"truncate": data[:-100], "empty": b"", "garbage": b"\xff" * 1000}[damage]
-        )
+        weights.write_bytes({"truncate": data[:-100], "empty": b"", "garbage": b"\xff" * 1000}[damage])
     assert "could not be loaded" in refused(copy).message
 
 

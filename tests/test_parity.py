@@ -35,14 +35,24 @@ def difference(model, pipe, sampler, scale):
     states, negative = text.encode(model, ["a red cat on the grass"]), text.encode(model, ["a dog"])
     draws = [torch.Generator().manual_seed(5)]
     *_, last = denoise(
-        model.unet, ours, noise * ours.init_noise_sigma, states,
-        negative=negative, guidance_scale=scale, generators=draws,
-    )  # fmt: skip
+        model.unet,
+        ours,
+        noise * ours.init_noise_sigma,
+        states,
+        negative=negative,
+        guidance_scale=scale,
+        generators=draws,
+    )
     pipe.scheduler = schedule.make(sampler, model.scheduler_config)
     theirs = pipe(
-        "a red cat on the grass", negative_prompt="a dog", num_inference_steps=STEPS, guidance_scale=scale,
-        latents=noise, generator=torch.Generator().manual_seed(5), output_type="latent",
-    ).images  # fmt: skip
+        "a red cat on the grass",
+        negative_prompt="a dog",
+        num_inference_steps=STEPS,
+        guidance_scale=scale,
+        latents=noise,
+        generator=torch.Generator().manual_seed(5),
+        output_type="latent",
+    ).images
     return (last.latents - theirs).abs().max().item()
 
 

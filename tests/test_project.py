@@ -48,11 +48,7 @@ def imported(path: Path):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
             names = [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
             yield from (n for n in names if n in ROW)
-        elif (
-            isinstance(node, ast.ImportFrom)
-            and node.module
-            and node.module.startswith("diffusekit")
-        ):
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("diffusekit"):
             raise AssertionError(f"{path}: import relatively")
 
 
@@ -101,28 +97,23 @@ def test_info_loads_no_torch(tmp_path):
 
     metadata.save(Image.new("RGB", (8, 8)), tmp_path / "x.png", None)
     code = (
-        "import sys; from diffusekit.cli.boundary import run; run(['info', 'x.png']);"
-        "sys.exit('torch' in sys.modules)"
+        "import sys; from diffusekit.cli.boundary import run; run(['info', 'x.png']);sys.exit('torch' in sys.modules)"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode
-        == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0
 
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_and_the_weights_and_nothing_else(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if "dist-info" not in n} == {"diffusekit"}
     for part in ("unet", "vae", "text_encoder", "image_encoder"):
-        assert any(
-            n.startswith(f"diffusekit/mini/{part}/") and n.endswith(".safetensors") for n in names
-        )
+        assert any(n.startswith(f"diffusekit/mini/{part}/") and n.endswith(".safetensors") for n in names)
     assert "diffusekit/mini/model_index.json" in names and "diffusekit/mini/README.md" in names
 
 
@@ -155,12 +146,7 @@ def test_every_command_of_the_readme_runs(capsys, monkeypatch):
     for token in (ROOT / "embeddings").glob("*.safetensors"):
         shutil.copy(token, "embeddings")
 
-    lines = [
-        line
-        for block in blocks("sh")
-        for line in block.splitlines()
-        if line.startswith("diffusekit ")
-    ]
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("diffusekit ")]
     assert len(lines) >= 5
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
@@ -189,9 +175,7 @@ def test_constraints_pin_everything_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     pinned = {
-        line.split("==")[0].lower()
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if "==" in line
+        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
     }
     assert {re.split(r"[>=\[]", name)[0].lower() for name in asked} <= pinned
 

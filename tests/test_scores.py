@@ -32,11 +32,17 @@ def test_embeddings_have_length_one_and_do_not_depend_on_the_size(judge):
 
 def test_pictures_are_most_like_their_own_captions(judge):
     scenes = [
-        ("cat", "red", "grass"), ("boat", "blue", "beach"), ("house", "yellow", "snow"), ("car", "green", "street"),
-    ]  # fmt: skip
+        ("cat", "red", "grass"),
+        ("boat", "blue", "beach"),
+        ("house", "yellow", "snow"),
+        ("car", "green", "street"),
+    ]
     places = {
-        "grass": "on the grass", "beach": "on the beach", "snow": "in the snow", "street": "on a street",
-    }  # fmt: skip
+        "grass": "on the grass",
+        "beach": "on the beach",
+        "snow": "in the snow",
+        "street": "on a street",
+    }
     texts = judge.texts([f"a {color} {what} {places[place]}" for what, color, place in scenes])
     likeness = judge.pictures(drawn(*scenes)) @ texts.T
     assert likeness.argmax(1).tolist() == [0, 1, 2, 3]
@@ -60,7 +66,7 @@ def test_a_clip_from_a_folder_judges_real_families(families, tmp_path):
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(models.MINI / "tokenizer")
-    size = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}  # fmt: skip
+    size = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = CLIPConfig(
         text_config=size | ids | {"vocab_size": len(tokenizer)},
@@ -84,8 +90,11 @@ def test_a_clip_from_a_folder_judges_real_families(families, tmp_path):
 
 def test_edit_prompts_without_their_token_are_sentences():
     assert [_without(e) for e in EDITS["object"]] == [
-        "an app icon", "an oil painting", "a picture in the snow", "a picture on the beach",
-    ]  # fmt: skip
+        "an app icon",
+        "an oil painting",
+        "a picture in the snow",
+        "a picture on the beach",
+    ]
     assert _without(EDITS["style"][0]) == "a cat"
 
 

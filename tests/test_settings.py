@@ -54,12 +54,8 @@ def test_layers(tmp_path, monkeypatch):
 
     user = platformdirs.user_config_path("diffusekit")
     user.mkdir(parents=True)
-    (user / "config.toml").write_text(
-        "[generate]\nsteps = 1\nseed = 1\nsampler = 'ddim'\nwidth = 64\n"
-    )
-    (tmp_path / "diffusekit.toml").write_text(
-        "[generate]\nsteps = 2\nseed = 2\nsampler = 'euler'\n"
-    )
+    (user / "config.toml").write_text("[generate]\nsteps = 1\nseed = 1\nsampler = 'ddim'\nwidth = 64\n")
+    (tmp_path / "diffusekit.toml").write_text("[generate]\nsteps = 2\nseed = 2\nsampler = 'euler'\n")
     monkeypatch.setenv("DIFFUSEKIT_STEPS", "3")
     monkeypatch.setenv("DIFFUSEKIT_SEED", "3")
     found = resolve(GenerateSettings, "generate", {"steps": 4, "seed": None})

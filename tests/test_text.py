@@ -9,9 +9,7 @@ from diffusekit.embeddings import LearnedToken
 
 def test_ids_are_the_tokenizers_own(mini):
     for prompt in ("", "a red cat", "Zebra, é 猫!"):
-        own = mini.tokenizers[0](
-            prompt, padding="max_length", max_length=77, truncation=True
-        ).input_ids
+        own = mini.tokenizers[0](prompt, padding="max_length", max_length=77, truncation=True).input_ids
         assert text.read(mini, prompt).ids == own
 
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def command(
     settings: dict[str, Any],
     manner: Manner,
-    picture: Annotated[
-        Path, typer.Argument(metavar="PICTURE", help="A picture that says how it was made.")
-    ],
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture that says how it was made.")],
     prompt: Annotated[str | None, typer.Option("--prompt", help="Another prompt.")] = None,
 ) -> None:
     """Make a picture again: the same settings give the same pixels; flags change them."""
@@ -31,9 +29,7 @@ def command(
     said = read(picture)
     found = said.settings
     if found is None:
-        raise FileRefused(
-            f"{picture} does not say how it was made", "diffusekit info shows what a picture says"
-        )
+        raise FileRefused(f"{picture} does not say how it was made", "diffusekit info shows what a picture says")
     # where it runs is this machine's affair, not the picture's
     given = settings | split_size(manner.size, settings)
     values = found.model_dump(exclude={"device", "batch"}) | given

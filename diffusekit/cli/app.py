@@ -8,8 +8,17 @@ import typer
 from .. import __version__
 
 VERBS = (
-    "generate", "again", "invert", "serve", "info", "doctor", "models", "embeddings", "bench", "visualise",
-)  # fmt: skip
+    "generate",
+    "again",
+    "invert",
+    "serve",
+    "info",
+    "doctor",
+    "models",
+    "embeddings",
+    "bench",
+    "visualise",
+)
 _ALSO = {"visualize": "visualise"}
 
 

@@ -30,16 +30,19 @@ def invert_command(
     with quiet_libraries():
         from .. import bench
 
-        found = bench.invert(
-            model, batch=batch, steps=steps, clip_table=clip_table, device=device, dtype=dtype
-        )
+        found = bench.invert(model, batch=batch, steps=steps, clip_table=clip_table, device=device, dtype=dtype)
     if as_json:
         print(json.dumps({**vars(found), "ratio": round(found.ratio, 3)}))
         return
     print(f"{'':<28}{'steps/s':>9}{'ms/step':>9}  trained, with gradient and optimizer")
-    rows = ("diffusekit", found.ours, found.our_memory), (
-        "diffusers' script, anew", found.reference, found.reference_memory,
-    )  # fmt: skip
+    rows = (
+        ("diffusekit", found.ours, found.our_memory),
+        (
+            "diffusers' script, anew",
+            found.reference,
+            found.reference_memory,
+        ),
+    )
     for name, seconds, memory in rows:
         print(f"{name:<28}{1 / seconds:>9.2f}{seconds * 1000:>9.1f}  {_size(memory)}")
     print(f"ratio {found.ratio:.2f}, median of {found.steps} steps each, batch {batch}")
@@ -53,7 +56,7 @@ def visualise_command(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """What watching costs: pictures plain, recorded, and with every word's map taken."""
     with quiet_libraries():
         from .. import bench
@@ -76,7 +79,7 @@ def fast_command(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """What --fast saves: pictures at default settings, and by few steps without guidance."""
     with quiet_libraries():
         from .. import bench

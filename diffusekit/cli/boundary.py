@@ -30,9 +30,7 @@ def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code."""
     try:
         app = command_line(*arguments[:1])
-        code = typer.main.get_command(app).main(
-            arguments, prog_name="diffusekit", standalone_mode=False
-        )
+        code = typer.main.get_command(app).main(arguments, prog_name="diffusekit", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except DiffusekitError as error:
         _say(error.message, error.hint)

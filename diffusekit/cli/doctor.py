@@ -39,16 +39,10 @@ def command(
 
     with quiet_libraries():
         findings = [
-            finding
-            for check in (_versions, _device, _xformers, _folders, _model)
-            for finding in _safely(check)
+            finding for check in (_versions, _device, _xformers, _folders, _model) for finding in _safely(check)
         ]
     if as_json:
-        print(
-            json.dumps(
-                {"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}
-            )
-        )
+        print(json.dumps({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}))
     else:
         for f in findings:
             print(f"{'ok ' if f.ok else 'BAD'}  {f.what:<14} {f.says}")
@@ -96,9 +90,7 @@ def _device() -> list[Finding]:
     if chosen.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(chosen.device)
         name = torch.cuda.get_device_name(chosen.device)
-        findings.append(
-            Finding("memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free on {name}")
-        )
+        findings.append(Finding("memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free on {name}"))
     else:
         findings.append(Finding("threads", str(torch.get_num_threads())))
     return findings
@@ -121,9 +113,7 @@ def _xformers() -> list[Finding]:
         xformers.ops.memory_efficient_attention(token, token, token)
         return [Finding("xformers", f"{name}, runs on {chosen.device}")]
     except Exception as error:
-        reason = (
-            str(error).strip().splitlines()[0][:80] if str(error).strip() else type(error).__name__
-        )
+        reason = str(error).strip().splitlines()[0][:80] if str(error).strip() else type(error).__name__
         return [
             Finding(
                 "xformers",
@@ -147,9 +137,7 @@ def _folders() -> list[Finding]:
             f"{constants.HF_HUB_CACHE}{'' if Path(constants.HF_HUB_CACHE).is_dir() else ' (nothing there yet)'}",
         ),
         Finding("settings", files),
-        Finding(
-            "disk", f"{free:.1f} GB free here", free > 0.1, "make room: pictures cannot be saved"
-        ),
+        Finding("disk", f"{free:.1f} GB free here", free > 0.1, "make room: pictures cannot be saved"),
     ]
 
 

@@ -44,9 +44,7 @@ def list_command(as_json: Json = False) -> None:
     for row in rows:
         width = "+".join(str(w) for w in row["width"])
         few = f"{row['vectors']} vector{'s' * (row['vectors'] > 1)}"
-        print(
-            plain(f"{row['name']:<24} {row['token']:<16} {few:<11} {width:<9} {row['base_model']}")
-        )
+        print(plain(f"{row['name']:<24} {row['token']:<16} {few:<11} {width:<9} {row['base_model']}"))
 
 
 def _summary(token: "LearnedToken") -> dict[str, Any]:
@@ -175,9 +173,7 @@ def export_command(
     from ..embeddings import export, find
 
     token = find(name)
-    for path in export(
-        token, output or Path("exports") / f"{token.name}-{to}", to, overwrite=overwrite
-    ):
+    for path in export(token, output or Path("exports") / f"{token.name}-{to}", to, overwrite=overwrite):
         print(path)
 
 
@@ -209,9 +205,7 @@ def remove(
                 place.unlink()
         except OSError as error:
             reason = error.strerror or error
-            raise DiskError(
-                f"{place} could not be deleted: {reason}", "may you write there?"
-            ) from None
+            raise DiskError(f"{place} could not be deleted: {reason}", "may you write there?") from None
         print(place)
     print(f"deleted {what}", file=sys.stderr)
 
@@ -303,9 +297,7 @@ def _start(token: "LearnedToken", model: str | None) -> Any:
             pass
     words = token.facts.get("init", "")
     if not words:
-        raise FileRefused(
-            f"{token.name} does not say what it was learned from", "learn it again with --init"
-        )
+        raise FileRefused(f"{token.name} does not say what it was learned from", "learn it again with --init")
     base = load(model or "mini")
     fits(token, base)
     rows = [Vocabulary(base, i).vectors(words) for i in range(len(token.vectors))]

@@ -36,22 +36,16 @@ class Manner:
             help="A file, or a folder (ends in /). Default: outputs/ and the date.",
         ),
     ] = None
-    format: Annotated[
-        str | None, typer.Option("--format", help="png, jpeg or webp; default png.")
-    ] = None
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write over a file of the same name.")
-    ] = False
+    format: Annotated[str | None, typer.Option("--format", help="png, jpeg or webp; default png.")] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file of the same name.")] = False
     no_metadata: Annotated[
         bool,
         typer.Option("--no-metadata", help="Do not write into the picture how it was made."),
     ] = False
-    no_label: Annotated[
-        bool, typer.Option("--no-label", help="With --no-metadata: not even that a model made it.")
-    ] = False
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout instead of paths.")
-    ] = False
+    no_label: Annotated[bool, typer.Option("--no-label", help="With --no-metadata: not even that a model made it.")] = (
+        False
+    )
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of paths.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False
 
     def destination(self, count: int) -> Destination:
@@ -66,9 +60,7 @@ def command(
     manner: Manner,
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="PROMPT...", help="What to draw; - reads lines from stdin.", show_default=False
-        ),
+        typer.Argument(metavar="PROMPT...", help="What to draw; - reads lines from stdin.", show_default=False),
     ] = None,
     prompts_file: Annotated[
         Path | None,
@@ -90,9 +82,7 @@ def split_size(size: str | None, given: dict[str, Any]) -> dict[str, int]:
         return {}
     width, cross, height = size.lower().partition("x")
     if not (cross and width.isdigit() and height.isdigit()):
-        raise UsageError(
-            f"the size is given as WIDTHxHEIGHT, got {size!r}", "for example --size 512x768"
-        )
+        raise UsageError(f"the size is given as WIDTHxHEIGHT, got {size!r}", "for example --size 512x768")
     if "width" in given or "height" in given:
         raise UsageError("--size and --width or --height were both given", "leave one of them out")
     return {"width": int(width), "height": int(height)}

@@ -40,9 +40,7 @@ def command(
             tokens = (f"{name} {sha[:12]}" for name, sha in record.embeddings.items())
             rows["embedding"] = ", ".join(tokens)
         rows["versions"] = ", ".join(f"{k} {v}" for k, v in record.versions.items())
-    rows["label"] = (
-        "made by a trained model (IPTC trainedAlgorithmicMedia)" if found.label else "none"
-    )
+    rows["label"] = "made by a trained model (IPTC trainedAlgorithmicMedia)" if found.label else "none"
     width = max(len(key) for key in rows)
     for key, value in rows.items():
         text = value if isinstance(value, str) else json.dumps(value)

@@ -29,23 +29,19 @@ def command(
     settings: dict[str, Any],
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="FOLDER|RECIPE.toml", help="Three to five pictures, or a recipe that names them."
-        ),
+        typer.Argument(metavar="FOLDER|RECIPE.toml", help="Three to five pictures, or a recipe that names them."),
     ],
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", metavar="NAME|FILE", help="object, style, quick or a TOML file."),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder for learned tokens.")
-    ] = Path("embeddings"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for learned tokens.")] = Path("embeddings"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again over an earlier run.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if any file cannot be used.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of the path.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table, no progress.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Learn a token S* from a few pictures: diffusekit invert ./my_cat/."""
     resolved = resolve(InvertSettings, "invert", _recipe(source, recipe) | settings)
     started = time.perf_counter()
@@ -74,8 +70,8 @@ def _recipe(source: Path, recipe: str | None) -> dict[str, Any]:
         if not values.get("pictures"):
             raise UsageError(
                 f"{source} names no pictures",
-                f"diffusekit invert FOLDER --recipe {source}, or add a line: pictures = \"my_cat\"",
-            )  # fmt: skip
+                f'diffusekit invert FOLDER --recipe {source}, or add a line: pictures = "my_cat"',
+            )
         return values | {"pictures": str(source.parent / values["pictures"])}
     values = {}
     if recipe is not None:
@@ -115,11 +111,14 @@ def _follow(run: "Inversion", asked: list[int], *, show: bool) -> None:
     )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"), TimeRemainingColumn(compact=True),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeRemainingColumn(compact=True),
+    )
     console = Console(stderr=True, quiet=not show)
-    bar = Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal))  # fmt: skip
+    bar = Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal))
     with bar:
         told = f"learning {run.settings.token}"
         task = bar.add_task(told, total=run.settings.steps, completed=run.step, told="")
@@ -132,8 +131,10 @@ def _follow(run: "Inversion", asked: list[int], *, show: bool) -> None:
                 console.quiet = not run.is_main
                 console.print(
                     f"saved at step {run.step}; go on with:\n  {_again(run)}",
-                    highlight=False, markup=False, soft_wrap=True,
-                )  # fmt: skip
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
                 raise Stopped(asked[0])
 
 
@@ -159,10 +160,7 @@ def _scores(moment: "Moment") -> str:
     if preview.reconstruction is None:
         return f"{name}  preview"
     best = "  best so far" if moment.best else ""
-    return (
-        f"{name}  reconstruction {preview.reconstruction:.3f}  "
-        f"editability {preview.editability:.3f}{best}"
-    )
+    return f"{name}  reconstruction {preview.reconstruction:.3f}  editability {preview.editability:.3f}{best}"
 
 
 def _show_pictures(run: "Inversion") -> None:
@@ -181,8 +179,9 @@ def _show_pictures(run: "Inversion") -> None:
     console.print(
         f"{len(run.data.photos)} pictures; starts from {run.settings.init!r} on {run.model.name}; "
         + (f"judged by {judge.name}" if judge else "no CLIP is at hand to judge, so the last step is kept"),
-        highlight=False, markup=False,
-    )  # fmt: skip
+        highlight=False,
+        markup=False,
+    )
 
 
 def _plain(text: str) -> str:
@@ -199,11 +198,18 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
     page = output / run.name / "index.html"
     if as_json:
         told = {
-            "path": str(token.path), "token": token.token, "name": token.name, "sha256": token.sha256,
-            "steps": run.step, "best_step": int(token.facts["steps"]), "scores": scores,
-            "pairwise": run.examiner.pairwise, "page": str(page), "seconds": round(seconds, 1),
+            "path": str(token.path),
+            "token": token.token,
+            "name": token.name,
+            "sha256": token.sha256,
+            "steps": run.step,
+            "best_step": int(token.facts["steps"]),
+            "scores": scores,
+            "pairwise": run.examiner.pairwise,
+            "page": str(page),
+            "seconds": round(seconds, 1),
             "pictures": [vars(row) for row in run.data.rows],
-        }  # fmt: skip
+        }
         print(json.dumps(told, ensure_ascii=False))
         return
     print(token.path)
@@ -225,7 +231,5 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
     example = ["diffusekit", "generate", f"an app icon of {token.token}", *given]
     lines.append(f"use it:  {shlex.join([*example, *words])}")
     if "word" in token.facts:
-        lines.append(
-            f"{token.name} alone stays the word that it is; the token is {token.token} or <{token.name}>"
-        )
+        lines.append(f"{token.name} alone stays the word that it is; the token is {token.token} or <{token.name}>")
     print("\n".join(lines), file=sys.stderr)

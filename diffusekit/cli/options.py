@@ -11,9 +11,7 @@ import typer
 from ..settings import Settings
 
 
-def with_settings(
-    model: type[Settings], *leave_out: str
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(model: type[Settings], *leave_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag per field of `model`; it receives the given ones as `settings: dict`.
 
     A flag that is not given is left out, so that environment, files and defaults can speak.
@@ -48,9 +46,7 @@ def with_group(group: type, name: str) -> Callable[[Callable[..., None]], Callab
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(group, include_extras=True)
         flags = [
-            inspect.Parameter(
-                f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]
-            )
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
             for f in fields(group)
         ]
         own = [p for p in inspect.signature(command).parameters.values() if p.name != name]
@@ -73,11 +69,7 @@ def _flag(model: type[Settings], name: str) -> inspect.Parameter:
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     names = extra.get("flags") or [f"--{name.replace('_', '-')}"]
     default = (
-        ""
-        if field.default is None
-        else f" Default: {field.default}."
-        if field.default not in ("", (), False)
-        else ""
+        "" if field.default is None else f" Default: {field.default}." if field.default not in ("", (), False) else ""
     )
     option = typer.Option(*names, help=f"{field.description}{default}", show_default=False)  # type: ignore[arg-type]
     kind = _plain(field.annotation)

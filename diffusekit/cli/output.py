@@ -13,9 +13,7 @@ _ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 class Destination:
     """Names for the pictures of one run."""
 
-    def __init__(
-        self, output: str | None, kind: str | None, count: int, *, overwrite: bool = False
-    ):
+    def __init__(self, output: str | None, kind: str | None, count: int, *, overwrite: bool = False):
         """`output` is a file (indexed when there are several), a folder (ends in / or is one), or None.
 
         Raises `UsageError`, before any work, for an ending that is no picture's and for a file that is
@@ -38,9 +36,7 @@ class Destination:
         if not self._file.suffix:
             self._file = self._file.with_suffix(self._ending)
         elif self._file.suffix.lower() not in FORMATS:
-            raise UsageError(
-                f"{self._file.name!r} does not end like a picture", f"endings: {', '.join(FORMATS)}"
-            )
+            raise UsageError(f"{self._file.name!r} does not end like a picture", f"endings: {', '.join(FORMATS)}")
         elif kind is not None and FORMATS[self._file.suffix.lower()] != FORMATS[self._ending]:
             raise UsageError(
                 f"{self._file.name!r} and --format {kind} contradict each other",
@@ -48,18 +44,13 @@ class Destination:
             )
         taken = [p for p in self._names() if p.exists()]
         if taken and not overwrite:
-            raise UsageError(
-                f"{taken[0]} is already there", "choose another name, or say --overwrite"
-            )
+            raise UsageError(f"{taken[0]} is already there", "choose another name, or say --overwrite")
 
     def _names(self) -> list[Path]:
         assert self._file is not None
         if self._count == 1:
             return [self._file]
-        return [
-            self._file.with_stem(f"{self._file.stem}-{i + 1:0{len(str(self._count))}}")
-            for i in range(self._count)
-        ]
+        return [self._file.with_stem(f"{self._file.stem}-{i + 1:0{len(str(self._count))}}") for i in range(self._count)]
 
     def next(self, prompt: str, seed: int) -> Path:
         """The path of the next picture; in a folder: number, seed and first words."""

@@ -66,8 +66,6 @@ def follow(running: "Stream | Recording | Watching", *, show: bool) -> Iterator[
         task = bar.add_task("denoising", total=running.total, speed="")
         for _ in running:
             speed = bar.tasks[0].speed
-            bar.update(
-                task, advance=1, total=running.total, speed=f"{speed:.1f} steps/s" if speed else ""
-            )
+            bar.update(task, advance=1, total=running.total, speed=f"{speed:.1f} steps/s" if speed else "")
             yield
     yield

@@ -13,7 +13,26 @@ from .token import MAX_VECTORS, LearnedToken, check, fits, pack, unpack
 from .vocabulary import Vocabulary
 
 __all__ = [
-    "FOLDER", "KINDS", "MAX_VECTORS", "LearnedToken", "Vocabulary", "available", "check", "combine",
-    "export", "find", "find_spellings", "fits", "import_pickle", "interpolate", "name_fault",
-    "named_in", "pack", "read", "safe_name", "save", "token_fault", "unpack",
-]  # fmt: skip
+    "FOLDER",
+    "KINDS",
+    "MAX_VECTORS",
+    "LearnedToken",
+    "Vocabulary",
+    "available",
+    "check",
+    "combine",
+    "export",
+    "find",
+    "find_spellings",
+    "fits",
+    "import_pickle",
+    "interpolate",
+    "name_fault",
+    "named_in",
+    "pack",
+    "read",
+    "safe_name",
+    "save",
+    "token_fault",
+    "unpack",
+]

@@ -31,9 +31,7 @@ _PIECE = re.compile(
 )
 
 
-def combine(
-    vocabulary: Vocabulary, expression: str, tokens: Sequence[LearnedToken] = (), encoder: int = 0
-) -> Tensor:
+def combine(vocabulary: Vocabulary, expression: str, tokens: Sequence[LearnedToken] = (), encoder: int = 0) -> Tensor:
     """The vector (D,) of a sum of words, each optionally times a number.
 
     A word of several tokens, and a learned token of several vectors, counts as their mean; a minus
@@ -83,9 +81,7 @@ def _terms(marked: str, expression: str) -> list[tuple[float, str, int | None]]:
     return terms
 
 
-def interpolate(
-    token: LearnedToken, start: Tensor | tuple[Tensor, ...], amount: float
-) -> LearnedToken:
+def interpolate(token: LearnedToken, start: Tensor | tuple[Tensor, ...], amount: float) -> LearnedToken:
     """The token on the straight way from its start vectors (n, D) (0) to what was learned (1).
 
     Nearer to the start it is easier to edit by other words, nearer to the end more alike. `start` is
@@ -95,10 +91,7 @@ def interpolate(
         raise UsageError(f"the amount is {amount}, from 0 to 1 is wanted", "0 is the start")
     starts = (start,) if isinstance(start, Tensor) else start
     assert [s.shape for s in starts] == [v.shape for v in token.vectors], "shapes differ"
-    vectors = tuple(
-        torch.lerp(s.detach().float().cpu(), v, amount)
-        for s, v in zip(starts, token.vectors, strict=True)
-    )
+    vectors = tuple(torch.lerp(s.detach().float().cpu(), v, amount) for s, v in zip(starts, token.vectors, strict=True))
     facts = token.facts | {"interpolated": f"{amount:g}"}
     facts.pop("scores", None)  # they were another token's
     return replace(token, vectors=vectors, facts=facts, path=None, sha256="")

@@ -17,9 +17,7 @@ _PAIR = ("clip_l", "clip_g")
 _STAR = 265  # the id of "*" in CLIP's vocabulary, which A1111 writes and nobody reads
 
 
-def export(
-    token: LearnedToken, path: Path | str, kind: str, *, overwrite: bool = False
-) -> list[Path]:
+def export(token: LearnedToken, path: Path | str, kind: str, *, overwrite: bool = False) -> list[Path]:
     """Write a token for another program, all files or none, and return their paths.
 
     `path` is a file, or a folder (it is one, or has no file's ending) for files of the usual names.
@@ -35,9 +33,7 @@ def export(
     if path.is_dir() or path.suffix.lower() not in ENDINGS:  # "v1.5" is a name, no ending
         path = path / f"{'learned_embeds' if kind == 'diffusers' else token.name}{ending}"
     if path.suffix != ending:
-        raise UsageError(
-            f"{path.name!r} does not end in {ending}, as files for {kind} do", "change its ending"
-        )
+        raise UsageError(f"{path.name!r} does not end in {ending}, as files for {kind} do", "change its ending")
     metadata = token.facts | {"format": "pt", "token": token.token}
     if kind == "a1111":
         files = {path: _a1111(token, metadata)}

@@ -118,9 +118,7 @@ def parse(path: Path, data: bytes, token: str = "") -> LearnedToken:
         raise named(path, error) from None
 
 
-def assemble(
-    path: Path, data: bytes, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
-) -> LearnedToken:
+def assemble(path: Path, data: bytes, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> LearnedToken:
     """A checked token of tensors and metadata, whichever kind of file (`data`) they came from."""
     layout = layouts.identify(tensors, metadata, path.stem)
     named = layout.token if path.stem == "learned_embeds" else path.stem
@@ -164,9 +162,7 @@ def _joined(first: LearnedToken, data: bytes, path: Path, token: str) -> Learned
     more = contents(path)
     second = parse(path, more, token)
     if len(first.vectors) > 1 or first.token != second.token:
-        raise FileRefused(
-            f"{first.path} and {path} are not the halves of one token", "move one of them away"
-        )
+        raise FileRefused(f"{first.path} and {path} are not the halves of one token", "move one of them away")
     joined = replace(
         first,
         vectors=first.vectors + second.vectors,
@@ -194,9 +190,7 @@ def native(token: LearnedToken) -> bytes:
     return container(keys, token.vectors, metadata)
 
 
-def container(
-    keys: tuple[str, ...], vectors: tuple[torch.Tensor, ...], metadata: dict[str, str]
-) -> bytes:
+def container(keys: tuple[str, ...], vectors: tuple[torch.Tensor, ...], metadata: dict[str, str]) -> bytes:
     """A safetensors file of named vectors, as float32."""
     tensors = {
         key: (tuple(v.shape), v.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes())
@@ -220,9 +214,7 @@ def save(token: LearnedToken, path: Path | str, *, overwrite: bool = False) -> P
     return put({path: native(token)}, overwrite=overwrite, check=partial(_same, token))[0]
 
 
-def put(
-    files: dict[Path, bytes], *, overwrite: bool, check: Callable[[Path], object] | None = None
-) -> list[Path]:
+def put(files: dict[Path, bytes], *, overwrite: bool, check: Callable[[Path], object] | None = None) -> list[Path]:
     """Put files in their places, all or none; raises `UsageError` when one is there already."""
     for path in files:
         if (path.exists() or path.is_symlink()) and not overwrite:

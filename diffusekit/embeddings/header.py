@@ -18,9 +18,22 @@ from .names import shown
 MAX_HEADER = 2 * 2**20
 MAX_TENSORS = 64
 _SIZES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8,
-    "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U64": 8,
+    "U32": 4,
+    "U16": 2,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -45,8 +58,7 @@ def length(first: bytes, size: int) -> int:
     number = int.from_bytes(first[:8], "little")
     if number > size - 8:
         raise _refused(
-            f"announces a header of {number:,} bytes in a file of {size:,}: "
-            "it is cut short, or no safetensors file"
+            f"announces a header of {number:,} bytes in a file of {size:,}: it is cut short, or no safetensors file"
         )
     if number > MAX_HEADER:
         raise _refused(f"has a header of {number:,} bytes, at most {MAX_HEADER:,} are wanted")
@@ -117,9 +129,7 @@ def _refused(message: str) -> FileRefused:
     return FileRefused(message, "use another copy of it")
 
 
-def build(
-    tensors: Mapping[str, tuple[tuple[int, ...], bytes]], metadata: Mapping[str, str]
-) -> bytes:
+def build(tensors: Mapping[str, tuple[tuple[int, ...], bytes]], metadata: Mapping[str, str]) -> bytes:
     """A whole safetensors file of float32 tensors {name: (shape, little-endian bytes)}.
 
     Equal content gives equal bytes, which the library does not promise for metadata.

@@ -58,8 +58,7 @@ def identify(names: Collection[str], metadata: Mapping[str, str], stem: str) -> 
     if len(keys) > 1:
         some = ", ".join(shown(key, 30) for key in sorted(keys)[:4])
         raise FileRefused(
-            f"holds {len(keys)} tensors ({some}{', …' if len(keys) > 4 else ''}), "
-            "where one token is wanted",
+            f"holds {len(keys)} tensors ({some}{', …' if len(keys) > 4 else ''}), where one token is wanted",
             _ELSEWHERE,
         )
     key = keys[0]
@@ -119,24 +118,19 @@ def _parameters(found: Mapping[Any, Any]) -> tuple[dict[str, Any], dict[str, str
 
 def _tensors(found: Any) -> dict[str, torch.Tensor]:
     """A mapping's tensors by name, if it holds nothing else and they are as small as tokens are."""
-    if isinstance(
-        found, torch.nn.ParameterDict
-    ):  # one from before torch 1.12 has no working items()
+    if isinstance(found, torch.nn.ParameterDict):  # one from before torch 1.12 has no working items()
         found = found.__dict__.get("_parameters")
     items = found.items() if isinstance(found, Mapping) else ()
     tensors: dict[str, torch.Tensor] = {}
     for name, value in items:
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             kind = type(value).__name__
-            raise FileRefused(
-                f"holds a {shown(kind)} at {shown(str(name))}, where a tensor is wanted", _ELSEWHERE
-            )
+            raise FileRefused(f"holds a {shown(kind)} at {shown(str(name))}, where a tensor is wanted", _ELSEWHERE)
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             raise FileRefused(f"holds a tensor of a strange kind at {shown(name)}", _ELSEWHERE)
         if value.numel() * value.element_size() > 2**24:
             raise FileRefused(
-                f"holds a tensor of shape {list(value.shape)}, "
-                f"where at most {MAX_VECTORS} vectors are wanted",
+                f"holds a tensor of shape {list(value.shape)}, where at most {MAX_VECTORS} vectors are wanted",
                 _ELSEWHERE,
             )
         tensors[name] = value.detach().contiguous()

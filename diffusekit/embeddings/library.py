@@ -78,9 +78,12 @@ def locate(name_or_path: str | Path, folder: Path | str = FOLDER) -> Path:
 
 
 def named_in(
-    prompts: Sequence[str], given: Sequence[str | Path] = (), folder: Path | str = FOLDER,
-    *, flag: str = "--embedding",
-) -> list[LearnedToken]:  # fmt: skip
+    prompts: Sequence[str],
+    given: Sequence[str | Path] = (),
+    folder: Path | str = FOLDER,
+    *,
+    flag: str = "--embedding",
+) -> list[LearnedToken]:
     """The tokens that prompts need: all `given` ones first, then those of the folder they name.
 
     Of files that no prompt names, only the header is read. Raises `UsageError` when a prompt uses a
@@ -119,9 +122,7 @@ def _glance(path: Path) -> Glance:
         return Glance(name_of(path.stem), f"<{name_of(path.stem)}>", path)
 
 
-def _choose(
-    spelling: str, claimants: list[LearnedToken | Glance], flag: str
-) -> LearnedToken | Glance:
+def _choose(spelling: str, claimants: list[LearnedToken | Glance], flag: str) -> LearnedToken | Glance:
     given = [c for c in claimants if isinstance(c, LearnedToken)]
     if len(claimants) == 1 or len(given) == 1:
         return (given or claimants)[0]

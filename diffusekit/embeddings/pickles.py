@@ -31,11 +31,32 @@ _KEPT = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "
 _CODE = "from diffusekit.embeddings.pickles import child; child()"
 _HINT = "use a .safetensors copy of it"
 _BARRED = (
-    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.kill", "os.remove",
-    "os.rename", "os.link", "os.symlink", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod",
-    "subprocess.", "socket.", "shutil.", "pty.", "ctypes.", "webbrowser.", "urllib.", "ftplib.",
-    "smtplib.", "http.", "ssl.",
-)  # fmt: skip
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.kill",
+    "os.remove",
+    "os.rename",
+    "os.link",
+    "os.symlink",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "os.chmod",
+    "subprocess.",
+    "socket.",
+    "shutil.",
+    "pty.",
+    "ctypes.",
+    "webbrowser.",
+    "urllib.",
+    "ftplib.",
+    "smtplib.",
+    "http.",
+    "ssl.",
+)
 
 
 def import_pickle(path: Path | str, token: str = "") -> LearnedToken:
@@ -110,8 +131,12 @@ def _ask_child(data: bytes) -> bytes:
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-c", _CODE],
-                input=data, capture_output=True, timeout=SECONDS, cwd=empty, env=environment,
-            )  # fmt: skip
+                input=data,
+                capture_output=True,
+                timeout=SECONDS,
+                cwd=empty,
+                env=environment,
+            )
         except subprocess.TimeoutExpired:
             raise FileRefused(f"takes longer than {SECONDS} seconds to open", _HINT) from None
     if done.returncode == 0:
@@ -173,9 +198,7 @@ def _saved(torch: Any) -> bytes:
 def _check_torch(version: str) -> None:
     """Below torch 2.10 a pickle can get past `weights_only` (CVE-2025-32434, CVE-2026-24747)."""
     if tuple(int(n) for n in re.findall(r"\d+", version)[:2]) < (2, 10):
-        raise FileRefused(
-            f"needs torch 2.10 or newer to be opened safely, this is {version}", "update torch"
-        )
+        raise FileRefused(f"needs torch 2.10 or newer to be opened safely, this is {version}", "update torch")
 
 
 def _load(torch: Any, data: bytes) -> Any:
@@ -221,8 +244,6 @@ def _give_up_rights() -> None:
 
 
 def _bar(event: str, arguments: tuple[Any, ...]) -> None:
-    writes = event == "open" and bool(
-        set("wax+") & set(arguments[1] or "") or arguments[2] & (os.O_WRONLY | os.O_RDWR)
-    )
+    writes = event == "open" and bool(set("wax+") & set(arguments[1] or "") or arguments[2] & (os.O_WRONLY | os.O_RDWR))
     if writes or event.startswith(_BARRED):
         raise PermissionError(event)

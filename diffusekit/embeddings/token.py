@@ -119,9 +119,10 @@ def fits(token: LearnedToken, model: Model) -> None:
     base = token.facts.get("base_model", "")
     raise FileRefused(
         f"{token.name} was learned for {_described(token.width)}; {model.name}'s is {_wide(wanted)}",
-        f"use it with {shown(base)}, where it was learned" if base
+        f"use it with {shown(base)}, where it was learned"
+        if base
         else "use a model of the family it was learned for, or learn it again for this one",
-    )  # fmt: skip
+    )
 
 
 def _wide(width: tuple[int, ...]) -> str:
@@ -146,9 +147,7 @@ def unpack(text: str, like: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...
     except (binascii.Error, ValueError):
         raw = []
     if [len(r) for r in raw] != [v.numel() * 4 for v in like]:
-        raise FileRefused(
-            "its fact 'start' is not the vectors it was learned from", "learn it again"
-        )
+        raise FileRefused("its fact 'start' is not the vectors it was learned from", "learn it again")
     found = [torch.frombuffer(bytearray(r), dtype=torch.float32) for r in raw]
     vectors = tuple(f.reshape(v.shape) for f, v in zip(found, like, strict=True))
     if not all(v.isfinite().all() for v in vectors):

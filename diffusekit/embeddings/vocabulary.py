@@ -61,9 +61,7 @@ class Vocabulary:
         below = torch.searchsorted(self._sorted, flat, right=True)
         return [100 * int(b) / len(self._sorted) for b in below]
 
-    def nearest(
-        self, vectors: Tensor, count: int = 5, leave_out: Sequence[str] = ()
-    ) -> list[list[tuple[str, float]]]:
+    def nearest(self, vectors: Tensor, count: int = 5, leave_out: Sequence[str] = ()) -> list[list[tuple[str, float]]]:
         """For every vector (n, D) the `count` words of largest cosine, the nearest first."""
         assert vectors.ndim == 2 and vectors.shape[1] == self.width, vectors.shape
         out = {word.lower() for word in leave_out}
@@ -80,9 +78,7 @@ class Vocabulary:
         """The rows (k, D) of the tokens of some words; raises `UsageError` if they are of none."""
         ids = self._tokenizer(words, add_special_tokens=False, verbose=False).input_ids
         if not ids or any(i in self._special or i >= len(self._table) for i in ids):
-            raise UsageError(
-                f"the model knows no token for {words[:60]!r}", "use a word of its vocabulary"
-            )
+            raise UsageError(f"the model knows no token for {words[:60]!r}", "use a word of its vocabulary")
         return self._table[ids].clone()
 
 
@@ -91,9 +87,7 @@ def _bytes() -> dict[str, int]:
     """Which byte each character of a piece stands for (GPT-2's table, which CLIP's tokenizer has)."""
     printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printed]
-    return {chr(byte): byte for byte in printed} | {
-        chr(256 + i): byte for i, byte in enumerate(others)
-    }
+    return {chr(byte): byte for byte in printed} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def _readable(piece: str) -> str:

@@ -22,11 +22,13 @@ _STATUS = {1: 500, 2: 422, 3: 415, 4: 422, 5: 500, 6: 413, 7: 503, 8: 503, 9: 42
 _FIELDS = {*GenerateSettings.model_fields, "prompts", "kind", "size"}
 _SPELLED = {
     "/sdapi/": {
-        "guidance_scale": "cfg_scale", "sampler": "sampler_name", "images": "batch_size",
+        "guidance_scale": "cfg_scale",
+        "sampler": "sampler_name",
+        "images": "batch_size",
         "model": "override_settings",
     },
     "/v1/": {"steps": "num_inference_steps", "images": "n", "width": "size", "height": "size"},
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,7 @@ def install(app: FastAPI) -> None:
         field = "" if first["type"] == "json_invalid" else ".".join(path)
         said = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
         message = f"{field or 'the body'} {said[:1].lower()}{said[1:]}"
-        return answer(
-            Fault(422, message, "/openapi.json lists the fields", 2, field), _path(request)
-        )
+        return answer(Fault(422, message, "/openapi.json lists the fields", 2, field), _path(request))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -25,9 +25,7 @@ class Wanted(BaseModel):
     """A job to be done."""
 
     kind: str = Field("generate", description="What is to be done: generate.", max_length=40)
-    settings: dict[str, Any] = Field(
-        description="The settings of that verb; `prompts` may be several prompts."
-    )
+    settings: dict[str, Any] = Field(description="The settings of that verb; `prompts` may be several prompts.")
 
 
 class Conflict(UsageError):

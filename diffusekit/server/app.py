@@ -27,11 +27,12 @@ def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ())
     # FastAPI's own pages of documentation load their scripts from elsewhere: only the data is served.
     # It would also send traces away if the environment said so.
     silent: TelemetryConfig = {
-        "tracing": False, "metrics": False, "logs": False, "auto_configure": False,
-    }  # fmt: skip
-    app = FastAPI(
-        title="diffusekit", version=__version__, docs_url=None, redoc_url=None, telemetry=silent
-    )
+        "tracing": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+    }
+    app = FastAPI(title="diffusekit", version=__version__, docs_url=None, redoc_url=None, telemetry=silent)
     answers.install(app)
     app.include_router(health.router(jobs))
     if not settings.no_api:

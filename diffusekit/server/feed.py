@@ -83,9 +83,7 @@ class Feed:
             self.closed = True
             self._changed()
 
-    def watch(
-        self, wake: Callable[[], object], *, previews: bool = True, partials: int = 0
-    ) -> Watch:
+    def watch(self, wake: Callable[[], object], *, previews: bool = True, partials: int = 0) -> Watch:
         """Be told by `wake`, in any thread, that `take` has something new."""
         watch = Watch(self, wake, previews=previews, partials=partials)
         with self.lock:
@@ -117,9 +115,7 @@ class Watch:
     `previews` asks for previews as often as they are to be had, `partials` for that many, spread evenly.
     """
 
-    def __init__(
-        self, feed: Feed, wake: Callable[[], object], *, previews: bool = True, partials: int = 0
-    ):
+    def __init__(self, feed: Feed, wake: Callable[[], object], *, previews: bool = True, partials: int = 0):
         self.feed, self.wake, self.previews, self.partials = feed, wake, previews, partials
         self.parts, self.owed, self.fresh = 0, False, False
         self.kept: deque[Event] = deque()  # partials, which are never missed

@@ -29,9 +29,17 @@ BODY = 1_000_000
 LARGE_BODY = 32 * 2**20
 PATIENCE = 30.0  # seconds a body may take
 OURS = (
-    "/api/", "/v1/", "/sdapi/", "/outputs/", "/mcp", "/healthz", "/readyz", "/metrics", "/openapi.json",
+    "/api/",
+    "/v1/",
+    "/sdapi/",
+    "/outputs/",
+    "/mcp",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
     "/gradio_api/file",
-)  # fmt: skip
+)
 STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
@@ -79,9 +87,7 @@ class Rules:
         for origin in settings.allow_origin:
             parts = urlsplit(origin)
             if parts.scheme not in ("http", "https") or parts.path or not parts.netloc:
-                raise UsageError(
-                    f"allow_origin {origin!r} is no origin", "like https://example.org"
-                )
+                raise UsageError(f"allow_origin {origin!r} is no origin", "like https://example.org")
         names = ("localhost", settings.host, *settings.allow_host)
         hosts = tuple(name.lower().strip("[]") for name in names)
         return cls(tuple(keys), hosts, settings.allow_origin, not here, uploads=uploads)
@@ -175,9 +181,7 @@ class Guard:
         found = [hmac.compare_digest(c, key) for c in candidates for key in self.rules.keys]
         return any(found)
 
-    async def _body(
-        self, path: str, headers: Headers, receive: Receive
-    ) -> tuple[Fault | None, Receive]:
+    async def _body(self, path: str, headers: Headers, receive: Receive) -> tuple[Fault | None, Receive]:
         """Read a JSON body whole, within limits, and hand it on; let an upload through, counted."""
         rules = self.rules
         declared = headers.get("content-length", "")

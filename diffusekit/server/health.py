@@ -42,15 +42,18 @@ def _metrics(jobs: Jobs) -> str:
     rows: list[tuple[str, str, str, dict[str, float]]] = [
         ("jobs_queued", "gauge", "Jobs that wait.", {"": jobs.waiting}),
         ("jobs_running", "gauge", "Jobs being done.", {"": int(jobs.running is not None)}),
-        ("jobs_total", "counter", "Jobs that ended, by how.",
-         {f'{{state="{state}"}}': counts[state] for state in OVER}),
+        (
+            "jobs_total",
+            "counter",
+            "Jobs that ended, by how.",
+            {f'{{state="{state}"}}': counts[state] for state in OVER},
+        ),
         ("pictures_total", "counter", "Finished pictures.", made),
         ("work_seconds_total", "counter", "Seconds the worker was busy.", {"": jobs.seconds}),
-        ("seconds_per_picture", "gauge", "Mean since the start.",
-         {"": jobs.per_picture}),
+        ("seconds_per_picture", "gauge", "Mean since the start.", {"": jobs.per_picture}),
         ("memory_bytes", "gauge", "Memory in use, by where.", _memory()),
         ("threads", "gauge", "Threads of the process.", {"": threading.active_count()}),
-    ]  # fmt: skip
+    ]
     lines: list[str] = []
     for name, kind, what, values in rows:
         full = f"diffusekit_{name}"

@@ -77,6 +77,4 @@ class Job:
         known = {f.name for f in fields(cls)}
         job = cls(**{name: value for name, value in values.items() if name in known})
         failure = values.get("failure")
-        return replace(
-            job, pictures=tuple(job.pictures), failure=Failure(**failure) if failure else None
-        )
+        return replace(job, pictures=tuple(job.pictures), failure=Failure(**failure) if failure else None)

@@ -156,9 +156,7 @@ class Jobs:
         """Events of a job as they come, blocking, until one is the last. Leaving does not cancel."""
         return watch(self._feed(job_id), previews=previews)
 
-    def follow(
-        self, job_id: str, *, previews: bool = True, partials: int = 0
-    ) -> AsyncGenerator[Event]:
+    def follow(self, job_id: str, *, previews: bool = True, partials: int = 0) -> AsyncGenerator[Event]:
         """`watch` for coroutines; `partials` asks for that many previews, spread evenly."""
         return follow(self._feed(job_id), previews=previews, partials=partials)
 
@@ -190,10 +188,7 @@ class Jobs:
 
     def list(self, limit: int = 100) -> Sequence[Job]:
         """The newest jobs, newest first, whatever their state."""
-        return [
-            feed.job if (feed := self._live.get(job.id)) else job
-            for job in self._store.newest(limit)
-        ]
+        return [feed.job if (feed := self._live.get(job.id)) else job for job in self._store.newest(limit)]
 
     @property
     def running(self) -> Job | None:

@@ -86,9 +86,7 @@ def _model(name: str, rules: ServeSettings) -> str:
         return name
     known = known_models(rules)
     if name not in known:
-        raise UsageError(
-            f"model {name[:100]!r} is not one this server has", f"there are: {', '.join(known)}"
-        )
+        raise UsageError(f"model {name[:100]!r} is not one this server has", f"there are: {', '.join(known)}")
     return known[name]
 
 
@@ -127,9 +125,7 @@ def run_generate(work: Work) -> Generator[None]:
             yield
 
 
-def _rest(
-    settings: GenerateSettings, prompts: list[str], passed: int
-) -> tuple[GenerateSettings, list[str]]:
+def _rest(settings: GenerateSettings, prompts: list[str], passed: int) -> tuple[GenerateSettings, list[str]]:
     """What one Stream can make of the pictures behind the first `passed`: the rest of a prompt's, or
     those of all prompts that are left."""
     first, of_it = divmod(passed, settings.images)

@@ -28,10 +28,27 @@ from .work import Work
 
 log = logging.getLogger(__name__)
 CHOSEN = (
-    "name", "token", "init", "start", "property", "captions", "vectors", "steps", "learning_rate",
-    "batch", "norm_bound", "pull", "crops", "flip", "preview", "preview_every", "patience",
-    "checkpoint_every", "seed", "model",
-)  # fmt: skip
+    "name",
+    "token",
+    "init",
+    "start",
+    "property",
+    "captions",
+    "vectors",
+    "steps",
+    "learning_rate",
+    "batch",
+    "norm_bound",
+    "pull",
+    "crops",
+    "flip",
+    "preview",
+    "preview_every",
+    "patience",
+    "checkpoint_every",
+    "seed",
+    "model",
+)
 LIMITS = {"vectors": 16, "batch": 16, "crops": 16}
 BEAT = 0.1  # seconds between looks at the log
 PATIENCE = 60.0  # seconds a run has to save itself
@@ -53,9 +70,7 @@ class LearningFailed(DiffusekitError):
         self.exit_code = code
 
 
-def check(
-    values: Mapping[str, Any], rules: ServeSettings, model_of: Callable[[str], str]
-) -> dict[str, Any]:
+def check(values: Mapping[str, Any], rules: ServeSettings, model_of: Callable[[str], str]) -> dict[str, Any]:
     """`InvertSettings` within what the server allows; `pictures` is the id of an uploaded set.
 
     `resume` goes on with a run of that name that was stopped; device and precision are the server's.
@@ -79,9 +94,7 @@ def check(
     settings = checked(InvertSettings, {"model": rules.model} | given)
     for name, limit in {"steps": rules.max_training_steps, **LIMITS}.items():
         if (wanted := getattr(settings, name)) > limit:
-            raise UsageError(
-                f"{name} is {wanted:,}, and this server allows {limit:,}", "ask for less"
-            )
+            raise UsageError(f"{name} is {wanted:,}, and this server allows {limit:,}", "ask for less")
     if settings.preview and len(settings.preview) > rules.max_prompt:
         raise UsageError(f"preview is longer than {rules.max_prompt:,} characters", "shorten it")
     if fault := embeddings.name_fault(settings.name or ""):
@@ -180,10 +193,13 @@ def _apprentice(recipe: Path, output: Path, errors: Path) -> Iterator[subprocess
     environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
     with errors.open("wb") as said:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-c", _CODE, *words], env=environment | {"PYTHONPATH": path},
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said,
+            [sys.executable, "-P", "-c", _CODE, *words],
+            env=environment | {"PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
             start_new_session=True,  # Ctrl+C in a terminal is for the server, which then puts the job down
-        )  # fmt: skip
+        )
         try:
             yield child
         finally:
@@ -218,11 +234,7 @@ def _failure(code: int, errors: Path) -> LearningFailed:
     for i in reversed(range(len(lines))):
         if lines[i].startswith("error: "):
             hint = lines[i + 1] if i + 1 < len(lines) else ""
-            return LearningFailed(
-                code, lines[i].removeprefix("error: ")[:500], hint.removeprefix("hint: ")[:500]
-            )
+            return LearningFailed(code, lines[i].removeprefix("error: ")[:500], hint.removeprefix("hint: ")[:500])
     if lines:
         log.error("learning ended with code %s: %s", code, lines[-1])
-    return LearningFailed(
-        code if code > 0 else 1, f"the process that learns ended with code {code}", "resume it"
-    )
+    return LearningFailed(code if code > 0 else 1, f"the process that learns ended with code {code}", "resume it")

@@ -75,9 +75,8 @@ def scores_of(token: LearnedToken) -> tuple[tuple[str, float], ...]:
     if not isinstance(found, dict):
         return ()
     return tuple(
-        (str(name)[:40], float(value)) for name, value in list(found.items())[:8]
-        if isinstance(value, (int, float))
-    )  # fmt: skip
+        (str(name)[:40], float(value)) for name, value in list(found.items())[:8] if isinstance(value, (int, float))
+    )
 
 
 def bring_in(path: Path, name: str, token: str) -> LearnedToken:
@@ -88,9 +87,7 @@ def bring_in(path: Path, name: str, token: str) -> LearnedToken:
     if path.stat().st_size > MOST_BYTES:
         raise FileRefused("the file is larger than any token", "choose the file of one token")
     if name and (fault := embeddings.name_fault(name)):
-        raise UsageError(
-            f"the name {name[:60]!r} {fault}", f"for example {embeddings.safe_name(name)}"
-        )
+        raise UsageError(f"the name {name[:60]!r} {fault}", f"for example {embeddings.safe_name(name)}")
     if token and (fault := embeddings.token_fault(token)):
         raise UsageError(f"the token {token[:60]!r} {fault}", "choose a word like S*")
     try:
@@ -126,9 +123,7 @@ def hand_out(name: str, kind: str, folder: Path) -> Path:
     return both
 
 
-def combine(
-    vocabulary: Vocabulary, expression: str, count: int = 8
-) -> tuple[list[tuple[str, float]], LearnedToken]:
+def combine(vocabulary: Vocabulary, expression: str, count: int = 8) -> tuple[list[tuple[str, float]], LearnedToken]:
     """The words nearest to a sum of words and tokens, and the sum as a token that is not kept yet."""
     if len(expression) > 300:
         raise UsageError("the sum is longer than 300 characters", "use fewer words")
@@ -204,6 +199,4 @@ def _move(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(source, target)
     except OSError as error:
-        raise DiskError(
-            f"cannot move {source.name}: {error.strerror or error}", "may you write there?"
-        ) from None
+        raise DiskError(f"cannot move {source.name}: {error.strerror or error}", "may you write there?") from None

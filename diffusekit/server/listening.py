@@ -27,9 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host.strip("[]"), port))
         listener.listen(2048)
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}", "try another --port"
-        ) from None
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}", "try another --port") from None
     return listener
 
 

@@ -37,9 +37,7 @@ Tell = Callable[[Job], Awaitable[None]]
 def needed() -> None:
     """Raises `UsageError` without the package that speaks the protocol."""
     if find_spec("mcp") is None:
-        raise UsageError(
-            "mcp needs a package that is not installed", "pip install 'diffusekit[mcp]'"
-        )
+        raise UsageError("mcp needs a package that is not installed", "pip install 'diffusekit[mcp]'")
 
 
 def install(app: FastAPI, jobs: Jobs) -> None:
@@ -93,10 +91,7 @@ def _server(jobs: Jobs) -> Any:
                 )
 
         def result(said: str, pictures: list[str], *, wrong: bool = False) -> types.CallToolResult:
-            shown = [
-                types.ImageContent(type="image", data=data, mimeType="image/png")
-                for data in pictures
-            ]
+            shown = [types.ImageContent(type="image", data=data, mimeType="image/png") for data in pictures]
             content = [*shown, types.TextContent(type="text", text=said)]
             return types.CallToolResult(content=content, isError=wrong)
 
@@ -155,5 +150,8 @@ def _schema(jobs: Jobs) -> dict[str, Any]:
     taken["model"] |= {"enum": list(jobs.models()), "default": jobs.settings.model}
     taken["embedding"]["description"] = "Learned tokens that the prompt uses, by their names."
     return {
-        "type": "object", "properties": taken, "required": ["prompt"], "additionalProperties": False,
-    }  # fmt: skip
+        "type": "object",
+        "properties": taken,
+        "required": ["prompt"],
+        "additionalProperties": False,
+    }

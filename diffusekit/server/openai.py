@@ -122,9 +122,7 @@ def _settings(wanted: Wanted, jobs: Jobs) -> dict[str, Any]:
 def _known_model(jobs: Jobs, name: str) -> str:
     known = jobs.models()
     if name not in known:
-        raise NoModel(
-            f"model {name[:100]!r} is not one this server has", f"there are: {', '.join(known)}"
-        )
+        raise NoModel(f"model {name[:100]!r} is not one this server has", f"there are: {', '.join(known)}")
     return known[name]
 
 

@@ -73,9 +73,7 @@ def folder_of(state: Path, number: str) -> Path:
     """The folder of a set; raises `UsageError` when there is none of that id."""
     folder = state / _FOLDER / number
     if not re.fullmatch(r"[0-9a-f]{16}", number) or not folder.is_dir():
-        raise UsageError(
-            "pictures is not a set that was uploaded here", "choose the pictures again"
-        )
+        raise UsageError("pictures is not a set that was uploaded here", "choose the pictures again")
     return folder
 
 
@@ -123,9 +121,7 @@ def _staged(files: Sequence[Path], folder: Path) -> dict[str, str]:
 
 def _shown(name: str) -> str:
     short = name if len(name) <= 60 else f"{name[:50]}…{name[-8:]}"
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in short
-    )
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in short)
 
 
 def _named(row: Row, names: dict[str, str]) -> Row:

@@ -144,9 +144,7 @@ def _about(routes: APIRouter, jobs: Jobs) -> None:
 
     @routes.get("/upscalers")
     def upscalers() -> list[dict[str, Any]]:
-        return [
-            {"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1}
-        ]
+        return [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1}]
 
     @routes.get("/latent-upscale-modes")
     def latent_upscale_modes() -> list[dict[str, Any]]:

@@ -89,9 +89,7 @@ def _exhibits(watching: Any, folder: Path) -> Generator[None]:
 
     trace = watching.traces[0]
     model, made = trace.model, trace.picture.record.settings
-    noise = noising.noise(
-        trace.picture, seed=made.seed or 0, model=made.model, device=made.device, dtype=made.dtype
-    )
+    noise = noising.noise(trace.picture, seed=made.seed or 0, model=made.model, device=made.device, dtype=made.dtype)
     noise.save(folder / "noise.png", overwrite=True)
     yield
     way = denoising.shown(trace)
@@ -100,22 +98,25 @@ def _exhibits(watching: Any, folder: Path) -> Generator[None]:
     pictures = list(trace.decode([moment.denoised for moment in trace.moments]))
     frames = [*pictures, trace.picture.image]
     frames[0].save(
-        folder / "film.webp", save_all=True, append_images=frames[1:], loop=0,
+        folder / "film.webp",
+        save_all=True,
+        append_images=frames[1:],
+        loop=0,
         duration=[180] * len(pictures) + [2000],
         **metadata.extras("WEBP", trace.picture.record, True),
-    )  # fmt: skip
-    yield
-    asked = (
-        heat.find(model, trace.prompt, (), watching.running.tokens) if trace.prompt.strip() else {}
     )
+    yield
+    asked = heat.find(model, trace.prompt, (), watching.running.tokens) if trace.prompt.strip() else {}
     if asked:
         heat.shown(trace, watching.heats[0], asked).save(folder / "words.png", overwrite=True)
     yield
     last = trace.moments[-1].latents.float()
-    cells = [[
-        drawing.Cell(drawing.channels(last, 256), "latents: the channels"),
-        drawing.Cell(trace.picture.image, "decoded: the picture"),
-    ]]  # fmt: skip
+    cells = [
+        [
+            drawing.Cell(drawing.channels(last, 256), "latents: the channels"),
+            drawing.Cell(trace.picture.image, "decoded: the picture"),
+        ]
+    ]
     told = drawing.sheet(cells, side=256, title="what the VAE makes of the last latents")
     metadata.save(told, folder / "decode.png", trace.picture.record, overwrite=True)
 

@@ -31,9 +31,7 @@ class Store:
         self._path, self._lock = path, threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                path, timeout=0.2, isolation_level=None, check_same_thread=False
-            )
+            self._db = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise DiskError(f"cannot open {path}: {error}", "choose another --state") from None
         try:
@@ -44,12 +42,8 @@ class Store:
         except sqlite3.Error as error:
             self._db.close()
             if "locked" in str(error):
-                raise UsageError(
-                    f"another server uses {path}", "stop it, or choose another --state"
-                ) from None
-            raise DiskError(
-                f"{path} is no list of jobs: {error}", "move it away; a new one is made"
-            ) from None
+                raise UsageError(f"another server uses {path}", "stop it, or choose another --state") from None
+            raise DiskError(f"{path} is no list of jobs: {error}", "move it away; a new one is made") from None
 
     def put(self, job: Job) -> None:
         """Write a job as it is now; a new one goes to the end."""
@@ -73,9 +67,7 @@ class Store:
     def unfinished(self) -> list[Job]:
         """Jobs that wait or were being done, oldest first."""
         with self._transaction() as db:
-            rows = db.execute(
-                "SELECT job FROM jobs WHERE state IN ('queued', 'running') ORDER BY number"
-            )
+            rows = db.execute("SELECT job FROM jobs WHERE state IN ('queued', 'running') ORDER BY number")
             return [Job.load(text) for (text,) in rows]
 
     def prune(self) -> None:
@@ -90,9 +82,7 @@ class Store:
     def forget(self, job_id: str) -> None:
         """Strike a job that is over off the list; its pictures stay."""
         with self._transaction() as db:
-            db.execute(
-                "DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,)
-            )
+            db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,))
 
     def close(self) -> None:
         with self._lock:
@@ -105,6 +95,4 @@ class Store:
                 with self._db:
                     yield self._db
             except sqlite3.Error as error:
-                raise DiskError(
-                    f"the list of jobs {self._path} cannot be used: {error}", "is there room?"
-                ) from error
+                raise DiskError(f"the list of jobs {self._path} cannot be used: {error}", "is there room?") from error

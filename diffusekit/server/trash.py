@@ -57,7 +57,5 @@ def empty(folder: Path) -> Held:
         elif trash.exists():
             shutil.rmtree(trash)
     except OSError as error:
-        raise DiskError(
-            f"the trash could not be emptied: {error.strerror or error}", "may you write there?"
-        ) from None
+        raise DiskError(f"the trash could not be emptied: {error.strerror or error}", "may you write there?") from None
     return before

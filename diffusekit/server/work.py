@@ -57,9 +57,7 @@ class Work:
     def finished(self, path: Path) -> None:
         """A picture lies at `path`; a restart goes on behind it."""
         shown = path.relative_to(self.outputs).as_posix()
-        self._keep(
-            self._feed.update(pictures=(*self.job.pictures, shown), passed=self.job.passed + 1)
-        )
+        self._keep(self._feed.update(pictures=(*self.job.pictures, shown), passed=self.job.passed + 1))
 
     def skipped(self) -> bool:
         """Whether somebody asked, since the last time, to leave out what is being made."""

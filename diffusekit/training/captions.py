@@ -84,9 +84,7 @@ def templates(property: str) -> tuple[str, ...]:
     return _TEMPLATES[property]
 
 
-def captions(
-    data: DataSet, property: str, source: str, *, token: str = ""
-) -> list[tuple[str, ...]]:
+def captions(data: DataSet, property: str, source: str, *, token: str = "") -> list[tuple[str, ...]]:
     """For each photo the sentences it may be trained with; `{}` stands for the token.
 
     `source` is "templates", "files" (the text beside each photo), "both" (a photo without a text has

@@ -81,9 +81,7 @@ def latest(folder: Path) -> State | None:
                 path.replace(path.with_suffix(".damaged"))
             log.warning("%s; going back to the one before", error.message)
     if found:
-        raise FileRefused(
-            f"no checkpoint in {folder} can be read", "start from the beginning with --overwrite"
-        )
+        raise FileRefused(f"no checkpoint in {folder} can be read", "start from the beginning with --overwrite")
     return None
 
 

@@ -25,9 +25,7 @@ MAX_PHOTOS = 1000
 MAX_BYTES = 256 * 2**20  # of one file
 MAX_CAPTION = 1000  # characters
 MIN_SIDE = 16
-KEPT_SIDE = (
-    2048  # larger photos are kept at this, or a hundred from a phone would not fit in memory
-)
+KEPT_SIDE = 2048  # larger photos are kept at this, or a hundred from a phone would not fit in memory
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif")
 _ORIENTATION = 0x0112
 _BY_SYSTEMS = ("thumbs.db", "desktop.ini", "icon\r")
@@ -70,10 +68,7 @@ class DataSet:
 
     def noted(self, notes: Mapping[str, str]) -> DataSet:
         """The same photos; the rows of these files say one thing more."""
-        rows = (
-            replace(row, note=", ".join(filter(None, (row.note, notes.get(row.file)))))
-            for row in self.rows
-        )
+        rows = (replace(row, note=", ".join(filter(None, (row.note, notes.get(row.file))))) for row in self.rows)
         return replace(self, rows=tuple(rows))
 
 
@@ -212,9 +207,7 @@ def _photo(folder: Path, path: Path, caption: str | None) -> tuple[Photo, Row]:
         notes = list(_stored(opened))
         picture, alpha = images.upright(opened), images.alpha_of(opened)
     except FileRefused as error:
-        raise _Skipped(
-            error.message.removeprefix("it is ").removeprefix("the picture is ")
-        ) from None
+        raise _Skipped(error.message.removeprefix("it is ").removeprefix("the picture is ")) from None
     size = f"{picture.width}x{picture.height}"
     if min(picture.size) < MIN_SIDE:
         raise _Skipped(f"too small: {size}")
@@ -235,9 +228,7 @@ def _photo(folder: Path, path: Path, caption: str | None) -> tuple[Photo, Row]:
 
 def _stored(picture: Image.Image) -> Iterator[str]:
     """What is unusual in how a picture is stored; asked before it is decoded."""
-    layouts = [
-        str(args) for *_, args in getattr(picture, "tile", ())
-    ]  # EXIF may decode, and empty it
+    layouts = [str(args) for *_, args in getattr(picture, "tile", ())]  # EXIF may decode, and empty it
     if _orientation(picture) in range(2, 9):
         yield "turned by its EXIF orientation"
     if picture.mode in ("I", "F"):
@@ -352,9 +343,7 @@ def _offsets(seed: int, index: int, crops: int) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in drawn]
 
 
-def _mask(
-    alpha: Image.Image | None, side: int, size: tuple[int, int], offset: tuple[float, float]
-) -> torch.Tensor:
+def _mask(alpha: Image.Image | None, side: int, size: tuple[int, int], offset: tuple[float, float]) -> torch.Tensor:
     """(1, h, w): how much of each latent is opaque; ones for a photo without transparency."""
     if alpha is None:
         return torch.ones(1, size[1], size[0])

@@ -22,9 +22,13 @@ from ..settings import GenerateSettings, InvertSettings
 
 EDITS = {
     "object": ("an app icon of {}", "an oil painting of {}", "{} in the snow", "{} on the beach"),
-    "style": ("a cat in the style of {}", "a house in the style of {}", "a tree in the style of {}",
-              "a car in the style of {}"),
-}  # fmt: skip
+    "style": (
+        "a cat in the style of {}",
+        "a house in the style of {}",
+        "a tree in the style of {}",
+        "a car in the style of {}",
+    ),
+}
 LOOKS = 4  # pictures of the token alone
 STEPS = 14
 KEEP = 0.9  # of the init word's editability, that a good token still has
@@ -51,14 +55,17 @@ class Preview:
 class Examiner:
     """Makes previews of a run, always of the same prompts and seeds."""
 
-    def __init__(
-        self, model: Model, settings: InvertSettings, photos: Sequence[Image.Image], prompt: str
-    ):
+    def __init__(self, model: Model, settings: InvertSettings, photos: Sequence[Image.Image], prompt: str):
         """`prompt` has `{}` where the token stands; `photos` are the training pictures."""
         self._settings = GenerateSettings(
-            prompt="", model=settings.model, device=settings.device, dtype=settings.dtype, steps=STEPS,
-            seed=settings.seed, batch=LOOKS,
-        )  # fmt: skip
+            prompt="",
+            model=settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            steps=STEPS,
+            seed=settings.seed,
+            batch=LOOKS,
+        )
         self.prompt, self.edits, self._token = prompt, EDITS[settings.property], settings.token
         self.judge = scores.judge(model, settings.clip)
         self.pairwise = None
@@ -86,9 +93,7 @@ class Examiner:
             float((changed * self._texts).sum(1).mean()),
         )
 
-    def _draw(
-        self, prompts: list[str], each: int, tokens: Sequence[LearnedToken]
-    ) -> list[Image.Image]:
+    def _draw(self, prompts: list[str], each: int, tokens: Sequence[LearnedToken]) -> list[Image.Image]:
         running = Stream(self._settings.model_copy(update={"images": each}), prompts, tokens)
         for _ in running:
             pass

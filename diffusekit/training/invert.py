@@ -57,9 +57,14 @@ class Inversion:
     """
 
     def __init__(
-        self, settings: InvertSettings, output: Path = embeddings.FOLDER, *,
-        resume: bool = False, overwrite: bool = False, strict: bool = False,
-    ):  # fmt: skip
+        self,
+        settings: InvertSettings,
+        output: Path = embeddings.FOLDER,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        strict: bool = False,
+    ):
         """Check and prepare everything, then make the run's folder; with `overwrite`, clear it.
 
         Raises `DataSetError` for unusable pictures, `UsageError`, `ModelError`, and `FileRefused` when no
@@ -73,9 +78,10 @@ class Inversion:
         if fault := embeddings.token_fault(settings.token):
             raise UsageError(f"the token {settings.token!r} {fault}", "for example S* or <my-cat>")
         self._accelerator = Accelerator(
-            cpu=settings.device == "cpu", log_with=list(settings.trackers) or None,
+            cpu=settings.device == "cpu",
+            log_with=list(settings.trackers) or None,
             project_dir=str(output / self.name),
-        )  # fmt: skip
+        )
         self.is_main = self._accelerator.is_main_process
         self.settings, self.model = _completed(settings, self._accelerator)
         self.result: LearnedToken | None = None
@@ -106,20 +112,27 @@ class Inversion:
         init = self.settings.init or placeholder.words_of(self.name, self._vocabulary)
         self.settings = settings = self.settings.model_copy(update={"init": init})
         holder = placeholder.place(
-            model, self._vocabulary, init,
-            count=settings.vectors, start=settings.start, norm_bound=settings.norm_bound,
-        )  # fmt: skip
+            model,
+            self._vocabulary,
+            init,
+            count=settings.vectors,
+            start=settings.start,
+            norm_bound=settings.norm_bound,
+        )
         encoded = dataset.encode(
-            model, self.data, side=model.side, crops=settings.crops, flip=settings.flip,
-            alpha_mask=settings.alpha_mask, seed=settings.seed,
-        )  # fmt: skip
+            model,
+            self.data,
+            side=model.side,
+            crops=settings.crops,
+            flip=settings.flip,
+            alpha_mask=settings.alpha_mask,
+            seed=settings.seed,
+        )
         token = self._draft(holder.rows)
         self.data = dataset.enlarged(self.data, model.side)
         self.data, captions = readable(model, self.data, settings, token)
         samples = Samples(model, encoded, captions, token, settings.seed)
-        self._learner = Learner(
-            model, self._vocabulary, holder, samples, settings, self._accelerator
-        )
+        self._learner = Learner(model, self._vocabulary, holder, samples, settings, self._accelerator)
         prompt = marked(settings.preview or "", settings.token)
         if "{}" not in prompt:
             raise UsageError(
@@ -134,15 +147,19 @@ class Inversion:
         learner, self.step = self._learner, 0
         self._best = learner.holder.start.clone()
         self._told: dict[str, Any] = {
-            "smoothed": None, "baseline": None, "best": {}, "best_step": 0, "peak": 0.0, "stale": 0, "pieces": 1,
-        }  # fmt: skip
+            "smoothed": None,
+            "baseline": None,
+            "best": {},
+            "best_step": 0,
+            "peak": 0.0,
+            "stale": 0,
+            "pieces": 1,
+        }
         if state is not None:
             checkpoint.same(state.identity, self._identity())
-            learner.restore(
-                state.step, state.rows, state.start, state.first_moment, state.second_moment
-            )
+            learner.restore(state.step, state.rows, state.start, state.first_moment, state.second_moment)
             self.step, self._told = state.step, self._told | state.told
-            self._best, learner.pieces = state.best.to(learner.holder.rows.device), state.told["pieces"]  # fmt: skip
+            self._best, learner.pieces = state.best.to(learner.holder.rows.device), state.told["pieces"]
         if self._run is not None:
             self._run.rewind(self.step)
         if self.settings.trackers:
@@ -152,9 +169,11 @@ class Inversion:
         """What must be the same for a checkpoint to be gone on from. More steps are allowed."""
         free = {"pictures", "name", "steps", "trackers", "device", "patience", "checkpoint_every"}
         return self.settings.model_dump(mode="json", exclude=free) | {
-            "model_weights": models.fingerprint(self.model), "pictures": self.data.sha256,
-            "device": self.model.placement.device.type, "processes": self._accelerator.num_processes,
-        }  # fmt: skip
+            "model_weights": models.fingerprint(self.model),
+            "pictures": self.data.sha256,
+            "device": self.model.placement.device.type,
+            "processes": self._accelerator.num_processes,
+        }
 
     # --- running -----------------------------------------------------------------------------
 
@@ -204,25 +223,32 @@ class Inversion:
 
     def _moment(self, value: float, preview: Preview | None) -> Moment:
         holder = self._learner.holder
-        if (
-            preview or self.step % LOG_EVERY == 0 or not self._nearest
-        ):  # a walk through the whole table
+        if preview or self.step % LOG_EVERY == 0 or not self._nearest:  # a walk through the whole table
             near = self._vocabulary.nearest(holder.rows.detach().cpu(), 3)
             self._nearest = tuple(word for word, _ in near[0])
         return Moment(
-            self.step, value, self._told["smoothed"] or value, holder.norm(), holder.moved(),
-            self._nearest, preview,
+            self.step,
+            value,
+            self._told["smoothed"] or value,
+            holder.norm(),
+            holder.moved(),
+            self._nearest,
+            preview,
             best=preview is not None and 0 < self.step == self._told["best_step"],
-        )  # fmt: skip
+        )
 
     def _note(self, moment: Moment) -> None:
         """A line in the log, and to the trackers."""
         entry: dict[str, Any] = {
-            "step": moment.step, "loss": round(moment.loss, 6), "smoothed": round(moment.smoothed, 6),
-            "learning_rate": self._learner.rate, "norm": round(moment.norm, 5),
-            "moved": round(moment.moved, 5), "nearest": list(moment.nearest),
+            "step": moment.step,
+            "loss": round(moment.loss, 6),
+            "smoothed": round(moment.smoothed, 6),
+            "learning_rate": self._learner.rate,
+            "norm": round(moment.norm, 5),
+            "moved": round(moment.moved, 5),
+            "nearest": list(moment.nearest),
             "percentile": round(self._percentile(), 1),
-        }  # fmt: skip
+        }
         if moment.preview is not None:
             entry |= moment.preview.scores() | ({"best": True} if moment.best else {})
         if self._run is not None:
@@ -238,8 +264,9 @@ class Inversion:
             self._warned = True
             log.warning(
                 "a vector is longer than %.0f %% of the model's words, and may drown the rest of a prompt; "
-                "norm_bound = 1 keeps it as long as a typical one", LONG,
-            )  # fmt: skip
+                "norm_bound = 1 keeps it as long as a typical one",
+                LONG,
+            )
         return found
 
     # --- looking -----------------------------------------------------------------------------
@@ -292,7 +319,7 @@ class Inversion:
             checkpoint.State(
                 self.step, holder.rows, holder.start, first, second, self._best, self._identity(), self._told
             ),
-        )  # fmt: skip
+        )
 
     def _draft(self, vectors: torch.Tensor) -> LearnedToken:
         """The token while it is learned: it has no name but itself, so captions keep all their words."""
@@ -304,13 +331,20 @@ class Inversion:
         settings, told = self.settings, self._told
         scores = told["best"] | {f"init_{key}": value for key, value in told["baseline"].items()}
         facts: dict[str, Any] = {
-            "base_model": Path(settings.model).name, "base_hash": models.fingerprint(self.model),
-            "init": settings.init, "start_vectors": embeddings.pack((self._learner.holder.start,)),
-            "property": settings.property, "pictures": len(self.data.photos), "seed": settings.seed,
-            "learning_rate": round(self._learner.rate, 6), "steps": told["best_step"], "scores": scores,
-            "version": f"diffusekit {__version__}", **self._vocabulary.word(self.name),
-        }  # fmt: skip
-        written = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in facts.items()}  # fmt: skip
+            "base_model": Path(settings.model).name,
+            "base_hash": models.fingerprint(self.model),
+            "init": settings.init,
+            "start_vectors": embeddings.pack((self._learner.holder.start,)),
+            "property": settings.property,
+            "pictures": len(self.data.photos),
+            "seed": settings.seed,
+            "learning_rate": round(self._learner.rate, 6),
+            "steps": told["best_step"],
+            "scores": scores,
+            "version": f"diffusekit {__version__}",
+            **self._vocabulary.word(self.name),
+        }
+        written = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in facts.items()}
         token = replace(self._draft(self._best), name=self.name, facts=written)
         if self._run is not None:
             embeddings.save(token, self._run.token, overwrite=True)
@@ -327,9 +361,7 @@ class Inversion:
             self._run.close()
 
 
-def _completed(
-    settings: InvertSettings, accelerator: Accelerator
-) -> tuple[InvertSettings, models.Model]:
+def _completed(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSettings, models.Model]:
     """Settings that say where and how the model runs, and the model."""
     device = str(accelerator.device) if accelerator.num_processes > 1 else settings.device
     placed, dtype = choose_device(device).device, settings.dtype
@@ -343,9 +375,14 @@ def _completed(
 
 
 def invert(
-    pictures: str | Path, *, output: Path = embeddings.FOLDER,
-    resume: bool = False, overwrite: bool = False, strict: bool = False, **settings: Any,
-) -> LearnedToken:  # fmt: skip
+    pictures: str | Path,
+    *,
+    output: Path = embeddings.FOLDER,
+    resume: bool = False,
+    overwrite: bool = False,
+    strict: bool = False,
+    **settings: Any,
+) -> LearnedToken:
     """Learn a token from a folder of pictures: `invert("my_cat", init="cat")`; saved below `output`.
 
     `settings` are the other fields of `InvertSettings`. Raises what `Inversion` raises, and `Diverged`.

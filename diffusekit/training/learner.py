@@ -32,9 +32,14 @@ class Learner:
     """The rows, their optimizer, and the frozen networks that judge them."""
 
     def __init__(
-        self, model: Model, vocabulary: Vocabulary, holder: Placeholder, samples: Samples,
-        settings: InvertSettings, accelerator: Accelerator,
-    ):  # fmt: skip
+        self,
+        model: Model,
+        vocabulary: Vocabulary,
+        holder: Placeholder,
+        samples: Samples,
+        settings: InvertSettings,
+        accelerator: Accelerator,
+    ):
         self.model, self.holder, self._samples = model, holder, samples
         self._settings, self._accelerator = settings, accelerator
         self._typical = vocabulary.typical_norm
@@ -82,9 +87,7 @@ class Learner:
         size = max(-(-len(numbers) // self.pieces), 1)
         for start in range(0, len(numbers), size):
             batch = self._samples.batch(numbers[start : start + size])
-            values = loss(
-                self.model.unet, self._encoder, rows, batch, self._alpha_bar, self.model.prediction_type
-            )  # fmt: skip
+            values = loss(self.model.unet, self._encoder, rows, batch, self._alpha_bar, self.model.prediction_type)
             part = values.sum() / self._settings.batch
             part.backward()
             total += float(part.detach())
@@ -107,9 +110,7 @@ class Learner:
         if self.model.placement.device.type == "cuda":
             torch.cuda.empty_cache()
         self.pieces = min(self.pieces * 2, count)
-        log.warning(
-            "out of memory: going on with the same batch of %d in %d pieces", count, self.pieces
-        )
+        log.warning("out of memory: going on with the same batch of %d in %d pieces", count, self.pieces)
 
     def _check(self, number: int) -> None:
         """Stop a run that went wrong, before anything of it is kept."""
@@ -138,7 +139,7 @@ class Learner:
     @torch.no_grad()
     def restore(
         self, step: int, rows: torch.Tensor, start: torch.Tensor, first: torch.Tensor, second: torch.Tensor
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Go back to where rows and optimizer were after `step` steps."""
         holder, device = self.holder, self.holder.rows.device
         holder.rows.copy_(rows)

@@ -176,10 +176,7 @@ def _picture(picture: Image.Image, alt: str, most: int = 0) -> str:
     else:
         data, kind = images.encoded(picture, "PNG"), "png"
     text = base64.b64encode(data).decode()
-    return (
-        f'<img alt="{escape(alt)}" width="{width}" height="{height}"'
-        f' src="data:image/{kind};base64,{text}">'
-    )
+    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="data:image/{kind};base64,{text}">'
 
 
 def _strip_alt(token: str, log: Sequence[dict[str, Any]]) -> str:
@@ -195,9 +192,8 @@ def _series(log: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]
     found = [
         (float(entry["step"]), float(value))
         for entry in log
-        if isinstance(value := entry.get(key), int | float) and math.isfinite(value)
-        and "step" in entry
-    ]  # fmt: skip
+        if isinstance(value := entry.get(key), int | float) and math.isfinite(value) and "step" in entry
+    ]
     stride = max(1, math.ceil(len(found) / MAX_POINTS))
     return found[::-1][::stride][::-1]
 
@@ -214,16 +210,25 @@ def _charts(log: Sequence[dict[str, Any]]) -> str:
     alike = level("reconstruction", "init word") + level("pairwise", "the photos among themselves")
     charts = (
         _chart("Loss", "smoothed", [_Curve("loss", loss)], best),
-        _chart("Scores", "likeness by CLIP", [
-            _Curve("reconstruction (like the photos)", _series(log, "reconstruction"), alike),
-            _Curve("editability (like the prompt)", _series(log, "editability"),
-                   level("editability", "init word")),
-        ], best),
-        _chart("The vector", "lengths", [
-            _Curve("distance from the start", _series(log, "moved")),
-            _Curve("norm", _series(log, "norm")),
-        ], best),
-    )  # fmt: skip
+        _chart(
+            "Scores",
+            "likeness by CLIP",
+            [
+                _Curve("reconstruction (like the photos)", _series(log, "reconstruction"), alike),
+                _Curve("editability (like the prompt)", _series(log, "editability"), level("editability", "init word")),
+            ],
+            best,
+        ),
+        _chart(
+            "The vector",
+            "lengths",
+            [
+                _Curve("distance from the start", _series(log, "moved")),
+                _Curve("norm", _series(log, "norm")),
+            ],
+            best,
+        ),
+    )
     charts = [chart for chart in charts if chart]
     if not charts:
         return ""
@@ -259,7 +264,7 @@ def _chart(title: str, says: str, curves: Sequence[_Curve], best: float | None) 
         f'<figure><figcaption>{escape(title)} <span class="soft">{escape(says)}</span></figcaption>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(f"{title}: {names}")}">'
         f'{"".join(parts)}</svg><ul class="keys">{"".join(keys)}</ul></figure>'
-    )  # fmt: skip
+    )
 
 
 def _drawn(number: int, curve: _Curve, place: Any) -> tuple[str, str]:
@@ -273,14 +278,9 @@ def _drawn(number: int, curve: _Curve, place: Any) -> tuple[str, str]:
     for index, (name, value) in enumerate(curve.levels):
         y = place(curve.points[0][0], value)[1]
         second = " second" if index else ""
-        parts.append(
-            f'<line class="level{second} s{number}" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
+        parts.append(f'<line class="level{second} s{number}" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         keys.append(("┈" if index else "╌", name, value))
-    told = (
-        f"<li class='k{number}'>{sign} {escape(name)}: <b>{value:.3g}</b></li>"
-        for sign, name, value in keys
-    )
+    told = (f"<li class='k{number}'>{sign} {escape(name)}: <b>{value:.3g}</b></li>" for sign, name, value in keys)
     return "".join(parts), "".join(told)
 
 
@@ -288,9 +288,7 @@ def _axes(across: list[float], up: list[float], place: Any) -> str:
     parts = []
     for y in up:
         height = place(across[0], y)[1]
-        parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>'
-        )
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{y:g}</text>')
     for x in across:
         left = place(x, up[0])[0]
@@ -336,9 +334,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return (
-        f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _plain(value: object) -> str:

@@ -61,9 +61,7 @@ def place(
         if norm_bound:
             found = found * (vocabulary.typical_norm / found.norm(dim=1, keepdim=True))
     rows = spread(found.float(), count).to(model.placement.device)
-    holder = Placeholder(
-        torch.nn.Parameter(rows.clone()), rows.clone(), norm_bound * vocabulary.typical_norm
-    )
+    holder = Placeholder(torch.nn.Parameter(rows.clone()), rows.clone(), norm_bound * vocabulary.typical_norm)
     holder.limit()
     holder.start = holder.rows.detach().clone()
     return holder

@@ -62,9 +62,7 @@ class Run:
                 "--resume goes on with it, --overwrite starts again",
             )
         if self.token.exists():
-            raise UsageError(
-                f"{self.token} is already there", "choose another --name, or say --overwrite"
-            )
+            raise UsageError(f"{self.token} is already there", "choose another --name, or say --overwrite")
 
     def begin(self, pictures: Path, *, resume: bool, overwrite: bool) -> None:
         """Make the folder, take its lock and check again: another process may have been here meanwhile.
@@ -79,9 +77,7 @@ class Run:
                 f"another process is at work in {self.folder}", "wait for it, or choose a --name"
             ) from None
         except OSError as error:
-            raise DiskError(
-                f"cannot write in {self.folder}: {error.strerror or error}", "choose an --output"
-            ) from None
+            raise DiskError(f"cannot write in {self.folder}: {error.strerror or error}", "choose an --output") from None
         self.check(pictures, resume=resume, overwrite=overwrite)
         if overwrite:
             for path in (self.checkpoints, self._previews):

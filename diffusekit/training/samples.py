@@ -38,9 +38,13 @@ class Samples:
     """All samples of a run, by number."""
 
     def __init__(
-        self, model: Model, encoded: Encoded, captions: Sequence[Sequence[str]], token: LearnedToken,
+        self,
+        model: Model,
+        encoded: Encoded,
+        captions: Sequence[Sequence[str]],
+        token: LearnedToken,
         seed: int,
-    ):  # fmt: skip
+    ):
         """`captions` are those of each photo, with `{}` where the token stands."""
         self._encoded, self._seed, self._device = encoded, seed, model.placement.device
         self._levels = int(model.scheduler_config.get("num_train_timesteps", 1000))
@@ -69,9 +73,13 @@ class Samples:
         latents = mean + std * _normal(rng, mean)
         weights = () if encoded.mask is None else (encoded.mask[photo, view],)
         return (
-            latents, _normal(rng, mean), timestep, self._ids[photo][caption], self._places[photo][caption],
+            latents,
+            _normal(rng, mean),
+            timestep,
+            self._ids[photo][caption],
+            self._places[photo][caption],
             *weights,
-        )  # fmt: skip
+        )
 
 
 def readable(

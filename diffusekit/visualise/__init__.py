@@ -15,6 +15,18 @@ from .samplers import samplers
 from .trace import Moment, Recording, Trace, record
 
 __all__ = [
-    "Exhibit", "Heat", "Moment", "Recording", "Trace", "attention", "compare", "denoise", "noise", "page",
-    "record", "samplers", "tokens", "watch",
-]  # fmt: skip
+    "Exhibit",
+    "Heat",
+    "Moment",
+    "Recording",
+    "Trace",
+    "attention",
+    "compare",
+    "denoise",
+    "noise",
+    "page",
+    "record",
+    "samplers",
+    "tokens",
+    "watch",
+]

@@ -101,16 +101,13 @@ def _film(trace: Trace) -> Iterator[Image.Image]:
 
 def _caption(moment: Moment, count: int) -> str:
     return (
-        f"step {moment.index + 1} of {count}\nt = {moment.timestep}\n"
-        f"ᾱ = {moment.alpha_bar:.2g}, σ = {moment.sigma:.2g}"
+        f"step {moment.index + 1} of {count}\nt = {moment.timestep}\nᾱ = {moment.alpha_bar:.2g}, σ = {moment.sigma:.2g}"
     )
 
 
 def _title(trace: Trace) -> str:
     s = trace.picture.record.settings
-    return (
-        f"{s.prompt}  ({s.sampler}, {s.steps} steps, guidance {s.guidance_scale:g}, seed {s.seed})"
-    )
+    return f"{s.prompt}  ({s.sampler}, {s.steps} steps, guidance {s.guidance_scale:g}, seed {s.seed})"
 
 
 def _tensor(found: torch.Tensor | None) -> torch.Tensor:

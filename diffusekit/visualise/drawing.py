@@ -63,25 +63,14 @@ def overlay(
     return Image.blend(picture.convert("L").convert("RGB"), hot, strength * 0.8)
 
 
-def sheet(
-    rows: Sequence[Sequence[Cell]], *, side: int, title: str = "", labels: Sequence[str] = ()
-) -> Image.Image:
+def sheet(rows: Sequence[Sequence[Cell]], *, side: int, title: str = "", labels: Sequence[str] = ()) -> Image.Image:
     """Rows of cells on paper: pictures `side` pixels wide, captions below, a label before each row."""
     letter = max(10, min(side // 12, 15))
     font = lettering(letter)
     line = round(letter * 1.35)
-    margin = (
-        (max(_width(part, font) for x in labels for part in x.split("\n")) + 3 * GAP)
-        if labels
-        else GAP
-    )
-    below = [
-        line * max((c.caption.count("\n") + 1 for c in row if c.caption), default=0) for row in rows
-    ]
-    tall = [
-        max((_fitted(c.picture, side).height for c in row if c.picture), default=side)
-        for row in rows
-    ]
+    margin = (max(_width(part, font) for x in labels for part in x.split("\n")) + 3 * GAP) if labels else GAP
+    below = [line * max((c.caption.count("\n") + 1 for c in row if c.caption), default=0) for row in rows]
+    tall = [max((_fitted(c.picture, side).height for c in row if c.picture), default=side) for row in rows]
     top = GAP + (line + 2 * GAP if title else 0)
     across = margin + max(len(row) for row in rows) * (side + GAP)
     width = max(across, _width(title, font) + 2 * GAP)
@@ -91,16 +80,12 @@ def sheet(
     draw.text((GAP, GAP), title, fill=INK, font=font)
     for i, row in enumerate(rows):
         if labels:
-            draw.multiline_text(
-                (GAP, top + tall[i] // 2), labels[i], fill=INK, font=font, anchor="lm"
-            )
+            draw.multiline_text((GAP, top + tall[i] // 2), labels[i], fill=INK, font=font, anchor="lm")
         for j, cell in enumerate(row):
             left = margin + j * (side + GAP)
             if cell.picture is not None:
                 paper.paste(_fitted(cell.picture, side), (left, top))
-            draw.multiline_text(
-                (left, top + tall[i] + 2), shortened(cell.caption, font, side), fill=SOFT, font=font
-            )
+            draw.multiline_text((left, top + tall[i] + 2), shortened(cell.caption, font, side), fill=SOFT, font=font)
         top += tall[i] + below[i] + 2 * GAP
     return paper
 

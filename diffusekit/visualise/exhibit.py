@@ -37,9 +37,7 @@ class Exhibit:
     page: Callable[[], str] | None = None
     record: metadata.Record | None = None
     made: bool = True
-    seconds: float = field(
-        default=0.15, kw_only=True
-    )  # a frame is shown; the last one ten times longer
+    seconds: float = field(default=0.15, kw_only=True)  # a frame is shown; the last one ten times longer
 
     @property
     def endings(self) -> tuple[str, ...]:
@@ -66,9 +64,7 @@ class Exhibit:
         if ending == ".html" and self.page:
             return disk.put(path, self.page().encode("utf-8", "replace"))
         if ending in STILLS and self.sheet:
-            return metadata.save(
-                self.sheet(), path, self.record, label=self.made, overwrite=overwrite
-            )
+            return metadata.save(self.sheet(), path, self.record, label=self.made, overwrite=overwrite)
         assert self.film is not None
         frames = list(self.film())
         return disk.put(path, self._moving(frames, ending), _whole if ending != ".mp4" else None)
@@ -90,18 +86,21 @@ class Exhibit:
         each = round(self.seconds * 1000)
         extras: dict[str, Any] = {}
         if kind == "GIF":
-            extras["comment"] = b"Made with diffusekit" + (
-                b" by a trained model" if self.made else b""
-            )
+            extras["comment"] = b"Made with diffusekit" + (b" by a trained model" if self.made else b"")
         else:
             extras = metadata.extras(kind, self.record, self.made)
         if kind == "WEBP":
             extras["quality"] = 85
         file = BytesIO()
         frames[0].save(
-            file, kind, save_all=True, append_images=frames[1:], loop=0,
-            duration=[each] * (len(frames) - 1) + [each * 10], **extras,
-        )  # fmt: skip
+            file,
+            kind,
+            save_all=True,
+            append_images=frames[1:],
+            loop=0,
+            duration=[each] * (len(frames) - 1) + [each * 10],
+            **extras,
+        )
         return file.getvalue()
 
     def _repr_png_(self) -> bytes | None:

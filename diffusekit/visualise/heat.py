@@ -80,15 +80,16 @@ class Watching:
     """
 
     def __init__(
-        self, running: Stream, *, steps: Sequence[int] | None = None,
+        self,
+        running: Stream,
+        *,
+        steps: Sequence[int] | None = None,
         layers: Sequence[str] | None = None,
-    ):  # fmt: skip
+    ):
         """Raises `UsageError` for a step that there will not be."""
         for step in steps or ():
             if not 0 <= step < running.total:
-                raise UsageError(
-                    f"there is no step {step}", f"the steps are 0 to {running.total - 1}"
-                )
+                raise UsageError(f"there is no step {step}", f"the steps are 0 to {running.total - 1}")
         self.running = running
         self.heats: list[Heat] = []
         self.latest: torch.Tensor | None = None
@@ -160,9 +161,7 @@ def attention(prompt: str, words: Sequence[str] = (), **settings: Any) -> Exhibi
     return shown(watching.traces[0], watching.heats[0], asked)
 
 
-def find(
-    model: Model, prompt: str, asked: Sequence[str] = (), tokens: Sequence[LearnedToken] = ()
-) -> Asked:
+def find(model: Model, prompt: str, asked: Sequence[str] = (), tokens: Sequence[LearnedToken] = ()) -> Asked:
     """Which of a Heat's words are meant: each of the prompt's without `asked`.
 
     `tokens` are the learned tokens of the prompt. A word is read as the prompt is, so a learned token may
@@ -227,28 +226,31 @@ def peak(found: torch.Tensor, size: tuple[int, int]) -> tuple[float, float]:
     return (i % w + 0.5) * size[0] / w, (i // w + 0.5) * size[1] / h
 
 
-def _numbers(
-    maps: torch.Tensor, heat: Heat, asked: Asked, size: tuple[int, int]
-) -> list[dict[str, Any]]:
+def _numbers(maps: torch.Tensor, heat: Heat, asked: Asked, size: tuple[int, int]) -> list[dict[str, Any]]:
     """A row for every word asked for, then "start" and "end"; `maps` (words, h, w)."""
     rows = [*asked.items(), ("start", (0,)), ("end", (len(heat.words) - 1,))]
     found = []
     for word, places in rows:
         each = maps[list(places)].sum(0)
         x, y = peak(each, size)
-        found.append({
-            "word": word, "share": round(float(each.mean()), 5),
-            "peak": {"x": x, "y": y, "share": round(float(each.max()), 5)},
-        })  # fmt: skip
+        found.append(
+            {
+                "word": word,
+                "share": round(float(each.mean()), 5),
+                "peak": {"x": x, "y": y, "share": round(float(each.max()), 5)},
+            }
+        )
     return found
 
 
 def _sheet(trace: Trace, heat: Heat, maps: dict[str, torch.Tensor]) -> Image.Image:
     means = {word: found.mean(0) for word, found in maps.items()}
     return _page(
-        (trace.picture.image, "the picture"), means, {word: float(m.max()) for word, m in means.items()},
+        (trace.picture.image, "the picture"),
+        means,
+        {word: float(m.max()) for word, m in means.items()},
         f"where the model looked for each word · mean of {len(heat.steps)} steps · brightest: the word's own peak",
-    )  # fmt: skip
+    )
 
 
 def _film(trace: Trace, heat: Heat, maps: dict[str, torch.Tensor]) -> Iterator[Image.Image]:
@@ -258,18 +260,14 @@ def _film(trace: Trace, heat: Heat, maps: dict[str, torch.Tensor]) -> Iterator[I
     for i, picture in enumerate(trace.decode([moment.denoised for moment in moments])):
         told = f"step {heat.steps[i] + 1} of {len(trace.moments)}, t = {heat.timesteps[i]}"
         title = f"{told} · brightest: the word's own peak of all steps"
-        yield _page(
-            (picture, "believed picture x̂₀"), {w: m[i] for w, m in maps.items()}, most, title
-        )
+        yield _page((picture, "believed picture x̂₀"), {w: m[i] for w, m in maps.items()}, most, title)
     title = f"mean of {len(heat.steps)} steps · brightest: the word's own peak of all steps"
-    yield _page(
-        (trace.picture.image, "the picture"), {w: m.mean(0) for w, m in maps.items()}, most, title
-    )
+    yield _page((trace.picture.image, "the picture"), {w: m.mean(0) for w, m in maps.items()}, most, title)
 
 
 def _page(
     picture: tuple[Image.Image, str], maps: dict[str, torch.Tensor], most: dict[str, float], title: str
-) -> Image.Image:  # fmt: skip
+) -> Image.Image:
     """A picture and every word's map (h, w) over it, in rows."""
     cells = [Cell(picture[0], f"{picture[1]}\n\n")]
     for word, found in maps.items():

@@ -34,8 +34,15 @@ from .trace import Recording, Trace, rms
 MOST_RUNS = 12
 COLUMNS = 7  # moments in a still, the picture not among them
 VARIED = (
-    "prompt", "drop", "negative_prompt", "sampler", "steps", "guidance_scale", "seed", "embedding",
-)  # fmt: skip
+    "prompt",
+    "drop",
+    "negative_prompt",
+    "sampler",
+    "steps",
+    "guidance_scale",
+    "seed",
+    "embedding",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +73,7 @@ class Lane:
 
 def compare(
     runs: Sequence[Mapping[str, Any]], *, watch: Callable[[Recording], object] | None = None, **common: Any
-) -> Exhibit:  # fmt: skip
+) -> Exhibit:
     """Make the pictures of two to twelve runs from the same noise and show them in lock-step.
 
     A run is a dictionary of what differs: `prompt`, `drop` (a word, or list of words, to leave out of
@@ -98,10 +105,7 @@ def shown(lanes: Sequence[Lane]) -> Exhibit:
     return Exhibit(
         {
             "progress": grid,
-            "runs": [
-                _numbers(lane, lanes[0], label, grid)
-                for lane, label in zip(lanes, labels, strict=True)
-            ],
+            "runs": [_numbers(lane, lanes[0], label, grid) for lane, label in zip(lanes, labels, strict=True)],
         },
         sheet=lambda: _sheet(lanes, labels),
         film=lambda: _film(lanes, labels, grid),
@@ -115,9 +119,7 @@ def crossed(**values: Sequence[Any]) -> list[dict[str, Any]]:
     """
     different = {name: list(dict.fromkeys(several)) for name, several in values.items()}
     _countable(math.prod(len(several) for several in different.values()))
-    return [
-        dict(zip(different, one, strict=True)) for one in itertools.product(*different.values())
-    ]
+    return [dict(zip(different, one, strict=True)) for one in itertools.product(*different.values())]
 
 
 def _countable(count: int) -> None:
@@ -137,9 +139,7 @@ def _checked(
     found = []
     for run in runs:
         if strays := [name for name in run if name not in VARIED]:
-            raise UsageError(
-                f"runs cannot differ in {strays[0]!r}", f"they can in: {', '.join(VARIED)}"
-            )
+            raise UsageError(f"runs cannot differ in {strays[0]!r}", f"they can in: {', '.join(VARIED)}")
         told = {**common, **run}
         settings: dict[str, Any] = {k: v for k, v in told.items() if k != "drop"} | {"images": 1}
         settings.setdefault("prompt", "")
@@ -162,10 +162,7 @@ def without(word: str, prompt: str, **settings: Any) -> str:
     """
     own = checked(GenerateSettings, settings | {"prompt": prompt})
     tokens = named_in([prompt], own.embedding)
-    places = [
-        (start, stop) for start, stop, token in find_spellings(prompt, tokens)
-        if word in token.spellings
-    ]  # fmt: skip
+    places = [(start, stop) for start, stop, token in find_spellings(prompt, tokens) if word in token.spellings]
     model = models.load(own.model, own.device, own.dtype, fast=own.fast)
     words = [w.text for w in text.words(model, text.read(model, prompt, tokens), tokens)]
     if not places and word.lower() in (w.lower() for w in words):
@@ -222,13 +219,14 @@ def _numbers(lane: Lane, first: Lane, label: str, grid: Sequence[float]) -> dict
     pixels = images.to_tensor(picture.image) - images.to_tensor(first.trace.picture.image)
     steps = zip(lane.trace.moments, lane.progress, strict=True)
     return {
-        "label": label, "dropped": _several(lane.told.get("drop")),
+        "label": label,
+        "dropped": _several(lane.told.get("drop")),
         "settings": picture.record.settings.model_dump(mode="json"),
         "sha256": hashlib.sha256(picture.image.tobytes()).hexdigest(),
         "steps": [moment.numbers() | {"progress": progress} for moment, progress in steps],
         "rms_difference": [rms(lane.latents(p) - first.latents(p)) for p in grid],
         "pixel_difference": float(pixels.abs().mean() * 127.5),
-    }  # fmt: skip
+    }
 
 
 def _labels(lanes: Sequence[Lane]) -> list[str]:
@@ -240,16 +238,12 @@ def _labels(lanes: Sequence[Lane]) -> list[str]:
     if len(set(prompts)) > 1:
         _add(lines, [f"“{prompt}”" for prompt in prompts])
     if len(set(dropped)) > 1:
-        _add(
-            lines, [f"without {', '.join(words)}" if words else "whole prompt" for words in dropped]
-        )
+        _add(lines, [f"without {', '.join(words)}" if words else "whole prompt" for words in dropped])
     for name in VARIED[2:]:
         values = [getattr(settings, name) for settings in own]
         if len(set(values)) > 1:
             says = {"guidance_scale": "guidance", "negative_prompt": "not"}.get(name, name)
-            shown = [
-                f"{v:g}" if isinstance(v, float) else v or "none" if v != 0 else 0 for v in values
-            ]
+            shown = [f"{v:g}" if isinstance(v, float) else v or "none" if v != 0 else 0 for v in values]
             shown = [", ".join(v) if isinstance(v, tuple) else v for v in shown]
             _add(lines, [str(v) if name == "sampler" else f"{says} {v}" for v in shown])
     return ["\n".join(x) or "the same" for x in lines]
@@ -279,9 +273,7 @@ def _noisy(lane: Lane, progress: Sequence[float]) -> list[Image.Image]:
     return _decoded(lane, places, lambda i: lane.trace.moments[i].unit)
 
 
-def _decoded(
-    lane: Lane, places: Sequence[int], values: Callable[[int], torch.Tensor]
-) -> list[Image.Image]:
+def _decoded(lane: Lane, places: Sequence[int], values: Callable[[int], torch.Tensor]) -> list[Image.Image]:
     """A picture for each place, every moment decoded once; the place after the last is the finished one."""
     different = [i for i in dict.fromkeys(places) if i < len(lane.progress)]
     made = dict(zip(different, lane.trace.decode([values(i) for i in different]), strict=True))
@@ -311,9 +303,7 @@ def _ending(lane: Lane, first: Lane) -> str:
     return f"differs by {float(found.abs().mean() * 127.5):.1f}"
 
 
-def _film(
-    lanes: Sequence[Lane], labels: Sequence[str], grid: Sequence[float]
-) -> Iterator[Image.Image]:
+def _film(lanes: Sequence[Lane], labels: Sequence[str], grid: Sequence[float]) -> Iterator[Image.Image]:
     """A column for each run: above, what it believes; below, the noisy latents, decoded."""
     above = [_believed(lane, grid) for lane in lanes]
     below = [_noisy(lane, grid) for lane in lanes]

@@ -48,9 +48,7 @@ def alpha_bars(name: str, config: Mapping[str, Any]) -> torch.Tensor:
     """
     known = name.replace("-", "_")
     if known not in SCHEDULES:
-        raise UsageError(
-            f"there is no noise schedule {name[:60]!r}", f"there are: {', '.join(SCHEDULES)}"
-        )
+        raise UsageError(f"there is no noise schedule {name[:60]!r}", f"there are: {', '.join(SCHEDULES)}")
     changes = SCHEDULES[known]
     if "beta_schedule" in changes:
         changes = {"trained_betas": None, "rescale_betas_zero_snr": False} | changes
@@ -100,9 +98,13 @@ def _mixed(x0: torch.Tensor, eps: torch.Tensor, alpha_bar: float) -> torch.Tenso
 
 
 def noise(
-    picture: Path | str | Image.Image | Picture, *, at: Sequence[int] | None = None,
-    schedules: Sequence[str] = ("own",), seed: int = 0, **settings: Any,
-) -> Exhibit:  # fmt: skip
+    picture: Path | str | Image.Image | Picture,
+    *,
+    at: Sequence[int] | None = None,
+    schedules: Sequence[str] = ("own",),
+    seed: int = 0,
+    **settings: Any,
+) -> Exhibit:
     """Show how noise takes a picture away, and what the VAE alone loses of it.
 
     `picture` is a file, a PIL picture or one that `generate` made; its middle square is taken. `at` are
@@ -122,12 +124,14 @@ def noise(
     subject = _subject(model, opened, seed)
     lost = _Lost(subject)
     numbers = {
-        "model": own.model, "seed": seed, "formula": FORMULA, "side": model.side, "timesteps": count,
-        "schedules": {
-            name: [_row(subject, t, float(curve[t])) for t in times] for name, curve in curves.items()
-        },
+        "model": own.model,
+        "seed": seed,
+        "formula": FORMULA,
+        "side": model.side,
+        "timesteps": count,
+        "schedules": {name: [_row(subject, t, float(curve[t])) for t in times] for name, curve in curves.items()},
         "vae": lost.numbers,
-    }  # fmt: skip
+    }
     return Exhibit(
         numbers,
         sheet=lambda: _sheet(subject, curves, times, lost),
@@ -160,9 +164,7 @@ def _timesteps(at: Sequence[int] | None, count: int) -> list[int]:
         return _spread(COLUMNS, count)
     for t in at:
         if not 0 <= t < count:
-            raise UsageError(
-                f"there is no timestep {t}", f"the model's timesteps are 0 to {count - 1}"
-            )
+            raise UsageError(f"there is no timestep {t}", f"the model's timesteps are 0 to {count - 1}")
     return sorted(set(at))
 
 
@@ -175,9 +177,7 @@ def _spread(wanted: int, count: int) -> list[int]:
 def _subject(model: models.Model, picture: Image.Image, seed: int) -> _Subject:
     x0 = images.to_tensor(images.square(picture, model.side))[None]
     z0 = latents.encode(model, x0).cpu()
-    draws = generators(
-        [seed, seed]
-    )  # latents get the noise that a picture of this seed starts from
+    draws = generators([seed, seed])  # latents get the noise that a picture of this seed starts from
     return _Subject(
         model,
         x0,
@@ -232,9 +232,7 @@ def _side(subject: _Subject) -> int:
     return min(max(subject.model.side, 128), 256)
 
 
-def _sheet(
-    subject: _Subject, curves: Mapping[str, torch.Tensor], times: Sequence[int], lost: _Lost
-) -> Image.Image:
+def _sheet(subject: _Subject, curves: Mapping[str, torch.Tensor], times: Sequence[int], lost: _Lost) -> Image.Image:
     rows: list[list[Cell]] = []
     labels: list[str] = []
     for name, curve in curves.items():
@@ -244,8 +242,10 @@ def _sheet(
         rows += [[Cell(f[i]) for f in found] for i in (1, 2)]
         before = f"{name}:\n" if len(curves) > 1 else ""
         labels += [
-            f"{before}noise\non pixels", f"{before}noise on\nlatents,\ndecoded", f"{before}the latents\nthemselves",
-        ]  # fmt: skip
+            f"{before}noise\non pixels",
+            f"{before}noise on\nlatents,\ndecoded",
+            f"{before}the latents\nthemselves",
+        ]
     rows.append(lost.cells(subject))
     labels.append("what the VAE\nalone loses")
     return drawing.sheet(rows, side=_side(subject), title=FORMULA, labels=labels)
@@ -260,9 +260,11 @@ def _lines(alpha_bar: float) -> list[str]:
     snr, log = found["snr"], found["log_snr"]
     small = f"{alpha_bar:.1e}" if 0 < alpha_bar < 5e-5 else f"{alpha_bar:.4f}"
     return [
-        f"ᾱ {small}", f"σ {found['sigma']:.4f}", f"SNR {'∞' if snr is None else f'{snr:.3g}'}",
+        f"ᾱ {small}",
+        f"σ {found['sigma']:.4f}",
+        f"SNR {'∞' if snr is None else f'{snr:.3g}'}",
         f"log SNR {'−∞' if log is None else f'{log:.2f}'.replace('-', '−')}",
-    ]  # fmt: skip
+    ]
 
 
 def _film(subject: _Subject, curves: Mapping[str, torch.Tensor]) -> Iterator[Image.Image]:

@@ -17,9 +17,19 @@ from .drawing import INK, PAPER, SOFT
 
 # Okabe and Ito's colors, told apart by color-blind eyes too, and darker ones for long lists.
 COLORS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
-    "#1d2126", "#7f3c8d", "#80571b", "#117733", "#882255", "#888888",
-)  # fmt: skip
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#1d2126",
+    "#7f3c8d",
+    "#80571b",
+    "#117733",
+    "#882255",
+    "#888888",
+)
 LINES = ("-", "--", "-.", ":")
 GRID = "#d9dcdf"
 TITLE, TEXT, SMALL = 13, 11, 9.5  # points
@@ -78,9 +88,7 @@ def raster(drawn: Any) -> Image.Image:
     """A figure as an RGB picture."""
     file = BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of letters that the font does not have, which become boxes
+        warnings.simplefilter("ignore")  # of letters that the font does not have, which become boxes
         drawn.savefig(file, format="png", facecolor=PAPER)
     file.seek(0)
     return Image.open(file).convert("RGB")

@@ -61,9 +61,7 @@ class _Text:
         return self.words[-1].stop if self.words else 1
 
 
-def tokens(
-    prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **settings: Any
-) -> Exhibit:
+def tokens(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **settings: Any) -> Exhibit:
     """Show how a model reads `prompt`: pieces, ids, nearest words, states, and what was cut.
 
     `arithmetic` are sums of words like "Paris - France + England"; `count` is how many nearest words
@@ -78,19 +76,22 @@ def tokens(
     for token in learned:
         fits(token, model)
     reading = text.read(model, prompt, learned)
-    found = _Text(
-        model, prompt, learned, reading, text.words(model, reading, learned), Vocabulary(model)
-    )
+    found = _Text(model, prompt, learned, reading, text.words(model, reading, learned), Vocabulary(model))
     pieces = _pieces(found, count)
     points, shares = _map(found)
     numbers = {
-        "prompt": prompt, "model": own.model, "positions": len(reading.ids), "used": found.end - 1,
+        "prompt": prompt,
+        "model": own.model,
+        "positions": len(reading.ids),
+        "used": found.end - 1,
         "padding": {"id": model.tokenizers[0].pad_token_id, "count": len(reading.ids) - found.end - 1},
-        "cut": reading.cut, "words": [vars(word) for word in found.words], "pieces": pieces,
+        "cut": reading.cut,
+        "words": [vars(word) for word in found.words],
+        "pieces": pieces,
         "typical_norm": found.vocabulary.typical_norm,
         "map": {"explained_variance": list(shares), "points": [vars(p) for p in points]},
         "arithmetic": [_sum(found, expression, max(count, 5)) for expression in arithmetic],
-    }  # fmt: skip
+    }
     return Exhibit(
         numbers,
         sheet=lambda: plots.raster(_drawn(numbers)),
@@ -111,11 +112,15 @@ def _pieces(found: _Text, count: int) -> list[dict[str, Any]]:
         kind = "learned" if row >= 0 else "word" if word else "end" if place else "begin"
         vector = learned[row] if row >= 0 else table[number]
         entry = {
-            "place": place, "kind": kind, "word": word,
+            "place": place,
+            "kind": kind,
+            "word": word,
             "piece": word if row >= 0 else tokenizer.convert_ids_to_tokens(number),
-            "id": None if row >= 0 else number, "row": row if row >= 0 else None,
-            "norm": float(vector.norm()), "nearest": [],
-        }  # fmt: skip
+            "id": None if row >= 0 else number,
+            "row": row if row >= 0 else None,
+            "norm": float(vector.norm()),
+            "nearest": [],
+        }
         if word:
             (near,) = found.vocabulary.nearest(vector[None], count + 1)
             own = entry["piece"].removesuffix("</w>") if row < 0 else None
@@ -149,8 +154,7 @@ def _map(found: _Text) -> tuple[list[Point], tuple[float, float]]:
     instead = [""] * len(names) + [word.text for _, word, _ in related]
     names += [other for _, _, other in related]
     return [
-        Point(name, float(x), float(y), before)
-        for name, before, (x, y) in zip(names, instead, seen, strict=True)
+        Point(name, float(x), float(y), before) for name, before, (x, y) in zip(names, instead, seen, strict=True)
     ], shares
 
 
@@ -162,9 +166,11 @@ def _related(found: _Text) -> list[tuple[str, text.Word, str]]:
     single = {
         word.text.lower(): word
         for word in found.words
-        if word.stop - word.start == 1 and found.reading.rows[word.start] < 0
-        and word.text.isalpha() and len(_places(word.text, found.prompt)) == 1
-    }  # fmt: skip
+        if word.stop - word.start == 1
+        and found.reading.rows[word.start] < 0
+        and word.text.isalpha()
+        and len(_places(word.text, found.prompt)) == 1
+    }
     several = []
     for name, others in _alike(found, list(single)).items():
         for other in others:
@@ -237,24 +243,21 @@ def _drawn(numbers: dict[str, Any]) -> Any:
 def _draw_strip(axes: Any, numbers: dict[str, Any]) -> None:
     """A box for each of the encoder's positions, colored by what it holds."""
     count, pieces = numbers["positions"], numbers["pieces"]
-    plots.bare(axes, f"“{_cropped(numbers['prompt'], 100)}” fills {numbers['used']} of "
-               f"{count - 2} places")  # fmt: skip
+    plots.bare(axes, f"“{_cropped(numbers['prompt'], 100)}” fills {numbers['used']} of {count - 2} places")
     kinds = [p["kind"] for p in pieces] + ["padding"] * numbers["padding"]["count"]
     for place, kind in enumerate(kinds):
-        axes.barh(0.75, 0.9 / count, left=place / count, height=0.4, align="center",
-                  color=KINDS[kind])  # fmt: skip
+        axes.barh(0.75, 0.9 / count, left=place / count, height=0.4, align="center", color=KINDS[kind])
     for number, (kind, color) in enumerate(KINDS.items()):
         axes.barh(0.35, 0.012, left=number * 0.09, height=0.16, color=color)
-        axes.text(number * 0.09 + 0.017, 0.35, f"{kind} {kinds.count(kind)}", fontsize=plots.TEXT,
-                  color=INK, va="center")  # fmt: skip
+        axes.text(
+            number * 0.09 + 0.017, 0.35, f"{kind} {kinds.count(kind)}", fontsize=plots.TEXT, color=INK, va="center"
+        )
     cut = numbers["cut"]
     says = f"cut, never seen: {_cropped(cut, 150)}" if cut else "nothing was cut"
     axes.text(0, 0.08, says, fontsize=plots.TEXT, color=INK, va="center", parse_math=False)
 
 
-def _draw_table(
-    axes: Any, shown: Sequence[dict[str, Any]], sums: Sequence[dict[str, Any]], columns: int
-) -> None:
+def _draw_table(axes: Any, shown: Sequence[dict[str, Any]], sums: Sequence[dict[str, Any]], columns: int) -> None:
     """Pieces, ids and nearest words, then the sums of words."""
     plots.bare(axes, "Its pieces, their ids, and the words nearest to them")
     lines = max(-(-len(shown) // columns), 10) + 2 * len(sums)
@@ -266,16 +269,28 @@ def _draw_table(
         color = KINDS[piece["kind"]]
         axes.barh(y, 0.012, left=left, height=0.7 / lines, color=color)
         ends = (0.02, 0.2, 0.28) if columns == 1 else (0.02, 0.17, 0.24)
-        for at, words, ink in zip(
-            ends, (_shown(piece), number, near), (INK, SOFT, SOFT), strict=True
-        ):
-            axes.text(left + at, y, _cropped(words, 60 if columns == 1 else 18), fontsize=plots.SMALL,
-                      color=ink, va="center", parse_math=False)  # fmt: skip
+        for at, words, ink in zip(ends, (_shown(piece), number, near), (INK, SOFT, SOFT), strict=True):
+            axes.text(
+                left + at,
+                y,
+                _cropped(words, 60 if columns == 1 else 18),
+                fontsize=plots.SMALL,
+                color=ink,
+                va="center",
+                parse_math=False,
+            )
     for i, found in enumerate(sums):
         y = 1 - (lines - 2 * (len(sums) - i) + 0.7) / lines
         near = ", ".join(f"{w} {c:.2f}" for w, c in found["nearest"])
-        axes.text(0, y, f"{_cropped(found['expression'], 60)}  ≈  {_cropped(near, 80)}", fontsize=plots.TEXT,
-                  color=INK, va="center", parse_math=False)  # fmt: skip
+        axes.text(
+            0,
+            y,
+            f"{_cropped(found['expression'], 60)}  ≈  {_cropped(near, 80)}",
+            fontsize=plots.TEXT,
+            color=INK,
+            va="center",
+            parse_math=False,
+        )
 
 
 def _shown(piece: dict[str, Any]) -> str:
@@ -288,8 +303,12 @@ def _shown(piece: dict[str, Any]) -> str:
 def _draw_map(axes: Any, told: dict[str, Any]) -> None:
     """States as points: the prompt's own, and related words pale beside them; each word is named once."""
     shares = [f"{100 * share:.0f} % of the variance" for share in told["explained_variance"]]
-    plots.panel(axes, "What the text encoder makes of them, in two dimensions",
-                f"1st direction, {shares[0]}", f"2nd direction, {shares[1]}")  # fmt: skip
+    plots.panel(
+        axes,
+        "What the text encoder makes of them, in two dimensions",
+        f"1st direction, {shares[0]}",
+        f"2nd direction, {shares[1]}",
+    )
     own = [p for p in told["points"] if not p["instead_of"]]
     others = [p for p in told["points"] if p["instead_of"]]
     homes = {p["text"].lower(): p for p in own}
@@ -300,9 +319,15 @@ def _draw_map(axes: Any, told: dict[str, Any]) -> None:
     axes.plot([p["x"] for p in own], [p["y"] for p in own], "o", ms=8, color=plots.COLORS[0])
     for p in {p["text"]: p for p in reversed(told["points"])}.values():
         faint = bool(p["instead_of"])
-        axes.annotate(_cropped(p["text"], 24), (p["x"], p["y"]), (6, 5), textcoords="offset points",
-                      fontsize=plots.SMALL if faint else plots.TEXT, color=SOFT if faint else INK,
-                      parse_math=False)  # fmt: skip
+        axes.annotate(
+            _cropped(p["text"], 24),
+            (p["x"], p["y"]),
+            (6, 5),
+            textcoords="offset points",
+            fontsize=plots.SMALL if faint else plots.TEXT,
+            color=SOFT if faint else INK,
+            parse_math=False,
+        )
     axes.margins(0.12)
 
 

@@ -65,9 +65,13 @@ def steps_of(name: str, config: Mapping[str, Any], steps: int) -> list[Taken]:
 
 
 def samplers(
-    names: Sequence[str] = (), *, prompt: str = PROMPT, path: bool = True,
-    watch: Callable[[Recording], object] | None = None, **settings: Any,
-) -> Exhibit:  # fmt: skip
+    names: Sequence[str] = (),
+    *,
+    prompt: str = PROMPT,
+    path: bool = True,
+    watch: Callable[[Recording], object] | None = None,
+    **settings: Any,
+) -> Exhibit:
     """Plot noise schedules, the steps of samplers on the model's own, and the way of the latents.
 
     `names` are samplers, six well-known ones without. With `path` each makes one picture of `prompt`
@@ -94,9 +98,7 @@ def samplers(
         traces = _traces(names, prompt, watch, settings)
         ways, shares = paths(traces)
         numbers["paths"] = {
-            "settings": traces[names[0]].picture.record.settings.model_dump(
-                mode="json", exclude={"sampler"}
-            ),
+            "settings": traces[names[0]].picture.record.settings.model_dump(mode="json", exclude={"sampler"}),
             "explained_variance": list(shares),
             "points": {name: way.tolist() for name, way in ways.items()},
         }
@@ -110,7 +112,7 @@ def samplers(
 
 def _traces(
     names: Sequence[str], prompt: str, watch: Callable[[Recording], object] | None, settings: dict[str, Any]
-) -> dict[str, Trace]:  # fmt: skip
+) -> dict[str, Trace]:
     """One trace a sampler, all from the noise of one seed."""
     if settings.get("seed") is None:
         settings = settings | {"seed": secrets.randbelow(2**32)}
@@ -135,8 +137,7 @@ def paths(
     point, whatever scale they work in.
     """
     ways = [
-        torch.stack([*(m.unit for m in t.moments), t.moments[-1].latents.float()]).flatten(1)
-        for t in traces.values()
+        torch.stack([*(m.unit for m in t.moments), t.moments[-1].latents.float()]).flatten(1) for t in traces.values()
     ]
     seen, shares = plots.flat(torch.cat(ways))
     parts = seen.split([len(way) for way in ways])
@@ -158,9 +159,11 @@ def _told(taken: Sequence[Taken]) -> list[dict[str, float]]:
 
 
 def _drawn(
-    curves: Mapping[str, torch.Tensor], taken: Mapping[str, Sequence[Taken]],
-    ways: Mapping[str, torch.Tensor], numbers: Mapping[str, Any],
-) -> Any:  # fmt: skip
+    curves: Mapping[str, torch.Tensor],
+    taken: Mapping[str, Sequence[Taken]],
+    ways: Mapping[str, torch.Tensor],
+    numbers: Mapping[str, Any],
+) -> Any:
     figure = plots.figure(15, 9.6)
     axes = figure.subplots(2, 3)
     _draw_schedules(axes[0], curves)
@@ -201,9 +204,7 @@ def _draw_steps(axes: Any, taken: Mapping[str, Sequence[Taken]]) -> None:
 
 
 def _draw_levels(axes: Any, taken: Mapping[str, Sequence[Taken]]) -> None:
-    plots.panel(
-        axes, "Noise left at each step, σ / α", "share of the steps taken", "noise to signal"
-    )
+    plots.panel(axes, "Noise left at each step, σ / α", "share of the steps taken", "noise to signal")
     for number, (name, found) in enumerate(taken.items()):
         along = [i / len(found) for i in range(len(found))]
         ratios = [step.ratio for step in found]
@@ -214,8 +215,7 @@ def _draw_levels(axes: Any, taken: Mapping[str, Sequence[Taken]]) -> None:
 
 def _draw_paths(axes: Any, ways: Mapping[str, torch.Tensor], told: Mapping[str, Any]) -> None:
     shares = [f"{100 * share:.0f} % of the variance" for share in told["explained_variance"]]
-    plots.panel(axes, "The way of the latents", f"1st direction, {shares[0]}",
-                f"2nd direction, {shares[1]}")  # fmt: skip
+    plots.panel(axes, "The way of the latents", f"1st direction, {shares[0]}", f"2nd direction, {shares[1]}")
     for number, (name, way) in enumerate(ways.items()):
         look = _look(number)
         axes.plot(way[:, 0], way[:, 1], marker=".", ms=4, lw=1.4, label=name, **look)
@@ -223,9 +223,14 @@ def _draw_paths(axes: Any, ways: Mapping[str, torch.Tensor], told: Mapping[str, 
         axes.plot(*way[-1], marker="s", ms=8, color=look["color"], clip_on=False)
     start = next(iter(ways.values()))[0]
     axes.annotate(
-        "start: noise", start.tolist(), (-4, 12), ha="right", textcoords="offset points",
-        fontsize=plots.SMALL, color=INK,
-    )  # fmt: skip
+        "start: noise",
+        start.tolist(),
+        (-4, 12),
+        ha="right",
+        textcoords="offset points",
+        fontsize=plots.SMALL,
+        color=INK,
+    )
     axes.plot([], [], "o", mfc="none", color=INK, label="start")
     axes.plot([], [], "s", color=INK, label="end: the picture")
     plots.legend(axes, loc="best")

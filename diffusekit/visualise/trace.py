@@ -61,10 +61,15 @@ class Moment:
     def numbers(self) -> dict[str, float | int]:
         """The step in numbers; norms are root mean squares over all latents."""
         found: dict[str, float | int] = {
-            "step": self.index + 1, "timestep": self.timestep, "alpha_bar": self.alpha_bar,
-            "sigma": self.sigma, "snr": self.snr, "rms_noised": rms(self.noised),
-            "rms_denoised": rms(self.denoised), "rms_noise": rms(self.noise),
-        }  # fmt: skip
+            "step": self.index + 1,
+            "timestep": self.timestep,
+            "alpha_bar": self.alpha_bar,
+            "sigma": self.sigma,
+            "snr": self.snr,
+            "rms_noised": rms(self.noised),
+            "rms_denoised": rms(self.denoised),
+            "rms_noise": rms(self.noise),
+        }
         if self.guidance is not None:
             found["rms_guidance"] = rms(self.guidance)
         return found
@@ -137,9 +142,16 @@ def moment(step: Step, i: int = 0) -> Moment:
     if len(step.outputs) == 2:
         pair = tuple(_small(step.split(output)[0][i]) for output in step.outputs)
     return Moment(
-        step.index, step.timestep, step.alpha, step.sigma, _small(step.noised[i]), _small(step.denoised[i]),
-        _small(step.noise[i]), _small(step.latents[i]), *pair,
-    )  # fmt: skip
+        step.index,
+        step.timestep,
+        step.alpha,
+        step.sigma,
+        _small(step.noised[i]),
+        _small(step.denoised[i]),
+        _small(step.noise[i]),
+        _small(step.latents[i]),
+        *pair,
+    )
 
 
 def _small(x: torch.Tensor) -> torch.Tensor:

@@ -38,9 +38,12 @@ def a1111_json(vectors: torch.Tensor, name: str = "bad-hands") -> str:
         {
             "string_to_token": {"*": 265},
             "string_to_param": {"*": {"TORCHTENSOR": vectors.tolist()}},
-            "name": name, "step": 500, "sd_checkpoint": None, "sd_checkpoint_name": None,
+            "name": name,
+            "step": 500,
+            "sd_checkpoint": None,
+            "sd_checkpoint_name": None,
         }
-    )  # fmt: skip
+    )
 
 
 def png_with_text(path: Path, text: str, *, kind: str = "tEXt") -> Path:

@@ -89,14 +89,10 @@ def test_strangers_text_does_not_move_the_cursor(capsys):
 
 def test_import(capsys):
     strangers.tensors(Path("My Style v2.safetensors"), {"emb_params": rows()})
-    assert (
-        out(capsys, "import", "My Style v2.safetensors") == "embeddings/My_Style_v2.safetensors\n"
-    )
+    assert out(capsys, "import", "My Style v2.safetensors") == "embeddings/My_Style_v2.safetensors\n"
     found = embeddings.find("My_Style_v2")
     assert torch.equal(found.vectors[0], rows()) and len(found.facts["imported_sha256"]) == 64
-    line = out(
-        capsys, "import", "My Style v2.safetensors", "--name", "b", "--token", "B*", "-o", "x"
-    )
+    line = out(capsys, "import", "My Style v2.safetensors", "--name", "b", "--token", "B*", "-o", "x")
     assert line == "x/b.safetensors\n" and embeddings.read(Path("x/b.safetensors")).token == "B*"
 
 
@@ -138,12 +134,8 @@ def test_a_dot_in_a_name_begins_no_ending(capsys, cat):
     embeddings.save(cat, "embeddings/v1.5-style.safetensors")
     said = out(capsys, "export", "v1.5-style", "--to", "kohya")
     assert said == "exports/v1.5-style-kohya/v1.5-style.safetensors\n"
-    assert (
-        out(capsys, "export", "my_cat", "--to", "a1111", "-o", "to/v2.0") == "to/v2.0/my_cat.pt\n"
-    )
-    assert "does not end in .pt" in out(
-        capsys, "export", "my_cat", "--to", "a1111", "-o", "x.safetensors", code=2
-    )
+    assert out(capsys, "export", "my_cat", "--to", "a1111", "-o", "to/v2.0") == "to/v2.0/my_cat.pt\n"
+    assert "does not end in .pt" in out(capsys, "export", "my_cat", "--to", "a1111", "-o", "x.safetensors", code=2)
 
 
 def test_remove(capsys, cat):
@@ -212,9 +204,7 @@ def test_interpolate_under_the_name_of_a_word(capsys, cat):
 
 
 def test_interpolate(capsys, cat, mini):
-    assert (
-        out(capsys, "interpolate", "my_cat", "0.5", "-o", "half") == "embeddings/half.safetensors\n"
-    )
+    assert out(capsys, "interpolate", "my_cat", "0.5", "-o", "half") == "embeddings/half.safetensors\n"
     half = embeddings.find("half")
     dog = Vocabulary(mini).vectors("dog")
     assert torch.allclose(half.vectors[0], (cat.vectors[0] + dog) / 2, atol=1e-6)

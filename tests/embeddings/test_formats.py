@@ -51,9 +51,7 @@ def test_other_precisions_become_float32(tmp_path, dtype):
 
 def test_onetrainers_output_vectors_are_left(tmp_path):
     both = {"emp_params": rows(), "emp_params_out": rows(seed=1)}
-    assert torch.equal(
-        embeddings.read(tensors(tmp_path / "x.safetensors", both)).vectors[0], rows()
-    )
+    assert torch.equal(embeddings.read(tensors(tmp_path / "x.safetensors", both)).vectors[0], rows())
     pair = {"clip_l": rows(), "clip_g": rows(2, 1280), "clip_l_out": rows(), "clip_g_out": rows()}
     assert embeddings.read(tensors(tmp_path / "y.safetensors", pair)).width == (768, 1280)
 
@@ -164,9 +162,7 @@ def test_equal_tokens_give_equal_bytes_in_every_process(tmp_path):
     facts = {k: k * 2 for k in ("scores", "base_model", "steps", "init", "seed")}
     same = LearnedToken("x", "S*", (torch.arange(12.0).reshape(3, 4),), facts)
     here = embeddings.save(same, tmp_path / "here.safetensors").read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x.safetensors").read_bytes() == here
 
@@ -279,9 +275,7 @@ def test_diffusers_itself_loads_it(tmp_path, mini, native):
 
 
 def test_headers_we_build_are_what_the_library_reads(tmp_path):
-    built = header.build(
-        {"é": ((2,), b"\0" * 8), "b": ((1, 1), b"\0\0\x80?")}, {"b": "1", "a": "2"}
-    )
+    built = header.build({"é": ((2,), b"\0" * 8), "b": ((1, 1), b"\0\0\x80?")}, {"b": "1", "a": "2"})
     (tmp_path / "x").write_bytes(built)
     with safe_open(tmp_path / "x", "pt") as file:
         assert file.metadata() == {"a": "2", "b": "1"} and file.get_tensor("b").item() == 1.0

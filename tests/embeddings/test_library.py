@@ -143,9 +143,7 @@ def test_named_in_takes_what_is_given_and_what_is_said():
 
 def test_a_name_that_is_a_word_is_left_to_the_word():
     token = LearnedToken("dog", "S*", (rows(1, 256),), {"word": "dog"})
-    assert token.spellings == ("S*", "<dog>") and spelled("a dog, <dog>", token) == [
-        ("<dog>", "dog")
-    ]
+    assert token.spellings == ("S*", "<dog>") and spelled("a dog, <dog>", token) == [("<dog>", "dog")]
     path = embeddings.save(token, "embeddings/dog.safetensors")
     assert named_in(["a photo of a dog"]) == []
     assert names(named_in(["a photo of <dog>"])) == names(named_in(["S*"])) == ["dog"]

@@ -30,9 +30,13 @@ def paper() -> dict:
 
 def a1111() -> dict:
     return {
-        "string_to_token": {"*": 265}, "string_to_param": {"*": torch.nn.Parameter(rows())},
-        "name": "bad-hands", "step": 7, "sd_checkpoint": None, "sd_checkpoint_name": None,
-    }  # fmt: skip
+        "string_to_token": {"*": 265},
+        "string_to_param": {"*": torch.nn.Parameter(rows())},
+        "name": "bad-hands",
+        "step": 7,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": None,
+    }
 
 
 GOOD = {
@@ -43,7 +47,7 @@ GOOD = {
     "comfy.pt": (lambda: [{"a": rows()[:1]}, {"b": rows()[1:]}], "comfy", (768,)),
     "sdxl.pt": (lambda: {"clip_l": rows(), "clip_g": rows(2, 1280)}, "sdxl", (768, 1280)),
     "cog.pti": (lambda: {"text_encoders_0": rows(), "text_encoders_1": rows(2, 1280)}, "cog", (768, 1280)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow
@@ -105,9 +109,19 @@ def test_the_sentence_names_what_was_asked_for():
 
 
 DOORS = [
-    "os.system", "subprocess", "eval", "open", "runpy", "logging", "ctypes", "webbrowser", "shutil",
-    "torch.load", "nested", "in place of a tensor",
-]  # fmt: skip
+    "os.system",
+    "subprocess",
+    "eval",
+    "open",
+    "runpy",
+    "logging",
+    "ctypes",
+    "webbrowser",
+    "shutil",
+    "torch.load",
+    "nested",
+    "in place of a tensor",
+]
 
 
 @pytest.mark.slow
@@ -154,9 +168,7 @@ def test_old_torch_is_not_trusted():
 
 def in_a_guarded_child(code: str) -> subprocess.CompletedProcess[str]:
     start = "import os, sys, torch; from diffusekit.embeddings import pickles; pickles._give_up_rights();"
-    return subprocess.run(
-        [sys.executable, "-c", start + code], capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.slow

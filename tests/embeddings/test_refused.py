@@ -51,7 +51,7 @@ BROKEN = {
     "zip behind": (GOOD + strangers.good_zip(), "bytes more than its header says"),
     "cut": (GOOD[:-1], "1 bytes fewer"),
     "17 MiB": (bytes(17 * 2**20), "at most 16"),
-}  # fmt: skip
+}
 
 MEANING = {
     "NaN": ({"S*": rows() * torch.nan}, "1,536 values that are NaN or infinite"),
@@ -79,7 +79,7 @@ MEANING = {
     "invisible": ({"a\u202eb": rows()}, "cannot be seen"),
     "punctuation": ({",": rows()}, "only punctuation"),
     "long name": ({"x" * 300: rows()}, "300 characters long"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -207,13 +207,71 @@ def test_fits_says_both_widths_in_words(mini):
 # --- names ---------------------------------------------------------------------------------------
 
 BAD_NAMES = [
-    "", ".", "..", "...", "../../x", "..\\x", "/abs", "//host/x", "a/b", "a\\b", "C:x", "C:\\x", "x:y",
-    "\\\\h\\s", "CON", "con", "nul.txt", "AUX", "com1", "LPT9.x", "x.", "x ", " x", ".x", "-x", "--yes",
-    "a\0b", "a\nb", "a\rb", "a\tb", "a\x1bb", "a\x7fb", "a\u202eb", "a\u200bb", "a\ufeffb", "a\u2028b",
-    "x" * 300, "x" * 101, "猫" * 99, "🐱", "a🐱", "<script>", "a<b", "a>b", "a|b", "a?b", "a*b", 'a"b',
-    "%2e%2e%2f", "a%00", "．．／", "cafe\u0301", "a b", "a;b", "$(x)", "`x`", "a&b", "a'b", "~", "~root",
-    "a..b", "\ud800", "x/../y", "file://x",
-]  # fmt: skip
+    "",
+    ".",
+    "..",
+    "...",
+    "../../x",
+    "..\\x",
+    "/abs",
+    "//host/x",
+    "a/b",
+    "a\\b",
+    "C:x",
+    "C:\\x",
+    "x:y",
+    "\\\\h\\s",
+    "CON",
+    "con",
+    "nul.txt",
+    "AUX",
+    "com1",
+    "LPT9.x",
+    "x.",
+    "x ",
+    " x",
+    ".x",
+    "-x",
+    "--yes",
+    "a\0b",
+    "a\nb",
+    "a\rb",
+    "a\tb",
+    "a\x1bb",
+    "a\x7fb",
+    "a\u202eb",
+    "a\u200bb",
+    "a\ufeffb",
+    "a\u2028b",
+    "x" * 300,
+    "x" * 101,
+    "猫" * 99,
+    "🐱",
+    "a🐱",
+    "<script>",
+    "a<b",
+    "a>b",
+    "a|b",
+    "a?b",
+    "a*b",
+    'a"b',
+    "%2e%2e%2f",
+    "a%00",
+    "．．／",
+    "cafe\u0301",
+    "a b",
+    "a;b",
+    "$(x)",
+    "`x`",
+    "a&b",
+    "a'b",
+    "~",
+    "~root",
+    "a..b",
+    "\ud800",
+    "x/../y",
+    "file://x",
+]
 GOOD_NAMES = ["my_cat", "x", "v1.5-style", "café", "猫", "Cat_2", "console", "x" * 100, "_x"]
 
 
@@ -235,9 +293,17 @@ def test_safe_names_stay_as_they_are(name):
 
 def test_names_made_of_texts():
     for text, name in (
-        ("My Cat!", "My_Cat"), ("", "token"), ("<cat-toy>", "cat-toy"), ("S*", "S"), ("CON", "token_CON"),
-        ("../../etc", "etc"), ("．．／x", "x"), ("***", "token"), ("a  b", "a_b"), ("cafe\u0301", "café"),
-    ):  # fmt: skip
+        ("My Cat!", "My_Cat"),
+        ("", "token"),
+        ("<cat-toy>", "cat-toy"),
+        ("S*", "S"),
+        ("CON", "token_CON"),
+        ("../../etc", "etc"),
+        ("．．／x", "x"),
+        ("***", "token"),
+        ("a  b", "a_b"),
+        ("cafe\u0301", "café"),
+    ):
         assert safe_name(text) == name
 
 

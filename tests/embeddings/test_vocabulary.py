@@ -19,9 +19,7 @@ def table(mini) -> torch.Tensor:
 
 def test_it_holds_whole_words_and_no_marks(words, mini):
     assert {"cat", "galaxy", "red"} <= set(words.words)
-    assert not any(
-        w.endswith("</w>") or w.startswith("<|") or not w.isprintable() for w in words.words
-    )
+    assert not any(w.endswith("</w>") or w.startswith("<|") or not w.isprintable() for w in words.words)
     assert len(words.words) < len(mini.tokenizers[0].get_vocab())
     assert words.width == 256
 
@@ -51,10 +49,7 @@ def test_a_word_is_nearest_to_itself(words):
     assert second[0] == ("galaxy", pytest.approx(1, abs=1e-5))
     assert [c for _, c in first] == sorted((c for _, c in first), reverse=True)
     (without,) = words.nearest(words.vectors("cat"), 3, leave_out=["Cat"])
-    assert (
-        "cat" not in [w for w, _ in without]
-        and [w for w, _ in without][:2] == [w for w, _ in first][1:]
-    )
+    assert "cat" not in [w for w, _ in without] and [w for w, _ in without][:2] == [w for w, _ in first][1:]
 
 
 def test_nearest_is_the_cosine(words):
@@ -109,12 +104,35 @@ def test_learned_tokens_in_sums(words, spelling):
 @pytest.mark.parametrize(
     "expression",
     [
-        "", "   ", "+", "-", "cat +", "cat -", "cat + + dog", "cat + - dog", "cat +- dog", "* cat",
-        "cat * dog", "cat * 2", "2 *", "2 * 3 * cat", "cat 2 * dog", "cat dog *", "S* cat", "cat S*",
-        "S* S*", "(cat)", "cat / 2", "cat = dog", "cat - cat", "0 * cat", "9" * 400 + " * cat", "a\0b",
+        "",
+        "   ",
+        "+",
+        "-",
+        "cat +",
+        "cat -",
+        "cat + + dog",
+        "cat + - dog",
+        "cat +- dog",
+        "* cat",
+        "cat * dog",
+        "cat * 2",
+        "2 *",
+        "2 * 3 * cat",
+        "cat 2 * dog",
+        "cat dog *",
+        "S* cat",
+        "cat S*",
+        "S* S*",
+        "(cat)",
+        "cat / 2",
+        "cat = dog",
+        "cat - cat",
+        "0 * cat",
+        "9" * 400 + " * cat",
+        "a\0b",
         "2 * - cat",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_sum(words, expression):
     with pytest.raises(UsageError) as caught:
         combine(words, expression, [TOY])

@@ -45,8 +45,17 @@ def events(text: str) -> list[tuple[str, dict]]:
 
 
 def test_txt2img(client):
-    asked = {"prompt": "a red cat", "batch_size": 1, "n_iter": 2, **SMALL, "cfg_scale": 3,
-             "sampler_name": "Euler a", "restore_faces": True, "alwayson_scripts": {}, "enable_hr": False}  # fmt: skip
+    asked = {
+        "prompt": "a red cat",
+        "batch_size": 1,
+        "n_iter": 2,
+        **SMALL,
+        "cfg_scale": 3,
+        "sampler_name": "Euler a",
+        "restore_faces": True,
+        "alwayson_scripts": {},
+        "enable_hr": False,
+    }
     got = client.post("/sdapi/v1/txt2img", json=asked).json()
     info = json.loads(got["info"])
     assert info["all_seeds"] == [7, 8] and info["sampler_name"] == "Euler a" and info["width"] == 64
@@ -63,12 +72,17 @@ def test_txt2img(client):
 @pytest.mark.parametrize(
     ("label", "scheduler", "own"),
     [
-        ("Euler a", "automatic", "euler_a"), ("DPM++ 2M", "Karras", "dpm++_2m_karras"),
-        ("DPM++ 2M", None, "dpm++_2m"), ("DPM++ 2M Karras", None, "dpm++_2m_karras"),
-        ("DPM++ 2M", "exponential", "dpm++_2m"), ("euler a", "Automatic", "euler_a"),
-        ("dpm++_2m_sde", None, "dpm++_2m_sde"), (None, None, None), ("", "", None),
+        ("Euler a", "automatic", "euler_a"),
+        ("DPM++ 2M", "Karras", "dpm++_2m_karras"),
+        ("DPM++ 2M", None, "dpm++_2m"),
+        ("DPM++ 2M Karras", None, "dpm++_2m_karras"),
+        ("DPM++ 2M", "exponential", "dpm++_2m"),
+        ("euler a", "Automatic", "euler_a"),
+        ("dpm++_2m_sde", None, "dpm++_2m_sde"),
+        (None, None, None),
+        ("", "", None),
     ],
-)  # fmt: skip
+)
 def test_samplers_by_their_names_there(label, scheduler, own):
     from diffusekit.server.sdapi import _sampler
 
@@ -76,10 +90,20 @@ def test_samplers_by_their_names_there(label, scheduler, own):
 
 
 def test_what_there_is(client):
-    get = {name: client.get(f"/sdapi/v1/{name}").json() for name in (
-        "options", "sd-models", "samplers", "schedulers", "upscalers", "latent-upscale-modes", "sd-vae",
-        "embeddings", "progress",
-    )}  # fmt: skip
+    get = {
+        name: client.get(f"/sdapi/v1/{name}").json()
+        for name in (
+            "options",
+            "sd-models",
+            "samplers",
+            "schedulers",
+            "upscalers",
+            "latent-upscale-modes",
+            "sd-vae",
+            "embeddings",
+            "progress",
+        )
+    }
     assert get["options"]["sd_model_checkpoint"] == "mini" == get["sd-models"][0]["title"]
     assert {"name": "Euler a", "aliases": ["euler_a"], "options": {}} in get["samplers"]
     assert [s["name"] for s in get["schedulers"]] == ["automatic", "karras"]
@@ -135,9 +159,7 @@ def test_progress_interrupt_and_skip(jobs, client, monkeypatch):
     ticks.go(2)
     until(lambda: jobs.get(job.id).step == 2 and jobs.preview())
     got = client.get("/sdapi/v1/progress").json()
-    assert (
-        got["progress"] == 0.5 and got["state"]["sampling_step"] == 2 and got["eta_relative"] >= 0
-    )
+    assert got["progress"] == 0.5 and got["state"]["sampling_step"] == 2 and got["eta_relative"] >= 0
     assert decoded(got["current_image"]).size == (8, 8)
     assert client.get("/sdapi/v1/progress?skip_current_image=true").json()["current_image"] is None
     assert client.post("/sdapi/v1/skip").json() == {}
@@ -172,9 +194,7 @@ def test_generations(client):
     for item, picture in zip(got["data"], expected, strict=True):
         assert decoded(item["b64_json"]).tobytes() == picture.image.tobytes()
     other = client.post("/v1/images/generations", json=asked | {"num_inference_steps": 3, "n": 1})
-    record = metadata.Record.model_validate_json(
-        decoded(other.json()["data"][0]["b64_json"]).info["diffusekit"]
-    )
+    record = metadata.Record.model_validate_json(decoded(other.json()["data"][0]["b64_json"]).info["diffusekit"])
     assert record.settings.steps == 3
 
 
@@ -209,9 +229,7 @@ def test_partial_images_then_the_picture(client):
         got = client.post("/v1/images/generations", json=asked)
     assert got.headers["content-type"].startswith("text/event-stream")
     *partial, (kind, last) = events(got.text)
-    assert (
-        kind == last["type"] == "image_generation.completed" and last["usage"]["total_tokens"] == 0
-    )
+    assert kind == last["type"] == "image_generation.completed" and last["usage"]["total_tokens"] == 0
     assert [e["partial_image_index"] for _, e in partial] == [0, 1]
     assert all(decoded(e["b64_json"]).size == (64, 64) for _, e in partial)
     expected = generate("a cat", device="cpu", **QUICK | {"steps": 12})[0]
@@ -298,7 +316,7 @@ def test_previews_in_the_events(client, jobs, monkeypatch):
         ("/api/jobs", {"kind": "dance", "settings": {}}, 422, "kind"),
         ("/api/jobs", {}, 422, "settings"),
     ],
-)  # fmt: skip
+)
 def test_faults_name_the_field_as_the_client_wrote_it(client, path, asked, status, field):
     got = client.post(path, json=asked)
     assert got.status_code == status, got.text

@@ -67,8 +67,7 @@ def test_webuiapi(monkeypatch):
         api.util_set_model("mini")
         api.util_wait_for_ready(check_interval=0.05)
         result = api.txt2img(prompt="a red cat", seed=7, steps=2, width=64, height=64, batch_size=2)
-        expected = generate("a red cat", images=2, sampler="euler_a", guidance_scale=7.0,
-                            device="cpu", **QUICK)  # fmt: skip
+        expected = generate("a red cat", images=2, sampler="euler_a", guidance_scale=7.0, device="cpu", **QUICK)
         assert [i.tobytes() for i in result.images] == [p.image.tobytes() for p in expected]
         assert result.info["all_seeds"] == [7, 8] and result.parameters["prompt"] == "a red cat"
         assert api.png_info(expected[0].image).info == ""
@@ -92,15 +91,19 @@ def test_openai_client():
         more = {"steps": 2, "seed": 7}
         made = client.images.generate(
             prompt="a red cat", model="mini", size="64x64", n=1, response_format="b64_json", extra_body=more
-        )  # fmt: skip
+        )
         image = Image.open(io.BytesIO(base64.b64decode(made.data[0].b64_json)))
         expected = generate("a red cat", device="cpu", **QUICK)[0]
         assert image.tobytes() == expected.image.tobytes()
         with paced():
             stream = client.images.generate(
-                prompt="a red cat", model="mini", size="64x64", stream=True, partial_images=1,
+                prompt="a red cat",
+                model="mini",
+                size="64x64",
+                stream=True,
+                partial_images=1,
                 extra_body=more | {"steps": 10},
-            )  # fmt: skip
+            )
             kinds = [event.type for event in stream]
         assert kinds == ["image_generation.partial_image", "image_generation.completed"]
         with pytest.raises(openai.NotFoundError, match="dall-e-3"):
@@ -131,9 +134,7 @@ def test_hanging_up_frees_the_device(path, more):
         running.close()
         until(lambda: jobs.running is None)
         assert jobs.get(first.id).state == "cancelled"
-        assert (
-            jobs.get(first.id).step <= before + 100
-        )  # of 800; how soon is measured in docs/load.py
+        assert jobs.get(first.id).step <= before + 100  # of 800; how soon is measured in docs/load.py
         until(lambda: not jobs._live)
         assert jobs.counts["cancelled"] == 2
 
@@ -143,9 +144,7 @@ def test_watching_and_leaving_does_not_cancel(monkeypatch):
     with opened() as jobs, listening(jobs) as url:
         job = jobs.submit("tick", {})
         watcher = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
-        watcher.sendall(
-            f"GET /api/jobs/{job.id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-        )
+        watcher.sendall(f"GET /api/jobs/{job.id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         told = b""
         while b"event:" not in told:  # in as many pieces as the network likes
             told += watcher.recv(4096)

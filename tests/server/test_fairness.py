@@ -121,9 +121,13 @@ def test_the_servers_key_is_no_name_for_what_is_learned(monkeypatch):
 )
 def test_the_launcher_says_what_is_wrong(tmp_path, given, code, said):
     done = subprocess.run(
-        [sys.executable, str(ROOT / "gradio_app.py")], cwd=tmp_path, env=os.environ | given,
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, str(ROOT / "gradio_app.py")],
+        cwd=tmp_path,
+        env=os.environ | given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("error: ") and said in done.stderr and "\nhint: " in done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())

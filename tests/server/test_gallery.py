@@ -12,10 +12,30 @@ from diffusekit.server.gallery import Gallery, NoSuchPicture, NotServed
 from diffusekit.settings import GenerateSettings
 
 STRANGE = [
-    "..", "../secret.png", "../../etc/passwd", "/etc/passwd", "a/../../secret.png", "a\\b.png", "C:x.png",
-    "x:y.png", "nul\0.png", ".hidden.png", ".diffusekit/jobs.sqlite", "a/.b/c.png", "", "a//b.png", "./a.png",
-    "notes.txt", "page.html", "x.svg", "x.js", ".env", "x" * 600 + ".png", "<script>.png", "a|b.png",
-]  # fmt: skip
+    "..",
+    "../secret.png",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "a/../../secret.png",
+    "a\\b.png",
+    "C:x.png",
+    "x:y.png",
+    "nul\0.png",
+    ".hidden.png",
+    ".diffusekit/jobs.sqlite",
+    "a/.b/c.png",
+    "",
+    "a//b.png",
+    "./a.png",
+    "notes.txt",
+    "page.html",
+    "x.svg",
+    "x.js",
+    ".env",
+    "x" * 600 + ".png",
+    "<script>.png",
+    "a|b.png",
+]
 
 
 def picture(path: str, prompt: str = "a red cat") -> Path:
@@ -32,8 +52,12 @@ def test_pictures_are_found_newest_first_by_words():
     picture("outputs/.hidden/x.png")
     gallery = Gallery(Path("outputs"))
     assert {e.path for e in gallery.find()} == {
-        "day/0.png", "day/1.png", "day/2.png", "foreign.png", "broken.png",
-    }  # fmt: skip
+        "day/0.png",
+        "day/1.png",
+        "day/2.png",
+        "foreign.png",
+        "broken.png",
+    }
     assert [e.path for e in gallery.find("RED")] == ["day/2.png", "day/0.png"]
     assert [e.path for e in gallery.find("dog red")] == ["day/2.png"]
     assert [e.path for e in gallery.find("red", limit=1, offset=1)] == ["day/0.png"]

@@ -19,13 +19,27 @@ from diffusekit.settings import ServeSettings
 
 TOKEN = "correct horse battery staple"
 XSS = [
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"><svg onload=alert(1)>', "javascript:alert(1)",
-    "<iframe srcdoc='<script>alert(1)</script>'>", "</title><script>alert(1)</script>", "'-alert(1)-'",
-    "<body onload=alert(1)>", "<a href=javascript:alert(1)>x</a>", "{{7*7}}", "${alert(1)}", "<!--<script>",
-    "<math><mtext><style><img src onerror=alert(1)>", "\u003cscript\u003ealert(1)\u003c/script\u003e", "]]><script>",
-    "<details open ontoggle=alert(1)>", "<input autofocus onfocus=alert(1)>", "%3Cscript%3Ealert(1)%3C/script%3E",
-    "<object data=data:text/html;base64,PHNjcmlwdD4=>", "\x00<script>\u202ealert(1)",
-]  # fmt: skip
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "javascript:alert(1)",
+    "<iframe srcdoc='<script>alert(1)</script>'>",
+    "</title><script>alert(1)</script>",
+    "'-alert(1)-'",
+    "<body onload=alert(1)>",
+    "<a href=javascript:alert(1)>x</a>",
+    "{{7*7}}",
+    "${alert(1)}",
+    "<!--<script>",
+    "<math><mtext><style><img src onerror=alert(1)>",
+    "\u003cscript\u003ealert(1)\u003c/script\u003e",
+    "]]><script>",
+    "<details open ontoggle=alert(1)>",
+    "<input autofocus onfocus=alert(1)>",
+    "%3Cscript%3Ealert(1)%3C/script%3E",
+    "<object data=data:text/html;base64,PHNjcmlwdD4=>",
+    "\x00<script>\u202ealert(1)",
+]
 
 
 def basic(user: str, password: str) -> dict[str, str]:
@@ -69,9 +83,7 @@ def routes(app, prefix=""):
 
 def test_every_route_wants_a_key(app):
     client, found = asking(app), list(routes(app))
-    assert (
-        len(found) >= 28 and ("POST", "/sdapi/v1/txt2img") in found and ("GET", "/ui/page") in found
-    )
+    assert len(found) >= 28 and ("POST", "/sdapi/v1/txt2img") in found and ("GET", "/ui/page") in found
     for method, path in [*found, ("GET", "/nothing"), ("OPTIONS", "/v1/models"), ("PUT", "/")]:
         got = client.request(method, path.replace("{", "").replace("}", ""))
         if path == "/healthz":
@@ -123,11 +135,20 @@ def test_an_open_server_is_refused():
 @pytest.mark.parametrize(
     ("host", "status"),
     [
-        ("127.0.0.1:7860", 200), ("localhost", 200), ("[::1]:7860", 200), ("pictures.example.org", 200),
-        ("PICTURES.example.org:443", 200), ("evil.example", 403), ("192.168.1.5", 403), ("", 403),
-        ("169.254.169.254", 403), ("localhost.evil.example", 403), ("127.0.0.1.evil.example", 403), ("[::", 403),
+        ("127.0.0.1:7860", 200),
+        ("localhost", 200),
+        ("[::1]:7860", 200),
+        ("pictures.example.org", 200),
+        ("PICTURES.example.org:443", 200),
+        ("evil.example", 403),
+        ("192.168.1.5", 403),
+        ("", 403),
+        ("169.254.169.254", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("[::", 403),
     ],
-)  # fmt: skip
+)
 def test_host_names(host, status):
     with opened(allow_host=["pictures.example.org"]) as jobs:
         client = client_of(jobs)
@@ -196,9 +217,7 @@ def test_uploads_of_what_is_mounted_may_be_anything_but_endless(app, monkeypatch
     assert client.post("/ui/upload", content=b"x" * 11, headers=form).status_code == 413
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/models", "/sdapi/v1/options", "/api/jobs", "/healthz", "/nothing"]
-)
+@pytest.mark.parametrize("path", ["/v1/models", "/sdapi/v1/options", "/api/jobs", "/healthz", "/nothing"])
 def test_every_answer_carries_its_headers(path):
     with opened() as jobs:
         got = client_of(jobs).get(path)

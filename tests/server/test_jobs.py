@@ -219,9 +219,7 @@ def test_settings_are_complete_when_they_are_queued_and_device_is_the_servers():
 
 
 def written(**changes) -> Job:
-    settings = kinds.check_generate(
-        {"prompts": ["a cat", "a dog"], "images": 2, **QUICK}, ServeSettings(device="cpu")
-    )
+    settings = kinds.check_generate({"prompts": ["a cat", "a dog"], "images": 2, **QUICK}, ServeSettings(device="cpu"))
     return Job(**{"id": "0123456789abcdef", "kind": "generate", "settings": settings} | changes)
 
 

@@ -36,9 +36,7 @@ QUICK = {"steps": 6, "preview_every": 3, "checkpoint_every": 2, "patience": 0, "
 
 @pytest.fixture
 def rules(tmp_path):
-    return ServeSettings(
-        device="cpu", state=str(tmp_path / "state"), outputs=str(tmp_path / "outputs")
-    )
+    return ServeSettings(device="cpu", state=str(tmp_path / "state"), outputs=str(tmp_path / "outputs"))
 
 
 @pytest.fixture
@@ -79,9 +77,7 @@ def test_uploads_are_written_again_under_names_of_ours(tmp_path, rules):
         == ("", "", "a {} on a sofa")
         == tuple(photo.caption or "" for photo in collect(made.folder).photos)
     )
-    assert (
-        len(list((Path(rules.state) / "pictures").iterdir())) == 1
-    )  # nothing is left of the staging
+    assert len(list((Path(rules.state) / "pictures").iterdir())) == 1  # nothing is left of the staging
 
 
 def test_too_few_and_twice_the_same_picture_are_said_by_their_own_names(tmp_path, rules):
@@ -99,8 +95,12 @@ def test_other_captions_make_another_set(rules, owl):
     other = photos.captioned(state, made.id, ["a {} at home"])
     assert other != made.id
     assert [p.caption for p in collect(photos.folder_of(state, other)).photos] == [
-        "a {} at home", None, None, None, None,
-    ]  # fmt: skip
+        "a {} at home",
+        None,
+        None,
+        None,
+        None,
+    ]
     assert collect(made.folder).photos[0].caption == made.captions[0]
 
 
@@ -127,14 +127,8 @@ def check(rules, values):
 
 def test_settings_of_a_job_leave_nothing_to_the_environment(rules, owl, tmp_path):
     made = a_set(rules, owl)
-    found = check(
-        rules, {"pictures": made.id, "name": "my_owl", "init": 'a "bird"\x7f\\', "steps": 50}
-    )
-    assert (
-        found["device"] == "cpu"
-        and found["resume"] is False
-        and found["folder"] == str(made.folder)
-    )
+    found = check(rules, {"pictures": made.id, "name": "my_owl", "init": 'a "bird"\x7f\\', "steps": 50})
+    assert found["device"] == "cpu" and found["resume"] is False and found["folder"] == str(made.folder)
     again = check(rules, found)  # what a job was asked for can be asked for again
     assert again == found
     recipe = tmp_path / "r.toml"
@@ -152,12 +146,22 @@ def test_names_that_are_no_file_names_are_refused(rules, owl, name):
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [({"steps": 10**6}, "steps"), ({"vectors": 75}, "vectors"), ({"steps": 0}, "steps"),
-     ({"clip": "/etc"}, "clip"), ({"trackers": ["wandb"]}, "trackers"), ({"steps": "many"}, "steps"),
-     ({"model": "../../x"}, "model"), ({"token": "a b"}, "token"), ({"pictures": "../x"}, "pictures"),
-     ({"pictures": None}, "pictures"), ({"resume": "yes"}, "resume"), ({"magic": 1}, "there is no setting"),
-     ({"preview": "S* " * 2000}, "preview")],
-)  # fmt: skip
+    [
+        ({"steps": 10**6}, "steps"),
+        ({"vectors": 75}, "vectors"),
+        ({"steps": 0}, "steps"),
+        ({"clip": "/etc"}, "clip"),
+        ({"trackers": ["wandb"]}, "trackers"),
+        ({"steps": "many"}, "steps"),
+        ({"model": "../../x"}, "model"),
+        ({"token": "a b"}, "token"),
+        ({"pictures": "../x"}, "pictures"),
+        ({"pictures": None}, "pictures"),
+        ({"resume": "yes"}, "resume"),
+        ({"magic": 1}, "there is no setting"),
+        ({"preview": "S* " * 2000}, "preview"),
+    ],
+)
 def test_what_a_client_may_not_ask_for(rules, owl, values, said):
     given = {"pictures": a_set(rules, owl).id, "name": "my_owl"}
     with pytest.raises(UsageError, match=f"^{said}"):
@@ -292,9 +296,13 @@ def test_the_process_saves_itself_when_the_server_is_gone(rules, owl, tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [({"prompts": ["a", "b", "c"]}, "prompts"), ({"steps": 100}, "steps"),
-     ({"width": 2048, "height": 2048}, "width"), ({"sampler": "magic"}, "sampler")],
-)  # fmt: skip
+    [
+        ({"prompts": ["a", "b", "c"]}, "prompts"),
+        ({"steps": 100}, "steps"),
+        ({"width": 2048, "height": 2048}, "width"),
+        ({"sampler": "magic"}, "sampler"),
+    ],
+)
 def test_what_a_lesson_cannot_show(rules, values, said):
     with pytest.raises(UsageError, match=f"^{said}"):
         kinds.KINDS["visualise"].check(values, rules)

@@ -16,9 +16,11 @@ from diffusekit.server.app import build
 
 pytest.importorskip("mcp")
 HELLO = {
-    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
     "params": {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}},
-}  # fmt: skip
+}
 ACCEPTING = {"Accept": "application/json, text/event-stream"}
 
 
@@ -86,9 +88,7 @@ def test_leaving_cancels(monkeypatch):
 
     with opened(mcp=True) as jobs, listening(jobs) as url:
         whole = jobs.submit_async
-        monkeypatch.setattr(
-            jobs, "submit_async", lambda kind, given, owner: whole("tick", given, owner=owner)
-        )
+        monkeypatch.setattr(jobs, "submit_async", lambda kind, given, owner: whole("tick", given, owner=owner))
         asyncio.run(asyncio.wait_for(ask(jobs, url), 120))
         until(lambda: jobs._feed(jobs.list()[0].id).cancelled)
         ticks.go(5)
@@ -112,9 +112,7 @@ def test_the_guard_stands_before_it():
 
 def test_it_is_there_only_when_asked_for(monkeypatch, capsys):
     with opened() as jobs:
-        assert "/mcp" not in {
-            getattr(route, "path", "") for route in build(jobs.settings, jobs).routes
-        }
+        assert "/mcp" not in {getattr(route, "path", "") for route in build(jobs.settings, jobs).routes}
     monkeypatch.setattr(tool, "find_spec", lambda name: None)
     assert run(["serve", "--mcp", "--port", "0"]) == 2
     said = capsys.readouterr()

@@ -21,13 +21,16 @@ from diffusekit.settings import InvertSettings  # noqa: E402
 from diffusekit.training.invert import Inversion  # noqa: E402
 
 SITES = (
-    "before writing", "half written", "before syncing", "before renaming", "after renaming", "before tidying",
-)  # fmt: skip
+    "before writing",
+    "half written",
+    "before syncing",
+    "before renaming",
+    "after renaming",
+    "before tidying",
+)
 
 
-def attempt(
-    settings: InvertSettings, output: Path, *, die_at: tuple[str, int] | None = None
-) -> int:
+def attempt(settings: InvertSettings, output: Path, *, die_at: tuple[str, int] | None = None) -> int:
     """Start or go on in a fork; returns its process number."""
     child = os.fork()
     if child:
@@ -66,9 +69,19 @@ def finish(settings: InvertSettings, output: Path) -> str:
 def main() -> None:
     model, pictures, work, kills = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
     settings = InvertSettings(
-        pictures=pictures, name="three", model=model, init="cat", steps=24, batch=2, vectors=2,
-        preview_every=12, checkpoint_every=4, patience=0, device="cpu", clip="",
-    )  # fmt: skip
+        pictures=pictures,
+        name="three",
+        model=model,
+        init="cat",
+        steps=24,
+        batch=2,
+        vectors=2,
+        preview_every=12,
+        checkpoint_every=4,
+        patience=0,
+        device="cpu",
+        clip="",
+    )
     models.load(model, "cpu", "float32")
     started = time.monotonic()
     expected = finish(settings, work / "whole")

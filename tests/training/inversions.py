@@ -23,10 +23,18 @@ def pictures(folder: Path, *, count: int = 3, side: int = 40, shade: int = 0) ->
 def quick(tmp_path: Path, model: Path | str, **changes: Any) -> InvertSettings:
     """Twelve steps on a model of a few thousand weights."""
     values: dict[str, Any] = {
-        "pictures": str(pictures(tmp_path / "three")), "model": str(model), "init": "cat", "steps": 12,
-        "batch": 2, "vectors": 2, "preview_every": 6, "checkpoint_every": 5, "patience": 0,
-        "device": "cpu", "clip": "",
-    }  # fmt: skip
+        "pictures": str(pictures(tmp_path / "three")),
+        "model": str(model),
+        "init": "cat",
+        "steps": 12,
+        "batch": 2,
+        "vectors": 2,
+        "preview_every": 6,
+        "checkpoint_every": 5,
+        "patience": 0,
+        "device": "cpu",
+        "clip": "",
+    }
     return InvertSettings(**(values | changes))
 
 

@@ -30,9 +30,7 @@ def test_the_papers_templates(property, count, distinct, first):
 
 
 def test_some_that_trainers_leave_out():
-    assert {"a rendition of a {}", "a photo of my {}", "a cropped photo of the {}"} <= set(
-        templates("object")
-    )
+    assert {"a rendition of a {}", "a photo of my {}", "a cropped photo of the {}"} <= set(templates("object"))
     assert "a large painting in the style of {}" in templates("style")
 
 

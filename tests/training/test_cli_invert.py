@@ -140,29 +140,25 @@ def test_a_recipe_names_its_pictures_or_takes_a_folder(families, tmp_path, capsy
         ),
     ],
 )
-def test_what_is_wrong_is_one_sentence_a_hint_and_a_code(
-    families, tmp_path, capsys, words, code, said
-):
+def test_what_is_wrong_is_one_sentence_a_hint_and_a_code(families, tmp_path, capsys, words, code, said):
     (tmp_path / "empty").mkdir()
     pictures(tmp_path / "mixed")
     (tmp_path / "mixed" / "notes.md").write_text("hello")
     words = ["invert", *words, "--model", str(families["sd1"]), "--init", "cat", "--batch", "1"]
     assert run(words) == code
-    error = [
-        line
-        for line in capsys.readouterr().err.splitlines()
-        if line.startswith(("error:", "hint:"))
-    ]
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error:", "hint:"))]
     assert len(error) == 2 and said in error[0]
     assert not Path("embeddings/mixed.safetensors").exists()
 
 
 @pytest.mark.parametrize(
     ("processes", "device", "first"),
-    [(1, "cpu", "diffusekit invert three"),
-     (2, "cpu", "accelerate launch --cpu --num_processes 2 -m diffusekit invert three"),
-     (4, "cuda", "accelerate launch --num_processes 4 -m diffusekit invert three")],
-)  # fmt: skip
+    [
+        (1, "cpu", "diffusekit invert three"),
+        (2, "cpu", "accelerate launch --cpu --num_processes 2 -m diffusekit invert three"),
+        (4, "cuda", "accelerate launch --num_processes 4 -m diffusekit invert three"),
+    ],
+)
 @pytest.mark.parametrize("is_main", [True, False])
 def test_one_process_says_how_to_go_on(capsys, monkeypatch, processes, device, first, is_main):
     monkeypatch.setattr(sys, "argv", ["diffusekit", "invert", "three", "--overwrite"])
@@ -218,9 +214,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(families, tmp_pa
     words[words.index("--steps") + 1] = "400"
     whole = subprocess.run(command(*words, "-o", "whole", "-q"), capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
-    running = subprocess.Popen(
-        command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    running = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "embeddings/three/log.jsonl"
     for _ in range(2400):
         if log.exists() and log.read_text().count("\n") > 1:
@@ -232,15 +226,10 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(families, tmp_pa
     assert running.returncode == code, errors
     assert time.monotonic() - asked < 10
     assert not output and not (tmp_path / "embeddings/three.safetensors").exists()
-    again = next(
-        line for line in errors.splitlines() if line.strip().startswith("diffusekit invert")
-    )
+    again = next(line for line in errors.splitlines() if line.strip().startswith("diffusekit invert"))
     done = subprocess.run(command(*shlex.split(again)[1:]), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    two = [
-        embeddings.read(tmp_path / folder / "three.safetensors")
-        for folder in ("whole", "embeddings")
-    ]
+    two = [embeddings.read(tmp_path / folder / "three.safetensors") for folder in ("whole", "embeddings")]
     assert two[0].sha256 == two[1].sha256
 
 
@@ -276,13 +265,9 @@ def test_two_processes_learn_the_same_token_as_one(families, tmp_path):
         "--multi_gpu",
     ]
     launch = [word for word in launch if word != "--multi_gpu"]
-    two = subprocess.run(
-        [*launch, *words, "-o", "two"], capture_output=True, text=True, env=environment, timeout=300
-    )
+    two = subprocess.run([*launch, *words, "-o", "two"], capture_output=True, text=True, env=environment, timeout=300)
     assert two.returncode == 0, two.stderr[-2000:]
     assert two.stdout.splitlines() == ["two/three.safetensors"]  # one process speaks
-    first, second = (
-        embeddings.read(tmp_path / f / "three.safetensors") for f in ("embeddings", "two")
-    )
+    first, second = (embeddings.read(tmp_path / f / "three.safetensors") for f in ("embeddings", "two"))
     assert torch.allclose(first.vectors[0], second.vectors[0], rtol=1e-4, atol=1e-6)
     assert not torch.equal(first.vectors[0], torch.zeros_like(first.vectors[0]))

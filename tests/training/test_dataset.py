@@ -18,11 +18,7 @@ from diffusekit.training.dataset import collect, encode, enlarged
 
 def photo(seed, size=(96, 64), mode="RGB"):
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3))
-    return (
-        Image.fromarray(pixels.astype(np.uint8))
-        .resize(size, Image.Resampling.NEAREST)
-        .convert(mode)
-    )
+    return Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST).convert(mode)
 
 
 def folder(tmp_path, count=4):
@@ -213,9 +209,7 @@ def test_what_was_done_is_said(tmp_path, monkeypatch):
     exif = Image.Exif()
     exif[0x0112] = 6
     photo(0).save(tmp_path / "turned.jpg", exif=exif)
-    Image.fromarray(np.arange(48 * 40, dtype=np.uint16).reshape(40, 48) * 30).save(
-        tmp_path / "deep.png"
-    )
+    Image.fromarray(np.arange(48 * 40, dtype=np.uint16).reshape(40, 48) * 30).save(tmp_path / "deep.png")
     photo(1).save(tmp_path / "moving.gif", save_all=True, append_images=[photo(2), photo(3)])
     half = photo(4)
     half.putalpha(Image.linear_gradient("L").resize(half.size))
@@ -262,7 +256,7 @@ def test_captions_beside_photos(tmp_path):
     (path / "05.caption").write_text("not this")
     data = collect(path)
     found = rows(data)
-    assert [p.caption for p in data.photos] == ["a cat on a roof", "x" * 1000, None, None, "café", None]  # fmt: skip
+    assert [p.caption for p in data.photos] == ["a cat on a roof", "x" * 1000, None, None, "café", None]
     assert found["01.png"].note == "caption cut to 1,000 characters"
     assert found["02.txt"].note == "a caption that is not UTF-8 text"
     assert found["03.txt"].note == "an empty caption"

@@ -25,9 +25,7 @@ BY_NAME = {question.name: question for question in QUESTIONS}
 def oracle(scene: Scene, seed: int = 0) -> Seen:
     """What an eye without faults sees in a rendered picture of a scene: every thing by itself."""
     _, spots = world.draw_with_spots(scene, seed)
-    return Seen(
-        tuple(replace(s, thing=replace(s.thing, count=1)) for s in spots), scene.place, scene.style
-    )
+    return Seen(tuple(replace(s, thing=replace(s.thing, count=1)) for s in spots), scene.place, scene.style)
 
 
 @pytest.mark.parametrize("part", [WHOLE, FIRST])
@@ -43,9 +41,7 @@ def test_prompts_are_held_out_combinations_and_say_all_of_them(question, part):
         assert things <= set(part.subjects) and not things & set(HELD_OUT)
         assert not set(prompt.text.replace(",", "").split()) & captions.held_out_words()
         assert scene.style in part.styles
-        assert any(
-            world.held_out(t.subject, t.color, scene.place, scene.style) for t in scene.things
-        )
+        assert any(world.held_out(t.subject, t.color, scene.place, scene.style) for t in scene.things)
 
 
 def test_nothing_that_is_asked_is_in_the_training_stream():
@@ -102,8 +98,11 @@ def wrong_pictures(name: str, scene: Scene) -> list[Seen]:
         return [replace(seen, spots=()), replace(seen, spots=(stranger, *rest))]
     if name == "counting":
         more = replace(first, x=0.9, y=0.9)
-        return [replace(seen, spots=(*seen.spots, more)), replace(seen, spots=tuple(rest)),
-                replace(seen, spots=(stranger, *rest))]  # fmt: skip
+        return [
+            replace(seen, spots=(*seen.spots, more)),
+            replace(seen, spots=tuple(rest)),
+            replace(seen, spots=(stranger, *rest)),
+        ]
     if name == "colors":
         dyed = replace(first, thing=replace(first.thing, color=color))
         return [
@@ -116,9 +115,7 @@ def wrong_pictures(name: str, scene: Scene) -> list[Seen]:
         swapped = replace(first, thing=second.thing), replace(second, thing=first.thing)
         aside = replace(first, x=second.x + 0.5)
         wrong = [replace(seen, spots=swapped), replace(seen, spots=(first,))]
-        return (
-            [*wrong, replace(seen, spots=(aside, second))] if scene.relation != "above" else wrong
-        )
+        return [*wrong, replace(seen, spots=(aside, second))] if scene.relation != "above" else wrong
     if name == "color attribution":
         second = rest[0]
         swapped = (
@@ -165,9 +162,7 @@ def test_frechet_distance_of_gaussians():
     assert frechet(one, one) == pytest.approx(0, abs=1e-9)
     scale, shift = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([0.0, 1.0, -2.0])
     exact = shift.square().sum() + ((1 - scale) ** 2).sum()  # both covariances are diagonal
-    assert frechet(one, torch.randn_like(one) * scale + shift) == pytest.approx(
-        float(exact), rel=0.03
-    )
+    assert frechet(one, torch.randn_like(one) * scale + shift) == pytest.approx(float(exact), rel=0.03)
     turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.double))[0]  # turning both changes nothing
     other = torch.randn_like(one) * scale + shift
     assert frechet(one @ turn, other @ turn) == pytest.approx(frechet(one, other), rel=1e-6)
@@ -200,9 +195,7 @@ def test_moving_a_picture_moves_its_spots():
 def test_the_eye_learns_a_tiny_world():
     """Two subjects at one place: after seconds it tells them apart."""
     scenes = [Scene((Thing(name, "red"),), place="snow") for name in ("heart", "boat")]
-    part = replace(
-        WHOLE, subjects=("heart", "boat"), styles={"flat": 1.0}, galaxies=0, pairs=0, counts=0, empty=0
-    )  # fmt: skip
+    part = replace(WHOLE, subjects=("heart", "boat"), styles={"flat": 1.0}, galaxies=0, pairs=0, counts=0, empty=0)
     data = recognizer._render(part, 0, 160, seed=3)
     net = recognizer.train(data, Clock(5, steps=50), batch=16, say=lambda _: None)
     asked = scenes * 10
@@ -246,10 +239,8 @@ def found_with(right: list[bool], reads: float) -> Found:
             for kind in marks.KINDS
         }
         for name, group in prompts.items()
-    }  # fmt: skip
-    return Found(
-        prompts, pictures, look, {q.name: reads for q in QUESTIONS}, torch.randn(9, 4), 30.0
-    )
+    }
+    return Found(prompts, pictures, look, {q.name: reads for q in QUESTIONS}, torch.randn(9, 4), 30.0)
 
 
 def test_the_table_marks_what_means_nothing(tmp_path):
@@ -271,9 +262,7 @@ def test_the_table_marks_what_means_nothing(tmp_path):
     assert "another test" in said.replace("\n", " ") and "colors (first)" in said.replace("\n", " ")
     assert "(whole)" not in said
     marks.keep(found, numbers, text, tmp_path)
-    assert (
-        len(list(tmp_path.glob("worst-*.png"))) == 16 and (tmp_path / "grades.json").stat().st_size
-    )
+    assert len(list(tmp_path.glob("worst-*.png"))) == 16 and (tmp_path / "grades.json").stat().st_size
     assert "10 of 10 right" in (tmp_path / "confusions.md").read_text()
 
 
@@ -281,12 +270,13 @@ def test_the_table_marks_what_means_nothing(tmp_path):
 def test_the_command_runs(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "training.mini", "grade", "--quick", "--work", str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (
-        done.stdout.startswith("| | `mini`, whole world |") and "color attribution" in done.stdout
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("| | `mini`, whole world |") and "color attribution" in done.stdout
     assert len(list((Path(tmp_path) / "quick").glob("worst-*.png"))) == 16
 
 

@@ -21,9 +21,7 @@ from diffusekit.training.invert import Inversion
 
 def bits(model: models.Model) -> dict[str, torch.Tensor]:
     networks = {"text": model.text_encoders[0], "unet": model.unet, "vae": model.vae}
-    return {
-        f"{n}.{k}": v.clone() for n, net in networks.items() for k, v in net.state_dict().items()
-    }
+    return {f"{n}.{k}": v.clone() for n, net in networks.items() for k, v in net.state_dict().items()}
 
 
 def test_only_the_new_rows_are_learned(families, tmp_path):
@@ -56,9 +54,7 @@ def test_the_gradient_is_that_of_the_loss(families, tmp_path, family):
             rows.data[row, place] += step
             values.append(learner._gradient([0, 1]))
             rows.data[row, place] -= step
-        assert (values[0] - values[1]) / 2e-2 == pytest.approx(
-            float(gradient[row, place]), rel=0.05
-        )
+        assert (values[0] - values[1]) / 2e-2 == pytest.approx(float(gradient[row, place]), rel=0.05)
     run.close()
 
 
@@ -86,9 +82,13 @@ def test_steps_are_the_same_in_any_pieces(families, tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    ["CUDA out of memory. Tried to allocate", "CUDNN_STATUS_ALLOC_FAILED", "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY",
-     "DefaultCPUAllocator: can't allocate memory"],
-)  # fmt: skip
+    [
+        "CUDA out of memory. Tried to allocate",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY",
+        "DefaultCPUAllocator: can't allocate memory",
+    ],
+)
 def test_out_of_memory_goes_on_in_smaller_pieces(families, tmp_path, monkeypatch, caplog, words):
     real = learner_module.loss
 
@@ -168,9 +168,7 @@ def test_init_words_of_several_tokens_and_of_none(families, tmp_path):
     assert directions.min() > 0.999
     run.close()
     folder = pictures(tmp_path / "my_cat")
-    run = Inversion(
-        quick(tmp_path, families["sd1"], init=None, pictures=str(folder)), tmp_path / "b"
-    )
+    run = Inversion(quick(tmp_path, families["sd1"], init=None, pictures=str(folder)), tmp_path / "b")
     assert run.settings.init == "cat" and run.name == "my_cat"
     run.close()
     with pytest.raises(UsageError):
@@ -273,10 +271,7 @@ def test_previews_say_the_token_whatever_it_is(families, tmp_path, token):
 
 def test_a_name_that_is_a_word_does_not_take_it(families, tmp_path):
     settings = quick(tmp_path, families["sd1"], steps=1, preview_every=0)
-    token, other = (
-        learn(settings.model_copy(update={"name": name}), tmp_path / "out")
-        for name in (None, "my_three")
-    )
+    token, other = (learn(settings.model_copy(update={"name": name}), tmp_path / "out") for name in (None, "my_three"))
     assert token.name == "three" and token.spellings == ("S*", "<three>")
     assert other.spellings == ("S*", "<my_three>", "my_three")
     for prompt, found in (("three cats", []), ("<three>", ["three"]), ("my_three", ["my_three"])):
@@ -293,9 +288,7 @@ def test_no_usable_picture_and_a_preview_without_the_token(families, tmp_path):
 
 def test_the_token_works_everywhere_and_hides_nothing(mini, tmp_path):
     """Other words draw what they drew; the token alone and beside others is seen."""
-    settings = quick(
-        tmp_path, "mini", name="disc_1", steps=20, vectors=2, preview_every=0, learning_rate=0.3
-    )
+    settings = quick(tmp_path, "mini", name="disc_1", steps=20, vectors=2, preview_every=0, learning_rate=0.3)
     own = GenerateSettings(steps=3, seed=1, device="cpu")
 
     def drawn(prompt: str, given=()) -> bytes:
@@ -308,9 +301,9 @@ def test_the_token_works_everywhere_and_hides_nothing(mini, tmp_path):
     assert drawn("a red cat in the snow") == before
     assert drawn("a red cat in the snow", ["disc_1"]) == before
     named = drawn("a picture of S* in the snow", ["disc_1"])
-    assert named == drawn("a picture of <disc_1> in the snow") == drawn("a picture of disc_1 in the snow")  # fmt: skip
+    assert named == drawn("a picture of <disc_1> in the snow") == drawn("a picture of disc_1 in the snow")
     assert named == drawn("a picture of S* in the snow")  # the only one of that name
-    assert len({named, drawn("a picture of S*"), drawn("a picture of S* and S* in the snow"), before}) == 4  # fmt: skip
+    assert len({named, drawn("a picture of S*"), drawn("a picture of S* and S* in the snow"), before}) == 4
     assert token.facts["init"] == "cat" and "disc" not in token.facts["base_model"]
 
 

@@ -49,9 +49,14 @@ def log(steps=1000, every=100):
     yield {"step": 0, "baseline": {"reconstruction": 0.55, "editability": 0.29, "pairwise": 0.83}}
     for step in range(1, steps + 1):
         entry = {
-            "step": step, "loss": 0.2, "smoothed": 0.25 + 0.1 * math.exp(-step / 200),
-            "learning_rate": 0.005, "norm": 0.4, "moved": step / steps, "nearest": ["cat", "dog"],
-        }  # fmt: skip
+            "step": step,
+            "loss": 0.2,
+            "smoothed": 0.25 + 0.1 * math.exp(-step / 200),
+            "learning_rate": 0.005,
+            "norm": 0.4,
+            "moved": step / steps,
+            "nearest": ["cat", "dog"],
+        }
         if step % every == 0:
             entry |= {"reconstruction": 0.5 + step / 4000, "editability": 0.3 - step / 20000}
         if step in (300, 700):
@@ -80,8 +85,7 @@ def written(tmp_path, **changes):
 
 def pictures(found):
     return [
-        Image.open(io.BytesIO(base64.b64decode(image["src"].partition("base64,")[2])))
-        for image in found.all("img")
+        Image.open(io.BytesIO(base64.b64decode(image["src"].partition("base64,")[2]))) for image in found.all("img")
     ]
 
 
@@ -89,18 +93,11 @@ def test_one_file_that_needs_nothing_else(tmp_path):
     text, found = written(tmp_path)
     assert text.startswith("<!doctype html>")
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["index.html"]
-    assert not {"script", "link", "iframe", "object", "embed", "base"} & {
-        t for t, _ in found.elements
-    }
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & {t for t, _ in found.elements}
     for _, attributes in found.elements:
         assert not [name for name in attributes if name.startswith("on") or name == "href"]
         assert attributes.get("src", "data:image/").startswith("data:image/")
-    assert (
-        "http:" not in text
-        and "https:" not in text
-        and "url(" not in text
-        and "@import" not in text
-    )
+    assert "http:" not in text and "https:" not in text and "url(" not in text and "@import" not in text
     (policy,) = [m["content"] for m in found.all("meta") if "http-equiv" in m]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert any(m.get("name") == "viewport" for m in found.all("meta"))
@@ -126,10 +123,13 @@ def test_the_strip_and_the_photos_are_inside(tmp_path):
 def test_everything_is_escaped(tmp_path):
     _, found = written(
         tmp_path,
-        title=EVIL, token=EVIL, notes=[EVIL], settings={EVIL: EVIL, "list": [EVIL]},
+        title=EVIL,
+        token=EVIL,
+        notes=[EVIL],
+        settings={EVIL: EVIL, "list": [EVIL]},
         rows=[Row(EVIL, EVIL, True, EVIL)],
         log=[*log(200), {"step": 201, "reconstruction": 0.6, "nearest": [EVIL], "best": True}],
-    )  # fmt: skip
+    )
     assert not found.all("script")
     assert len(found.all("img")) == 4 and all("onerror" not in image for image in found.all("img"))
     assert sum(EVIL in text for text in found.texts) >= 10
@@ -170,9 +170,7 @@ def test_a_run_without_scores_or_without_anything(tmp_path):
     for lines in ([], broken, [{"step": 0, "baseline": None}]):
         text, found = written(tmp_path, log=lines, rows=[], photos=[], notes=[], settings={})
         assert not found.all("svg") and "nan" not in text.lower().partition("base64")[0]
-    _, found = written(
-        tmp_path, log=[{"step": 5, "smoothed": 0.3}]
-    )  # one point is still to be seen
+    _, found = written(tmp_path, log=[{"step": 5, "smoothed": 0.3}])  # one point is still to be seen
     (curve,) = found.all("polyline")
     assert len(set(points(curve))) == 2
 

@@ -33,8 +33,14 @@ def stop_after(run: Inversion, step: int) -> None:
 @pytest.mark.slow
 def test_killed_at_50_random_moments_and_at_every_site_it_ends_the_same(families, tmp_path):
     pictures(tmp_path / "three")
-    command = [sys.executable, str(Path(__file__).parent / "crash.py"), str(families["sd1"]),
-               str(tmp_path / "three"), str(tmp_path / "runs"), "50"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(Path(__file__).parent / "crash.py"),
+        str(families["sd1"]),
+        str(tmp_path / "three"),
+        str(tmp_path / "runs"),
+        "50",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
@@ -67,7 +73,7 @@ def test_losing_the_optimizer_would_be_noticed(families, tmp_path):
     checkpoint.write(
         tmp_path / "cut/three/checkpoints",
         checkpoint.State(state.step, state.rows, state.start, zeros, zeros, state.best, state.identity, state.told),
-    )  # fmt: skip
+    )
     learn(settings, tmp_path / "cut", resume=True)
     assert sha(tmp_path / "cut/three.safetensors") != sha(tmp_path / "whole/three.safetensors")
 
@@ -110,7 +116,7 @@ def test_when_no_checkpoint_can_be_read_it_says_how_to_start_again(families, tmp
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"learning_rate": 0.5}, "learning rate was"), ({"seed": 9}, "seed was 0 and is 9"), ({"batch": 3}, "batch was")],
-)  # fmt: skip
+)
 def test_changed_settings_are_refused_by_name(families, tmp_path, change, named):
     settings = quick(tmp_path, families["sd1"])
     stop_after(Inversion(settings, tmp_path / "cut"), 5)

@@ -35,16 +35,31 @@ GALAXY = Scene((Thing("galaxy", None),), place="space")
 
 def train(folder, *more):
     return subprocess.run(
-        [sys.executable, "-m", "training.mini", "--steps", "2", "--pictures", "100", "--recipe", "cpu",
-         "--work", str(folder / "work"), "--output", str(folder / "model"), *more],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "training.mini",
+            "--steps",
+            "2",
+            "--pictures",
+            "100",
+            "--recipe",
+            "cpu",
+            "--work",
+            str(folder / "work"),
+            "--output",
+            str(folder / "model"),
+            *more,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def sums(model):
-    return {
-        line.split()[1]: line.split()[0] for line in (model / "SHA256SUMS").read_text().splitlines()
-    }
+    return {line.split()[1]: line.split()[0] for line in (model / "SHA256SUMS").read_text().splitlines()}
 
 
 @pytest.mark.slow
@@ -166,9 +181,7 @@ def test_wider_latents_begin_as_what_they_were():
         nothing, more = torch.zeros(2, 6, 4, 4), torch.randn(2, 6, 4, 4)
         nothing[:, :4] = more[:, :4] = before.mean
         close(codec.decode(nothing).sample, vae.decode(before.mean).sample)
-        assert not torch.allclose(
-            codec.decode(more).sample, codec.decode(nothing).sample, atol=1e-3
-        )
+        assert not torch.allclose(codec.decode(more).sample, codec.decode(nothing).sample, atol=1e-3)
         found = unet(more, torch.tensor([500, 20]), states).sample
         close(found[:, :4], net(before.mean, torch.tensor([500, 20]), states).sample)
         assert (found[:, 4:] == 0).all() and (found[:, :4] != 0).any()
@@ -186,9 +199,7 @@ def test_a_sitting_of_the_vae_widens_the_model_to_its_recipe(tmp_path):
     assert changed == networks | {"fast.safetensors"}  # made for the U-Net that was
     with torch.no_grad():
         model = models.load(str(tmp_path / "model"), "cpu")
-        found = latents.encode(
-            model, to_tensor(np.asarray(Image.linear_gradient("L").convert("RGB"))[None])
-        )
+        found = latents.encode(model, to_tensor(np.asarray(Image.linear_gradient("L").convert("RGB"))[None]))
     assert found.shape == (1, 7, 32, 32) and model.unet.config.in_channels == 7
     assert found.std() < 5
 

@@ -33,11 +33,7 @@ def test_scenes_are_repeatable_and_never_held_out(part):
 
 def test_a_tenth_is_held_out_and_can_be_asked_for():
     combinations = [
-        world.held_out(s, c, p, st)
-        for s in WHOLE.subjects
-        for c in COLORS
-        for p in PLACES
-        for st in STYLES
+        world.held_out(s, c, p, st) for s in WHOLE.subjects for c in COLORS for p in PLACES for st in STYLES
     ]
     assert 0.095 < sum(combinations) / len(combinations) < 0.108
     unseen = [world.sample(WHOLE, i, unseen=True) for i in range(300)]
@@ -75,13 +71,7 @@ def test_captions_say_what_is_there():
     scene = Scene((Thing("cat", "red"), Thing("boat", "blue")), "left", "beach", "oil")
     for seed in range(50):
         said = captions.caption(scene, Random(seed))
-        assert (
-            "red" in said
-            and "cat" in said
-            and "blue" in said
-            and "boat" in said
-            and "painting" in said
-        )
+        assert "red" in said and "cat" in said and "blue" in said and "boat" in said and "painting" in said
         if "right of" in said:
             assert said.index("boat") < said.index("cat")
         if "left of" in said:
@@ -90,11 +80,7 @@ def test_captions_say_what_is_there():
 
 def test_every_word_is_one_token(mini):
     tokenizer = mini.tokenizers[0]
-    split = [
-        word
-        for word in captions.words()
-        if len(tokenizer(word, add_special_tokens=False).input_ids) != 1
-    ]
+    split = [word for word in captions.words() if len(tokenizer(word, add_special_tokens=False).input_ids) != 1]
     assert split == []
 
 

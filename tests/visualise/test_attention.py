@@ -36,18 +36,19 @@ def hooks(unet) -> int:
 @pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a"])
 def test_latents_are_the_same_to_the_bit(families, model, guidance, sampler):
     settings = {
-        "model": str(families.get(model, model)), "guidance_scale": guidance, "sampler": sampler,
-        "images": 2, "batch": 2,
-    }  # fmt: skip
+        "model": str(families.get(model, model)),
+        "guidance_scale": guidance,
+        "sampler": sampler,
+        "images": 2,
+        "batch": 2,
+    }
     plain, _ = run(record=False, **settings)
     recorded, maps = run(**settings)
     assert len(plain) == len(recorded) == 3
     for a, b, found in zip(plain, recorded, maps, strict=True):
         assert torch.equal(a, b)
         assert found.shape[:2] == (2, 77) and found.dtype == torch.float32
-        assert (found >= 0).all() and torch.allclose(
-            found.sum(1), torch.ones_like(found[:, 0]), atol=1e-5
-        )
+        assert (found >= 0).all() and torch.allclose(found.sum(1), torch.ones_like(found[:, 0]), atol=1e-5)
 
 
 @pytest.mark.parametrize("processor", ["sliced", "plain"])
@@ -120,7 +121,7 @@ def test_masked_tokens_are_not_looked_at(mini):
 def test_guided_is_the_half_with_the_prompt(mini):
     with torch.no_grad():
         states = torch.randn(2, 77, 256)
-        with attention.recording(mini.unet) as both, attention.recording(mini.unet, guided=True) as half:  # fmt: skip
+        with attention.recording(mini.unet) as both, attention.recording(mini.unet, guided=True) as half:
             evaluated(mini.unet, states)
             assert torch.allclose(half.take(), both.take()[1:], atol=1e-6)
 
@@ -185,7 +186,7 @@ def test_recording_costs_less_than_sixty_percent():
     def seconds(record: bool) -> list[float]:
         running = diffusekit.stream(PROMPT, steps=12, seed=1, device="cpu")
         found, started = [], time.perf_counter()
-        with attention.recording(running.model.unet, layers=None if record else [], guided=True) as maps:  # fmt: skip
+        with attention.recording(running.model.unet, layers=None if record else [], guided=True) as maps:
             for _ in running:
                 if record:
                     maps.take()

@@ -174,9 +174,7 @@ def test_a_long_prompt(mini):
 
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 def test_other_families_and_sizes(families, family):
-    trace, found = heat.watch(
-        PROMPT, model=str(families[family]), width=32, height=16, guidance_scale=1.0, **SETTINGS
-    )
+    trace, found = heat.watch(PROMPT, model=str(families[family]), width=32, height=16, guidance_scale=1.0, **SETTINGS)
     assert trace.picture.image.size == (32, 16)
     assert found.maps.shape == (3, 8, 4, 8) and sums_to_one(found.maps)
     assert models.load(str(families[family]), "cpu").unet is trace.model.unet

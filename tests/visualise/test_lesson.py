@@ -92,9 +92,7 @@ def test_one_file_that_needs_nothing_else(plain):
     assert text.startswith("<!doctype html>") and page.all("html")[0]["lang"] == "en"
     (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
-    assert not {"iframe", "object", "embed", "base", "form", "video"} & {
-        t for t, _ in page.elements
-    }
+    assert not {"iframe", "object", "embed", "base", "form", "video"} & {t for t, _ in page.elements}
     assert all("src" not in script for script in page.all("script"))
     for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on")], tag
@@ -149,10 +147,12 @@ def test_every_step_is_there_and_its_pictures_are_the_traces(plain):
     assert all(len(run["frames"][kind]) == 4 for kind in kinds)
     moments = plain.trace.moments
     for kind, tensors in (
-        ("noised", [m.unit for m in moments]), ("denoised", [m.denoised for m in moments]),
-        ("without", [m.without for m in moments]), ("with", [m.with_prompt for m in moments]),
+        ("noised", [m.unit for m in moments]),
+        ("denoised", [m.denoised for m in moments]),
+        ("without", [m.without for m in moments]),
+        ("with", [m.with_prompt for m in moments]),
         ("noise", [m.noise for m in moments]),
-    ):  # fmt: skip
+    ):
         for uri, wanted in zip(run["frames"][kind], plain.trace.decode(tensors), strict=True):
             found = np.asarray(opened(uri).convert("RGB"), dtype=float)
             assert np.abs(found - np.asarray(wanted, dtype=float)).mean() < 16, kind
@@ -173,9 +173,7 @@ def test_the_numbers_are_the_traces(plain):
     assert run["numbers"][4]["sigma"] == 0 and run["numbers"][4]["snr"] is None
     rows = re.findall(r"<tr data-row=\"\d+\">(.*?)</tr>", plain.text)
     cells = [re.findall(r"<td>(.*?)</td>", row) for row in rows]
-    assert [(row[0], row[1]) for row in cells] == [
-        (str(m.index + 1), str(m.timestep)) for m in plain.trace.moments
-    ]
+    assert [(row[0], row[1]) for row in cells] == [(str(m.index + 1), str(m.timestep)) for m in plain.trace.moments]
     for row, moment in zip(cells, plain.trace.moments, strict=True):
         assert float(row[3]) == pytest.approx(moment.sigma, rel=1e-3)
         assert float(row[8]) == pytest.approx(moment.numbers()["rms_guidance"], rel=1e-2)
@@ -189,8 +187,9 @@ def test_latents_and_maps_can_be_read_back(plain):
     shape = (5, packed["channels"], packed["height"], packed["width"])
     assert shape == (5, *plain.trace.moments[0].noised.shape)
     for kind, wanted in (
-        ("noised", [m.unit for m in moments]), ("denoised", [m.denoised.float() for m in moments]),
-    ):  # fmt: skip
+        ("noised", [m.unit for m in moments]),
+        ("denoised", [m.denoised.float() for m in moments]),
+    ):
         data = np.frombuffer(base64.b64decode(packed[kind]), np.uint8).reshape(shape)
         found = (data / 127.5 - 1) * packed["most"]
         wanted = torch.stack([*wanted, moments[-1].latents.float()]).numpy()
@@ -212,10 +211,7 @@ def test_the_next_latents_of_ddim_are_what_the_page_says():
     assert "x<sub>next</sub></span> = " in lesson.exhibit([trace]).page()
     (run,) = page.data["runs"]
     for found, moment in zip(run["numbers"], trace.moments, strict=False):
-        said = (
-            found["next_alpha"] * moment.denoised.float()
-            + found["next_sigma"] * moment.noise.float()
-        )
+        said = found["next_alpha"] * moment.denoised.float() + found["next_sigma"] * moment.noise.float()
         if moment.index < 2:  # the last step ends at the first trained level, not at none
             # all four are kept in half precision, of values up to 7
             assert torch.allclose(said, moment.latents.float(), rtol=0.005, atol=0.01)
@@ -264,18 +260,20 @@ def test_the_command_makes_the_same_settings_again(plain):
 
     (code,) = re.findall(r'<code id="command"[^>]*>(.*?)</code>', plain.text)
     assert again(code.replace("&#x27;", "'")) == ["a red car", "--steps", "4", "--seed", "3"]
-    (trace,) = traces_of(
-        ["it's"], steps=2, guidance_scale=2.5, sampler="euler", negative_prompt="a b", width=64
-    )
+    (trace,) = traces_of(["it's"], steps=2, guidance_scale=2.5, sampler="euler", negative_prompt="a b", width=64)
     exhibit = lesson.exhibit([trace])
     (code,) = re.findall(r'<code id="command"[^>]*>(.*?)</code>', exhibit.page())
     found = again(code.replace("&#x27;", "'").replace("&quot;", '"'))
     assert found[0] == "it's"
     given = dict(zip(found[1::2], found[2::2], strict=True))
     assert given == {
-        "--negative": "a b", "--steps": "2", "--guidance": "2.5", "--sampler": "euler", "--seed": "3",
+        "--negative": "a b",
+        "--steps": "2",
+        "--guidance": "2.5",
+        "--sampler": "euler",
+        "--seed": "3",
         "--width": "64",
-    }  # fmt: skip
+    }
     assert {"steps", "sampler", "width"} <= set(GenerateSettings.model_fields)
 
 
@@ -324,8 +322,12 @@ def test_only_one_or_two_prompts():
 
 def test_numbers_as_people_read_them():
     assert [parts.short(x) for x in (7, 1234, 0.5, 0.00002227, float("inf"))] == [
-        "7", "1,234", "0.5", "2.23e-05", "∞",
-    ]  # fmt: skip
+        "7",
+        "1,234",
+        "0.5",
+        "2.23e-05",
+        "∞",
+    ]
 
 
 def test_files_of_the_page_stay_small():

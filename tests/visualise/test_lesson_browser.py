@@ -24,9 +24,7 @@ def files(tmp_path_factory):
     settings = {"steps": STEPS, "seed": 3, "device": "cpu"}
     return {
         "one": lesson.page("a red car on grass", **settings).save(folder / "one.html"),
-        "two": lesson.page(["a red car", "a <b>blue</b> house"], **settings).save(
-            folder / "two.html"
-        ),
+        "two": lesson.page(["a red car", "a <b>blue</b> house"], **settings).save(folder / "two.html"),
     }
 
 
@@ -241,9 +239,7 @@ def test_two_prompts_move_in_lock_step(visit):
 def test_a_narrow_phone_has_no_horizontal_scroll(visit, which):
     page = visit(which, width=360, height=740, has_touch=True, is_mobile=True)
     page.locator("#all").tap()
-    wide = page.evaluate(
-        "[document.documentElement.scrollWidth, document.documentElement.clientWidth, innerWidth]"
-    )
+    wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth, innerWidth]")
     assert wide == [360, 360, 360]
     for name in ("#play", "#back", "#forth", ".kind", ".unfold"):
         box = page.locator(name).first.bounding_box()
@@ -307,10 +303,7 @@ def test_the_pictures_tell_what_they_show(visit):
 
 def test_less_motion_for_those_who_ask_for_it(visit):
     page = visit(reduced_motion="reduce")
-    assert (
-        page.evaluate("getComputedStyle(document.querySelector('.word i')).transitionDuration")
-        == "0s"
-    )
+    assert page.evaluate("getComputedStyle(document.querySelector('.word i')).transitionDuration") == "0s"
     page.clock.install(time=0)
     page.clock.pause_at(60_000)  # from here on, time passes only when told
     page.click("#play")

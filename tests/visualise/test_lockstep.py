@@ -26,10 +26,13 @@ def pixels(picture: Image.Image) -> str:
 
 def test_each_picture_is_the_one_that_generate_makes():
     runs = [
-        {"prompt": PROMPT}, {"prompt": "a blue dog"}, {"prompt": PROMPT, "sampler": "euler_a", "steps": 4},
-        {"prompt": PROMPT, "guidance_scale": 1.0}, {"prompt": PROMPT, "seed": 8},
+        {"prompt": PROMPT},
+        {"prompt": "a blue dog"},
+        {"prompt": PROMPT, "sampler": "euler_a", "steps": 4},
+        {"prompt": PROMPT, "guidance_scale": 1.0},
+        {"prompt": PROMPT, "seed": 8},
         {"prompt": PROMPT, "drop": "red"},
-    ]  # fmt: skip
+    ]
     exhibit = compare(runs, seed=5, steps=3)
     assert len({found["sha256"] for found in exhibit.numbers["runs"]}) == len(runs)
     for told, found in zip(runs, exhibit.numbers["runs"], strict=True):
@@ -79,17 +82,13 @@ def test_runs_meet_at_equal_noise():
     found = lockstep.shown(lanes).numbers
     assert found["progress"] == [*lanes[1].progress, 1.0]
     differences = found["runs"][1]["rms_difference"]
-    assert differences[0] == 0 < min(differences[2:]) and set(
-        found["runs"][0]["rms_difference"]
-    ) == {0}
+    assert differences[0] == 0 < min(differences[2:]) and set(found["runs"][0]["rms_difference"]) == {0}
     known = few.moments[-1].latents.float() - many.moments[-1].latents.float()
     assert differences[-1] == pytest.approx(float(known.square().mean().sqrt()))
 
 
 def test_the_difference_of_pictures_is_counted_in_pixels():
-    exhibit = compare(
-        [{"guidance_scale": 1}, {"guidance_scale": 4}], prompt=PROMPT, seed=3, steps=2
-    )
+    exhibit = compare([{"guidance_scale": 1}, {"guidance_scale": 4}], prompt=PROMPT, seed=3, steps=2)
     made = [generate(PROMPT, seed=3, steps=2, guidance_scale=g)[0].image for g in (1, 4)]
     pairs = zip(*(picture.tobytes() for picture in made), strict=True)
     mean = sum(abs(a - b) for a, b in pairs) / len(made[0].tobytes())
@@ -100,8 +99,7 @@ def test_the_difference_of_pictures_is_counted_in_pixels():
 def test_labels_say_what_differs_and_nothing_else():
     runs = crossed(drop=[None, "red"], steps=[1, 2])
     found = [r["label"] for r in compare(runs, prompt=PROMPT, seed=1).numbers["runs"]]
-    assert found == ["whole prompt\nsteps 1", "whole prompt\nsteps 2", "without red\nsteps 1",
-                     "without red\nsteps 2"]  # fmt: skip
+    assert found == ["whole prompt\nsteps 1", "whole prompt\nsteps 2", "without red\nsteps 1", "without red\nsteps 2"]
     runs = crossed(sampler=["ddim"], guidance_scale=[0.0, 2.5], seed=[0])
     found = [r["label"] for r in compare(runs, prompt=PROMPT, steps=1).numbers["runs"]]
     assert found == ["guidance 0", "guidance 2.5"]
@@ -151,8 +149,11 @@ def test_dropping_a_word():
 
 def test_crossed_is_every_combination_once():
     assert crossed(steps=[1, 2], seed=[7, 7, 8]) == [
-        {"steps": 1, "seed": 7}, {"steps": 1, "seed": 8}, {"steps": 2, "seed": 7}, {"steps": 2, "seed": 8},
-    ]  # fmt: skip
+        {"steps": 1, "seed": 7},
+        {"steps": 1, "seed": 8},
+        {"steps": 2, "seed": 7},
+        {"steps": 2, "seed": 8},
+    ]
     assert len(crossed(seed=range(12))) == 12
     for wrong in (
         {"seed": [1, 1]},
@@ -165,9 +166,18 @@ def test_crossed_is_every_combination_once():
 
 def test_bad_runs_are_refused_before_any_work(monkeypatch):
     monkeypatch.setattr(lockstep, "stream", lambda *_, **__: pytest.fail("work was begun"))
-    for runs in ([], [{}], [{}] * 13, [{"width": 64}, {}], [{}, {"model": "other"}],
-                 [{}, {"sampler": "eulr"}], [{}, {"steps": 0}], [{}, {"guidance_scale": math.nan}],
-                 [{}, {"drop": "owl"}], [{}, {"drop": ["red", "owl"]}]):  # fmt: skip
+    for runs in (
+        [],
+        [{}],
+        [{}] * 13,
+        [{"width": 64}, {}],
+        [{}, {"model": "other"}],
+        [{}, {"sampler": "eulr"}],
+        [{}, {"steps": 0}],
+        [{}, {"guidance_scale": math.nan}],
+        [{}, {"drop": "owl"}],
+        [{}, {"drop": ["red", "owl"]}],
+    ):
         with pytest.raises(UsageError):
             compare(runs, prompt=PROMPT)
 
@@ -180,8 +190,11 @@ def test_the_command(capsys):
     assert run(found) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert [r["label"] for r in runs] == [
-        "“a red cat”\nddim", "“a red cat”\neuler", "“a blue cat”\nddim", "“a blue cat”\neuler",
-    ]  # fmt: skip
+        "“a red cat”\nddim",
+        "“a red cat”\neuler",
+        "“a blue cat”\nddim",
+        "“a blue cat”\neuler",
+    ]
     assert {r["settings"]["guidance_scale"] for r in runs} == {1.0}
 
 

@@ -45,9 +45,7 @@ def test_the_schedules_are_those_of_the_papers(mini):
     known = (1 - roots**2).cumprod(0)
     assert alpha_bars("scaled-linear", config) == pytest.approx(known, rel=1e-4)
     at = torch.arange(1, 1000, dtype=torch.float64) / 1000  # Nichol and Dhariwal, equation 17
-    cosine = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2 / (
-        math.cos(0.008 / 1.008 * math.pi / 2) ** 2
-    )
+    cosine = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2 / (math.cos(0.008 / 1.008 * math.pi / 2) ** 2)
     assert alpha_bars("cosine", config)[:-1] == pytest.approx(cosine, abs=1e-5)
     zero = alpha_bars("zero_terminal", config)
     assert zero[-1] == 0 and float(zero[0]) == pytest.approx(float(own[0]), rel=1e-6)
@@ -142,8 +140,12 @@ def test_files_that_are_no_still_picture_are_refused(tmp_path, capsys):
     frames = [Image.new("RGB", (32, 32), c) for c in ("red", "blue", "green")]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
-    for name, word in (("words.png", "not a picture"), ("film.gif", "3 frames"), ("bomb.png", "too large"),
-                       ("missing.png", "cannot open")):  # fmt: skip
+    for name, word in (
+        ("words.png", "not a picture"),
+        ("film.gif", "3 frames"),
+        ("bomb.png", "too large"),
+        ("missing.png", "cannot open"),
+    ):
         with pytest.raises(FileRefused, match=word):
             noise(tmp_path / name)
         assert run(["visualise", "noise", name]) == 3
@@ -153,9 +155,7 @@ def test_files_that_are_no_still_picture_are_refused(tmp_path, capsys):
 
 
 def test_the_command_writes_what_was_asked_for(picture, capsys):
-    assert (
-        run(["visualise", "noise", str(picture), "--at", "0", "--at", "500", "-o", "n.json"]) == 0
-    )
+    assert run(["visualise", "noise", str(picture), "--at", "0", "--at", "500", "-o", "n.json"]) == 0
     assert capsys.readouterr().out == "n.json\n"
     written = json.loads(Path("n.json").read_text())
     assert [row["timestep"] for row in written["schedules"]["own"]] == [0, 500]

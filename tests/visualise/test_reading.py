@@ -95,9 +95,7 @@ def test_a_large_vocabulary_is_compared_by_its_table(mini, monkeypatch):
     assert [p["text"] for p in changed] == [words[i] for i in near[:2]]
 
 
-@pytest.mark.parametrize(
-    "prompt", ["", "cat", "猫 $x_1$ \x1b[31m", "and a dog " * 30, "and a dog " * 25 + "$x^2^2$"]
-)
+@pytest.mark.parametrize("prompt", ["", "cat", "猫 $x_1$ \x1b[31m", "and a dog " * 30, "and a dog " * 25 + "$x^2^2$"])
 def test_any_text_can_be_drawn(prompt, tmp_path):
     exhibit = tokens(prompt, arithmetic=["cats - cat + dog"])
     with Image.open(exhibit.save(tmp_path / "t.png")) as drawn:
@@ -110,9 +108,7 @@ def test_any_text_can_be_drawn(prompt, tmp_path):
 def test_word_arithmetic_is_that_of_embeddings_combine(mini, capsys):
     found = tokens("a", arithmetic=["cats - cat + dog"], count=6).numbers["arithmetic"][0]
     assert run(["embeddings", "combine", "cats - cat + dog", "--count", "6", "--json"]) == 0
-    assert [list(pair) for pair in found["nearest"]] == json.loads(capsys.readouterr().out)[
-        "nearest"
-    ]
+    assert [list(pair) for pair in found["nearest"]] == json.loads(capsys.readouterr().out)["nearest"]
 
 
 def test_bad_input(capsys):

@@ -40,9 +40,7 @@ def test_ddims_steps_are_the_schedules_own(mini):
     curve = make("ddim", mini.scheduler_config).alphas_cumprod
     for step in steps_of("ddim", mini.scheduler_config, 5):
         bar = float(curve[int(step.timestep)])
-        assert step.alpha**2 == pytest.approx(bar) and step.alpha**2 + step.sigma**2 == (
-            pytest.approx(1)
-        )
+        assert step.alpha**2 == pytest.approx(bar) and step.alpha**2 + step.sigma**2 == (pytest.approx(1))
         assert step.ratio == pytest.approx(((1 - bar) / bar) ** 0.5)
 
 

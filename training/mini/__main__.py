@@ -21,25 +21,13 @@ def main() -> None:
     if sys.argv[1:2] == ["grade"]:
         grade.main(sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(
-        prog="python -m training.mini", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=95, help="wall-clock time for all training stages together"
-    )
-    parser.add_argument(
-        "--steps", type=int, help="steps of every stage instead of minutes: exactly repeatable"
-    )
+    parser = argparse.ArgumentParser(prog="python -m training.mini", description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=95, help="wall-clock time for all training stages together")
+    parser.add_argument("--steps", type=int, help="steps of every stage instead of minutes: exactly repeatable")
     parser.add_argument("--recipe", choices=RECIPES, help="default: gpu if there is one, else cpu")
-    parser.add_argument(
-        "--pictures", type=int, help="render so many pictures instead of the recipe's number"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path("build/mini"), help="where stages keep their state"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("diffusekit/mini"), help="the finished model's folder"
-    )
+    parser.add_argument("--pictures", type=int, help="render so many pictures instead of the recipe's number")
+    parser.add_argument("--work", type=Path, default=Path("build/mini"), help="where stages keep their state")
+    parser.add_argument("--output", type=Path, default=Path("diffusekit/mini"), help="the finished model's folder")
     parser.add_argument(
         "--from",
         dest="start",
@@ -71,9 +59,7 @@ def main() -> None:
 def train(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
     """Every stage, from nothing."""
     words = tokenizer.build(options.work / "tokenizer")
-    bench.say(
-        f"start: {bench.device}, bf16 {bench.bf16}, {len(words)} tokens, {len(recipe.part.subjects)} subjects"
-    )
+    bench.say(f"start: {bench.device}, bf16 {bench.bf16}, {len(words)} tokens, {len(recipe.part.subjects)} subjects")
     minutes, steps = options.minutes, options.steps
     codec = vae.train(recipe, bench, minutes * recipe.vae_share, steps)
     latents = data.encode(recipe, bench, codec, words)

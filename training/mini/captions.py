@@ -46,9 +46,7 @@ def caption(scene: Scene, rng: Random) -> str:
         what = noun(scene.things[0], rng) + rng.choice(("", "", " in space", " among the stars"))
         return rng.choice(style.phrases).format(what)
     what = _pair(scene, rng) if scene.relation else _single(scene, rng)
-    hidden = place in PLACES["plain"] or (
-        not scene.relation and SUBJECTS[scene.things[0].subject].home == scene.place
-    )
+    hidden = place in PLACES["plain"] or (not scene.relation and SUBJECTS[scene.things[0].subject].home == scene.place)
     if place and not (hidden and rng.random() < 0.4):
         what = f"{place}, {what}" if rng.random() < 0.08 else f"{what} {place}"
     return rng.choice(style.phrases).format(what)
@@ -84,16 +82,9 @@ def words() -> list[str]:
     ]
     sentences += [f"{name} {s.plural}" for name, s in SUBJECTS.items()]
     sentences += [
-        phrase
-        for group in (_SIZE_WORDS, _BETWEEN, PLACES)
-        for phrases in group.values()
-        for phrase in phrases
+        phrase for group in (_SIZE_WORDS, _BETWEEN, PLACES) for phrases in group.values() for phrase in phrases
     ]
-    sentences += [
-        phrase.replace("{}", " ").replace(",", " , ")
-        for s in STYLES.values()
-        for phrase in s.phrases
-    ]
+    sentences += [phrase.replace("{}", " ").replace(",", " , ") for s in STYLES.values() for phrase in s.phrases]
     sentences += [
         "an empty place nothing on the left and on the right",
         ". , - * my your this it is",

@@ -12,24 +12,33 @@ from PIL import Image, ImageDraw
 import diffusekit
 
 PROMPTS = (
-    "A beautiful galaxy", "an orange galaxy", "a planet in space", "a red rocket among the stars",
-    "a cat on the grass", "a blue house by the sea", "a yellow car in the city", "a white rabbit in the snow",
-    "two red apples in a room", "three yellow birds on the beach",
+    "A beautiful galaxy",
+    "an orange galaxy",
+    "a planet in space",
+    "a red rocket among the stars",
+    "a cat on the grass",
+    "a blue house by the sea",
+    "a yellow car in the city",
+    "a white rabbit in the snow",
+    "two red apples in a room",
+    "three yellow birds on the beach",
     "a green tree to the left of a red house on the grass",
-    "a purple umbrella on the beach", "a black dog in a forest", "a turquoise backpack in the mountains",
-    "pixel art of a blue fish", "an app icon of an orange cat", "a blue teapot in a room",
-    "an oil painting of a red boat by the sea", "an oil painting of a castle in the mountains",
+    "a purple umbrella on the beach",
+    "a black dog in a forest",
+    "a turquoise backpack in the mountains",
+    "pixel art of a blue fish",
+    "an app icon of an orange cat",
+    "a blue teapot in a room",
+    "an oil painting of a red boat by the sea",
+    "an oil painting of a castle in the mountains",
     "a moon under a night sky",
-)  # fmt: skip
+)
 SCALE = 1.5
 
 
 def sheet(prompts: list[str], seeds: list[int], columns: int, *, captions: bool) -> Image.Image:
     """One picture per prompt and seed, side by side, with the prompt below."""
-    found = [
-        diffusekit.generate(prompt, seed=seed)[0].image
-        for prompt, seed in zip(prompts, seeds, strict=True)
-    ]
+    found = [diffusekit.generate(prompt, seed=seed)[0].image for prompt, seed in zip(prompts, seeds, strict=True)]
     side = round(found[0].width * SCALE)
     below = 34 if captions else 0
     rows = -(-len(found) // columns)

@@ -28,10 +28,15 @@ from .world import Part, Scene, draw, never_trained, sample
 def build(recipe: Recipe) -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            image_size=recipe.side, patch_size=recipe.side // 8, hidden_size=192, intermediate_size=768,
-            num_hidden_layers=4, num_attention_heads=3, projection_dim=recipe.text_width,
+            image_size=recipe.side,
+            patch_size=recipe.side // 8,
+            hidden_size=192,
+            intermediate_size=768,
+            num_hidden_layers=4,
+            num_attention_heads=3,
+            projection_dim=recipe.text_width,
         )
-    )  # fmt: skip
+    )
 
 
 def twisted(scene: Scene, part: Part, rng: Random) -> Scene:
@@ -39,15 +44,9 @@ def twisted(scene: Scene, part: Part, rng: Random) -> Scene:
     first, *rest = scene.things
     choices = [replace(scene, things=(replace(first, subject=rng.choice(part.subjects)), *rest))]
     if first.color and first.subject != "galaxy":
-        choices.append(
-            replace(scene, things=(replace(first, color=rng.choice(list(COLORS))), *rest))
-        )
+        choices.append(replace(scene, things=(replace(first, color=rng.choice(list(COLORS))), *rest)))
     if first.count > 1:
-        choices.append(
-            replace(
-                scene, things=(replace(first, count=5 - first.count if first.count != 4 else 2),)
-            )
-        )
+        choices.append(replace(scene, things=(replace(first, count=5 - first.count if first.count != 4 else 2),)))
     if rest:
         second = rest[0]
         swapped = replace(first, color=second.color), replace(second, color=first.color)
@@ -70,21 +69,15 @@ class Towers(torch.nn.Module):
             pooled = self._text[0](ids).pooler_output
         return F.normalize(self.text_projection(pooled).float(), dim=-1)
 
-    def forward(
-        self, pictures: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, pictures: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
         seen = F.normalize(self.image(pictures).image_embeds.float(), dim=-1)
         said = torch.cat([self.text(right), self.text(wrong)])
         likeness = self.scale.exp().clamp(max=100) * seen @ said.T
         answer = torch.arange(len(seen), device=seen.device)
-        return (
-            F.cross_entropy(likeness, answer) + F.cross_entropy(likeness[:, : len(seen)].T, answer)
-        ) / 2
+        return (F.cross_entropy(likeness, answer) + F.cross_entropy(likeness[:, : len(seen)].T, answer)) / 2
 
 
-def _batch(
-    recipe: Recipe, tokenizer: CLIPTokenizer, seed: str, size: int
-) -> tuple[torch.Tensor, ...]:
+def _batch(recipe: Recipe, tokenizer: CLIPTokenizer, seed: str, size: int) -> tuple[torch.Tensor, ...]:
     rng, scenes = Random(seed), []
     while len(scenes) < size:
         scene = sample(recipe.part, rng.randrange(2**40))
@@ -120,10 +113,7 @@ def train(
     while clock.progress < 1:
         for group in optimizer.param_groups:
             group["lr"] = 6e-4 * warm_then_decay(clock.progress, clock.step, warmup=50)
-        batch = [
-            v.to(bench.device)
-            for v in _batch(recipe, tokenizer, f"clip {bench.seed} {clock.step}", 64)
-        ]
+        batch = [v.to(bench.device) for v in _batch(recipe, tokenizer, f"clip {bench.seed} {clock.step}", 64)]
         with bench.autocast():
             loss = towers(*batch)
         loss.backward()
@@ -143,13 +133,6 @@ def train(
 
 @torch.no_grad()
 def _accuracy(towers: Towers, recipe: Recipe, bench: Bench, tokenizer: CLIPTokenizer) -> float:
-    pictures, right, wrong = (
-        v.to(bench.device) for v in _batch(recipe, tokenizer, "clip test", 256)
-    )
+    pictures, right, wrong = (v.to(bench.device) for v in _batch(recipe, tokenizer, "clip test", 256))
     seen = towers.image(pictures).image_embeds
-    return (
-        ((seen * towers.text(right)).sum(-1) > (seen * towers.text(wrong)).sum(-1))
-        .float()
-        .mean()
-        .item()
-    )
+    return ((seen * towers.text(right)).sum(-1) > (seen * towers.text(wrong)).sum(-1)).float().mean().item()

@@ -87,9 +87,7 @@ def _stack(charts: Image.Image, sheets: list[Path]) -> Image.Image:
         with Image.open(path) as sheet:
             row = sheet.convert("RGB")
         rows.append(row.resize((charts.width, row.height * charts.width // row.width)))
-    page = Image.new(
-        "RGB", (charts.width, charts.height + sum(r.height + 8 for r in rows)), "white"
-    )
+    page = Image.new("RGB", (charts.width, charts.height + sum(r.height + 8 for r in rows)), "white")
     page.paste(charts)
     y = charts.height
     for row in rows:
@@ -100,9 +98,7 @@ def _stack(charts: Image.Image, sheets: list[Path]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.mini.curves", description=__doc__)
-    parser.add_argument(
-        "folders", type=Path, nargs="+", help="work folders, the first sitting first"
-    )
+    parser.add_argument("folders", type=Path, nargs="+", help="work folders, the first sitting first")
     parser.add_argument("--output", type=Path, default=Path("curves.png"))
     options = parser.parse_args()
     found = read(options.folders)

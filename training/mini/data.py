@@ -57,10 +57,7 @@ def things(spots: list[Spot], n: int) -> np.ndarray:
     if not spots or spots[0].thing.subject == "galaxy":
         return np.ones((n, n), bool)
     middle = (np.arange(n) + 0.5) / n
-    near = [
-        (abs(middle[None] - s.x) < 1.1 * s.radius) & (abs(middle[:, None] - s.y) < 1.1 * s.radius)
-        for s in spots
-    ]
+    near = [(abs(middle[None] - s.x) < 1.1 * s.radius) & (abs(middle[:, None] - s.y) < 1.1 * s.radius) for s in spots]
     return np.any(near, axis=0)
 
 
@@ -71,14 +68,10 @@ def to_tensor(pictures: np.ndarray) -> torch.Tensor:
 
 def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
     """(N, 77) token ids, padded to the full length as Stable Diffusion does."""
-    return tokenizer(
-        texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
-    ).input_ids
+    return tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
 
 
-def encode(
-    recipe: Recipe, bench: Bench, vae: AutoencoderKL, tokenizer: CLIPTokenizer
-) -> dict[str, torch.Tensor]:
+def encode(recipe: Recipe, bench: Bench, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> dict[str, torch.Tensor]:
     """The training set: `mean` and `std` (N, C, h, w) fp16 of every picture's latents, `ids` (N, 4, 77),
     and `things` (N, h, w), true where something stands."""
     kept = bench.load("latents")
@@ -88,9 +81,7 @@ def encode(
     for chunk in render(recipe.part, recipe.pictures, bench.seed + 1, recipe.side):
         for start in range(0, len(chunk.pictures), 50):
             with torch.no_grad(), bench.autocast():
-                posterior = vae.encode(
-                    to_tensor(chunk.pictures[start : start + 50]).to(bench.device)
-                ).latent_dist
+                posterior = vae.encode(to_tensor(chunk.pictures[start : start + 50]).to(bench.device)).latent_dist
             means.append(posterior.mean.half())
             stds.append(posterior.std.half())
         flat = tokens(tokenizer, [c for group in chunk.captions for c in group])

@@ -16,11 +16,16 @@ FAST = "fast.safetensors"  # the LoRA of few steps
 
 
 def export(
-    folder: Path, *, tokenizer: CLIPTokenizer | None = None, text: CLIPTextModel | None = None,
-    unet: UNet2DConditionModel | None = None, vae: AutoencoderKL | None = None,
-    image: CLIPVisionModelWithProjection | None = None, text_projection: torch.Tensor | None = None,
+    folder: Path,
+    *,
+    tokenizer: CLIPTokenizer | None = None,
+    text: CLIPTextModel | None = None,
+    unet: UNet2DConditionModel | None = None,
+    vae: AutoencoderKL | None = None,
+    image: CLIPVisionModelWithProjection | None = None,
+    text_projection: torch.Tensor | None = None,
     fast: dict[str, torch.Tensor] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Save what is given below `folder`; every other part stays as it lies there."""
     if tokenizer is not None:
         tokenizer.save_pretrained(folder / "tokenizer")
@@ -57,10 +62,7 @@ def export(
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(parts, indent=2) + "\n")
-    sums = [
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}"
-        for p in _weights(folder)
-    ]
+    sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}" for p in _weights(folder)]
     (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n")
 
 

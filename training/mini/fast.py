@@ -69,9 +69,13 @@ class Teacher:
     """A finished model, led by guidance."""
 
     def __init__(
-        self, recipe: Recipe, bench: Bench, text: CLIPTextModel, tokenizer: CLIPTokenizer,
+        self,
+        recipe: Recipe,
+        bench: Bench,
+        text: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel,
-    ):  # fmt: skip
+    ):
         self.recipe, self.bench, self.tokenizer = recipe, bench, tokenizer
         self.text, self.unet = text.eval(), unet.eval()
 
@@ -134,8 +138,9 @@ class Student:
         alphas = torch.cat([sampler.alphas_cumprod[sampler.timesteps], torch.ones(1)])
         self.alphas = alphas.to(bench.device)  # of every stand; the last has no noise
 
-    def errors(self, stand: torch.Tensor, following: torch.Tensor, jump: torch.Tensor,
-               states: torch.Tensor) -> torch.Tensor:  # fmt: skip
+    def errors(
+        self, stand: torch.Tensor, following: torch.Tensor, jump: torch.Tensor, states: torch.Tensor
+    ) -> torch.Tensor:
         """Squared error of the velocity at each `stand` (B, C, h, w) before `jump` (B,): (B,).
 
         DDIM: x_u = α_u x₀ + σ_u ε with x₀ = α_t x − σ_t v and ε = σ_t x + α_t v, solved for v.
@@ -154,9 +159,7 @@ class Student:
         g = torch.Generator().manual_seed(hash((self.bench.seed, clock.step)) % 2**62)
         rows = torch.randint(len(paths["ids"]), (teacher.recipe.batch,), generator=g)
         jump = torch.randint(JUMPS, rows.shape, generator=g)
-        stand, following = (
-            paths["stands"][rows, k].float().to(self.bench.device) for k in (jump, jump + 1)
-        )
+        stand, following = (paths["stands"][rows, k].float().to(self.bench.device) for k in (jump, jump + 1))
         states = teacher.states(paths["ids"][rows])
         errors = self.errors(stand, following, jump.to(self.bench.device), states)
         errors.mean().backward()

@@ -91,10 +91,7 @@ class Grader:
             rebuilt = self.rebuild(drawn)
             errors.append(((rebuilt - drawn) / 2).square().mean((1, 2, 3)))
             shown = (as_tensor(found.pictures[question.name]), drawn, rebuilt)
-            looks = {
-                kind: self.look(question, prompts, pictures)
-                for kind, pictures in zip(KINDS, shown, strict=True)
-            }
+            looks = {kind: self.look(question, prompts, pictures) for kind, pictures in zip(KINDS, shown, strict=True)}
             more = ask(question, part, self.plan.checks, seed=2)
             others = as_tensor([draw(p.scene, p.index) for p in more])
             again = recognize(self.net, others)
@@ -112,14 +109,17 @@ class Grader:
         """Mean distance (one minus cosine, in mini's CLIP) of pictures of one prompt: mini's and drawn."""
         plan, apart = self.plan, []
         made = diffusekit.generate(
-            [p.text for p in prompts], model=plan.model, seed=1000, images=plan.seeds, batch=8, **plan.settings,
-        )  # fmt: skip
+            [p.text for p in prompts],
+            model=plan.model,
+            seed=1000,
+            images=plan.seeds,
+            batch=8,
+            **plan.settings,
+        )
         for i, prompt in enumerate(prompts):
             own = [each.image for each in made[i * plan.seeds : (i + 1) * plan.seeds]]
             drawn = [draw(prompt.scene, prompt.index + k) for k in range(plan.seeds)]
-            apart.append(
-                [1 - scores.pairwise(self.judge.pictures(as_tensor(p))) for p in (own, drawn)]
-            )
+            apart.append([1 - scores.pairwise(self.judge.pictures(as_tensor(p))) for p in (own, drawn)])
         own, drawn = (sum(column) / len(column) for column in zip(*apart, strict=True))
         return own, drawn
 
@@ -153,9 +153,13 @@ def run(plan: Plan, net: Recognizer) -> str:
     one_each = [prompts[0] for prompts in found["whole"].prompts.values()]
     own, drawn = grader.diversity(one_each)
     numbers = {
-        "diversity": own, "diversity drawn": drawn, "seconds": grader.seconds(), "megabytes": grader.megabytes(),
-        "cores": os.cpu_count() or 0, "load": os.getloadavg()[0],
-    }  # fmt: skip
+        "diversity": own,
+        "diversity drawn": drawn,
+        "seconds": grader.seconds(),
+        "megabytes": grader.megabytes(),
+        "cores": os.cpu_count() or 0,
+        "load": os.getloadavg()[0],
+    }
     steps = "4 steps (--fast)" if plan.settings.get("fast") else "20 guided steps"
     text = table(found, numbers, steps) + "\n\n" + notes(found, plan.prompts, plan.checks)
     keep(found, numbers, text, plan.work)
@@ -165,25 +169,15 @@ def run(plan: Plan, net: Recognizer) -> str:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.mini grade", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument(
-        "--model", default="mini", help="a folder, to grade weights that are not shipped yet"
-    )
-    parser.add_argument(
-        "--fast", action="store_true", help="grade the weights for four steps without guidance"
-    )
+    parser = argparse.ArgumentParser(prog="python -m training.mini grade", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="mini", help="a folder, to grade weights that are not shipped yet")
+    parser.add_argument("--fast", action="store_true", help="grade the weights for four steps without guidance")
     parser.add_argument("--steps", type=int, help="default: as for everybody")
     parser.add_argument("--sampler", help="default: as for everybody")
     parser.add_argument("--guidance", type=float, help="default: mini's own")
     parser.add_argument("--prompts", type=int, default=50, help="of each question")
-    parser.add_argument(
-        "--checks", type=int, default=150, help="more rendered pictures of each question"
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=10, help="to teach the recognizer, if there is none yet"
-    )
+    parser.add_argument("--checks", type=int, default=150, help="more rendered pictures of each question")
+    parser.add_argument("--minutes", type=float, default=10, help="to teach the recognizer, if there is none yet")
     parser.add_argument(
         "--more",
         type=float,
@@ -196,9 +190,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Path("build/grade"),
         help="recognizer, table, pictures of failures",
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="only try whether it runs: the numbers mean nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="only try whether it runs: the numbers mean nothing")
     return parser.parse_args(arguments)
 
 
@@ -222,7 +214,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings["guidance_scale"] = models.load("mini", "cpu").guidance_scale
         settings = {name: value for name, value in settings.items() if value is not None}
         plan = Plan(options.prompts, options.checks, 8, settings, options.work, options.model)
-        net = recognizer.kept(
-            options.work, minutes=options.minutes, pictures=32_000, more=options.more, say=say
-        )
+        net = recognizer.kept(options.work, minutes=options.minutes, pictures=32_000, more=options.more, say=say)
     print(run(plan, net))

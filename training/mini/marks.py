@@ -80,15 +80,11 @@ def table(found: dict[str, Found], numbers: dict[str, float], steps: str) -> str
             trust[key] = trust[key] and trusted
             cells.append(_cell(f"{part.share(name):.0%}", trusted))
         reads = " / ".join(f"{100 * part.reads[name]:.1f}" for part in found.values()) + "%"
-        through = (
-            " / ".join(f"{100 * part.share(name, 'rebuilt'):.0f}" for part in found.values()) + "%"
-        )
+        through = " / ".join(f"{100 * part.share(name, 'rebuilt'):.0f}" for part in found.values()) + "%"
         others = [f"{o:.0%}" for o in question.others] if question.others else ["", ""]
         lines.append(_row(name, *cells, f"{question.goal:.0%}", reads, through, *others))
         if i == GENEVAL - 1:
-            mean = [
-                _cell(f"{sum(shares) / GENEVAL:.2f}", trust[key]) for key, shares in means.items()
-            ]
+            mean = [_cell(f"{sum(shares) / GENEVAL:.2f}", trust[key]) for key, shares in means.items()]
             lines.append(_row("the six above", *mean, "", "", "", "0.43", "0.55"))
 
     def three(measure: str, name: str, digits: int) -> None:
@@ -175,9 +171,7 @@ def describe(counts: dict[str, Counter], most: int = 24) -> str:
     for kind, pairs in counts.items():
         right = sum(n for (asked, seen), n in pairs.items() if asked == seen)
         wrong = [(pair, n) for pair, n in pairs.most_common() if pair[0] != pair[1]][:most]
-        told = ", ".join(
-            f"{asked} → {seen}" + (f" ×{n}" if n > 1 else "") for (asked, seen), n in wrong
-        )
+        told = ", ".join(f"{asked} → {seen}" + (f" ×{n}" if n > 1 else "") for (asked, seen), n in wrong)
         lines.append(f"{kind}: {right} of {sum(pairs.values())} right; {told or 'no mistakes'}")
     return "\n".join(lines)
 
@@ -188,9 +182,7 @@ def worst(found: Found, question: Question, path: Path, most: int = 20) -> None:
     failed = [i for i, right in enumerate(looks.right) if not right]
     failed = sorted(failed, key=lambda i: float(looks.likeness[i]))[:most]
     side, below, columns = 160, 72, 5
-    page = Image.new(
-        "RGB", (columns * side, max(-(-len(failed) // columns), 1) * (side + below)), "white"
-    )
+    page = Image.new("RGB", (columns * side, max(-(-len(failed) // columns), 1) * (side + below)), "white")
     pen = ImageDraw.Draw(page)
     for k, i in enumerate(failed):
         x, y = k % columns * side, k // columns * (side + below)
@@ -198,9 +190,7 @@ def worst(found: Found, question: Question, path: Path, most: int = 20) -> None:
         seen = looks.seen[i]
         things = ", ".join(f"{s.thing.color} {s.thing.subject}" for s in seen.spots) or "nothing"
         text = (
-            textwrap.fill(prompts[i].text, 28)
-            + "\n"
-            + textwrap.fill(f"seen: {things}; {seen.place}, {seen.style}", 28)
+            textwrap.fill(prompts[i].text, 28) + "\n" + textwrap.fill(f"seen: {things}; {seen.place}, {seen.style}", 28)
         )
         pen.text((x + 3, y + side - 2), text, fill="black", font_size=10)
     page.save(path)
@@ -211,8 +201,7 @@ def keep(found: dict[str, Found], numbers: dict[str, float], text: str, work: Pa
     (work / "table.md").write_text(text + "\n")
     shares = {
         key: {
-            q.name: {kind: part.share(q.name, kind) for kind in KINDS}
-            | {"reads": part.reads[q.name]}
+            q.name: {kind: part.share(q.name, kind) for kind in KINDS} | {"reads": part.reads[q.name]}
             for q in QUESTIONS
         }
         for key, part in found.items()

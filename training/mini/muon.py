@@ -17,9 +17,13 @@ class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum for weights of two or more dimensions; convolutions count as (out, in·h·w)."""
 
     def __init__(
-        self, params: Iterable[torch.nn.Parameter], lr: float = 1e-3, momentum: float = 0.95,
-        weight_decay: float = 0.01, iterations: int = 5,
-    ):  # fmt: skip
+        self,
+        params: Iterable[torch.nn.Parameter],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        iterations: int = 5,
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.iterations = iterations
 

@@ -56,9 +56,7 @@ class Fill:
 class Pen:
     """Draws one thing of a `color` at (`x`, `y`), `radius` pixels from its middle to its edge."""
 
-    def __init__(
-        self, draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: RGB, fill: Fill
-    ):
+    def __init__(self, draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: RGB, fill: Fill):
         self.draw, self.x, self.y, self.radius, self.fill = draw, x, y, radius, fill
         pale = sum(color) > 700
         self.tones: dict[str, RGB] = {
@@ -95,27 +93,19 @@ class Pen:
         box = [*self._at(x - rx, y - ry), *self._at(x + rx, y + ry)]
         self.draw.ellipse(box, fill=color, outline=outline, width=width)
 
-    def box(
-        self, x0: float, y0: float, x1: float, y1: float, tone: str = "body", round: float = 0.0
-    ) -> None:
+    def box(self, x0: float, y0: float, x1: float, y1: float, tone: str = "body", round: float = 0.0) -> None:
         color, outline, width = self._style(tone)
         box = [*self._at(x0, y0), *self._at(x1, y1)]
-        self.draw.rounded_rectangle(
-            box, round * self.radius, fill=color, outline=outline, width=width
-        )
+        self.draw.rounded_rectangle(box, round * self.radius, fill=color, outline=outline, width=width)
 
     def shape(self, points: Sequence[tuple[float, float]], tone: str = "body") -> None:
         color, outline, width = self._style(tone)
         corners = [self._at(*p) for p in points]
         self.draw.polygon(corners, fill=color)
         if outline is not None:
-            self.draw.line(
-                [*corners, corners[0], corners[1]], fill=outline, width=width, joint="curve"
-            )
+            self.draw.line([*corners, corners[0], corners[1]], fill=outline, width=width, joint="curve")
 
-    def half(
-        self, x: float, y: float, rx: float, ry: float, start: int, end: int, tone: str = "body"
-    ) -> None:
+    def half(self, x: float, y: float, rx: float, ry: float, start: int, end: int, tone: str = "body") -> None:
         """A slice of an ellipse from `start` to `end` degrees, clockwise from the right."""
         color, outline, width = self._style(tone)
         box = [*self._at(x - rx, y - ry), *self._at(x + rx, y + ry)]

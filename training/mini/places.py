@@ -51,9 +51,7 @@ class Canvas:
         self.draw.rectangle([(x0 + d) * s, y0 * s, (x1 + d) * s, y1 * s], fill=color)
 
     def shape(self, points: list[tuple[float, float]], color: RGB) -> None:
-        self.draw.polygon(
-            [((x + self.shift) * self.side, y * self.side) for x, y in points], fill=color
-        )
+        self.draw.polygon([((x + self.shift) * self.side, y * self.side) for x, y in points], fill=color)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, color: RGB) -> None:
         s, x = self.side, x + self.shift
@@ -202,9 +200,19 @@ def _plain(c: Canvas) -> None:
 
 
 PAINT: dict[str, Callable[[Canvas], None]] = {
-    "grass": _grass, "square": _square, "forest": _forest, "beach": _beach, "night": _night, "snow": _snow,
-    "room": _room, "street": _street, "mountain": _mountain, "desert": _desert, "space": _space, "plain": _plain,
-}  # fmt: skip
+    "grass": _grass,
+    "square": _square,
+    "forest": _forest,
+    "beach": _beach,
+    "night": _night,
+    "snow": _snow,
+    "room": _room,
+    "street": _street,
+    "mountain": _mountain,
+    "desert": _desert,
+    "space": _space,
+    "plain": _plain,
+}
 
 
 def wall(c: Canvas) -> None:
@@ -215,9 +223,7 @@ def wall(c: Canvas) -> None:
         c.draw.line([0, y * c.side, c.side, y * c.side], fill=(214, 190, 172), width=c.side // 80)
         for i in range(6):
             x = (i * 0.2 + 0.1 * (row % 2)) * c.side
-            c.draw.line(
-                [x, y * c.side, x, (y + 0.1) * c.side], fill=(214, 190, 172), width=c.side // 80
-            )
+            c.draw.line([x, y * c.side, x, (y + 0.1) * c.side], fill=(214, 190, 172), width=c.side // 80)
 
 
 def icon(c: Canvas) -> None:
@@ -265,16 +271,10 @@ def galaxy(c: Canvas, color: str | None, size: float) -> None:
     halo, heart = np.exp(-2.6 * r), np.exp(-26 * r * r)
     edge = np.clip(1.25 - r, 0, 1) ** 0.7
     arm, dust = (np.array(v, np.float32) for v in _GALAXIES[color])
-    light = (1.9 * arms * edge)[..., None] * arm + (1.1 * knots * edge)[..., None] * np.float32(
-        (255, 235, 245)
-    )
-    light += (0.8 * halo * edge)[..., None] * dust + heart[..., None] * np.float32(
-        (255, 226, 160)
-    ) * 1.15
+    light = (1.9 * arms * edge)[..., None] * arm + (1.1 * knots * edge)[..., None] * np.float32((255, 235, 245))
+    light += (0.8 * halo * edge)[..., None] * dust + heart[..., None] * np.float32((255, 226, 160)) * 1.15
     _space(c)
-    glow = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8)).resize(
-        (c.side, c.side), Image.Resampling.BILINEAR
-    )
+    glow = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8)).resize((c.side, c.side), Image.Resampling.BILINEAR)
     sky = np.asarray(c.image, np.float32)
     lit = 255 - (255 - sky) * (255 - np.asarray(glow, np.float32)) / 255
     c.image.paste(Image.fromarray(lit.astype(np.uint8)))

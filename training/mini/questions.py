@@ -41,9 +41,7 @@ class Question:
     right: Callable[[Scene, Seen], bool]
     goal: float
     others: tuple[float, float] | None = None
-    even: Callable[[Scene], str] | None = (
-        None  # each answer is asked for equally often, see `_turns`
-    )
+    even: Callable[[Scene], str] | None = None  # each answer is asked for equally often, see `_turns`
 
 
 @dataclass(frozen=True)
@@ -113,21 +111,33 @@ QUESTIONS: tuple[Question, ...] = (
     Question("one object", _thing, _shown, 0.97, (0.97, 0.98)),
     Question("two objects", _pair, _shown, 0.85, (0.38, 0.74)),
     Question(
-        "counting", lambda s: len(s.things) == 1 and s.things[0].count > 1, _counted, 0.85,
-        (0.35, 0.39), lambda s: str(s.things[0].count),
+        "counting",
+        lambda s: len(s.things) == 1 and s.things[0].count > 1,
+        _counted,
+        0.85,
+        (0.35, 0.39),
+        lambda s: str(s.things[0].count),
     ),
     Question(
-        "colors", lambda s: _thing(s) and s.things[0].color is not None, _colored, 0.95, (0.76, 0.85),
+        "colors",
+        lambda s: _thing(s) and s.things[0].color is not None,
+        _colored,
+        0.95,
+        (0.76, 0.85),
         lambda s: str(s.things[0].color),
     ),
     Question("position", _pair, _placed, 0.75, (0.04, 0.15), lambda s: s.relation),
     Question("color attribution", _two_colors, _colored, 0.75, (0.06, 0.23)),
     Question("style", _thing, lambda scene, seen: seen.style == scene.style, 0.9, None, lambda s: s.style),
     Question(
-        "place", lambda s: _thing(s) and STYLES[s.style].place, lambda scene, seen: seen.place == scene.place,
-        0.95, None, lambda s: s.place,
+        "place",
+        lambda s: _thing(s) and STYLES[s.style].place,
+        lambda scene, seen: seen.place == scene.place,
+        0.95,
+        None,
+        lambda s: s.place,
     ),
-)  # fmt: skip
+)
 GENEVAL = 6  # the first six
 
 
@@ -151,9 +161,7 @@ def ask(question: Question, part: Part, count: int, seed: int = 0) -> list[Promp
     while len(asked) < count:
         index += 1
         scene = sample(world, index, seed, unseen=True)
-        if not question.fits(scene) or (
-            question.even and question.even(scene) != turns[len(asked) % len(turns)]
-        ):
+        if not question.fits(scene) or (question.even and question.even(scene) != turns[len(asked) % len(turns)]):
             continue
         assert never_trained(scene)
         rng, text = Random(f"ask {seed}/{index}"), ""

@@ -78,9 +78,7 @@ def deepened(text: CLIPTextModel, layers: int) -> CLIPTextModel:
 def questions(scene: Scene) -> list[tuple[str, int]]:
     """(kind of question, right answer) for a scene: four about each of two things, three about all."""
     first, second = (*scene.things, _NOTHING, _NOTHING)[:2]
-    asked = [
-        (k, getattr(t, k)) for t in (first, second) for k in ("subject", "color", "size", "count")
-    ]
+    asked = [(k, getattr(t, k)) for t in (first, second) for k in ("subject", "color", "size", "count")]
     asked += [("place", scene.place), ("style", scene.style), ("relation", scene.relation)]
     return [(kind, _ANSWERS[kind].index(answer)) for kind, answer in asked]
 
@@ -88,9 +86,7 @@ def questions(scene: Scene) -> list[tuple[str, int]]:
 _KINDS = [kind for kind, _ in questions(Scene(()))]
 
 
-def _batch(
-    part: Part, tokenizer: CLIPTokenizer, seed: str, size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(part: Part, tokenizer: CLIPTokenizer, seed: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (B, 77) and right answers (B, questions)."""
     rng = Random(seed)
     scenes = [sample(part, rng.randrange(2**40)) for _ in range(size)]
@@ -102,16 +98,14 @@ class Reader:
     """A text encoder at its lessons, with heads that are thrown away afterwards. `known` is what it was
     before, if it had read already: of everything but pairs it shall go on saying the same."""
 
-    def __init__(
-        self, recipe: Recipe, bench: Bench, tokenizer: CLIPTokenizer, text: CLIPTextModel | None
-    ):
+    def __init__(self, recipe: Recipe, bench: Bench, tokenizer: CLIPTokenizer, text: CLIPTextModel | None):
         self.bench, self.tokenizer = bench, tokenizer
         self.part = replace(recipe.part, pairs=max(recipe.part.pairs, PAIRS))
         self.known = copy.deepcopy(text).requires_grad_(False) if text else None
         self.text = (text or build(recipe, tokenizer)).to(bench.device)
-        self.heads = torch.nn.ModuleList(
-            torch.nn.Linear(recipe.text_width, len(_ANSWERS[kind])) for kind in _KINDS
-        ).to(bench.device)
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(recipe.text_width, len(_ANSWERS[kind])) for kind in _KINDS).to(
+            bench.device
+        )
         self.right = self.pairs_right = self.moved = 0.0
 
     def loss(self, step: int) -> torch.Tensor:
@@ -159,9 +153,13 @@ class Reader:
 
 
 def train(
-    recipe: Recipe, bench: Bench, minutes: float, tokenizer: CLIPTokenizer, steps: int | None = None,
+    recipe: Recipe,
+    bench: Bench,
+    minutes: float,
+    tokenizer: CLIPTokenizer,
+    steps: int | None = None,
     text: CLIPTextModel | None = None,
-) -> CLIPTextModel:  # fmt: skip
+) -> CLIPTextModel:
     """Teach a text encoder to read; or `text`, which can, to read on."""
     torch.manual_seed(bench.seed + 5)
     if text is not None and text.config.num_hidden_layers < recipe.text_layers:

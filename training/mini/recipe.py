@@ -129,9 +129,7 @@ class Bench:
 
     def load(self, name: str) -> dict | None:
         path = self.work / f"{name}.pt"
-        return (
-            torch.load(path, weights_only=True, map_location=self.device) if path.exists() else None
-        )
+        return torch.load(path, weights_only=True, map_location=self.device) if path.exists() else None
 
     def say(self, message: str) -> None:
         line = f"{time.strftime('%H:%M:%S')}  {message}"

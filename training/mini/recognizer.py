@@ -28,9 +28,7 @@ SIDE, GRID, MOST = 64, 16, 4  # pixels, cells and at most so many things in a pi
 SUBJECT_NAMES = (*(name for name in SUBJECTS if name not in HELD_OUT), "galaxy")
 COLOR_NAMES, PLACE_NAMES, STYLE_NAMES = tuple(COLORS), tuple(PLACES), tuple(STYLES)
 # Every style as often as any other, and many pairs and counts.
-LESSON = replace(
-    WHOLE, styles=dict.fromkeys(STYLES, 1.0), galaxies=0.03, pairs=0.38, counts=0.25, empty=0.02
-)
+LESSON = replace(WHOLE, styles=dict.fromkeys(STYLES, 1.0), galaxies=0.03, pairs=0.38, counts=0.25, empty=0.02)
 _UNKNOWN = -1  # a color that cannot be seen
 
 
@@ -107,12 +105,8 @@ class Recognizer(nn.Module):
 
     def __init__(self, width: int = 64):
         super().__init__()
-        self.fine = nn.Sequential(
-            _conv(3, width // 2, 5, 2), _conv(width // 2, width, 3, 2), _Residual(width)
-        )
-        self.wide = nn.Sequential(
-            _conv(width, 2 * width, 3, 2), _Residual(2 * width), _Residual(2 * width)
-        )
+        self.fine = nn.Sequential(_conv(3, width // 2, 5, 2), _conv(width // 2, width, 3, 2), _Residual(width))
+        self.wide = nn.Sequential(_conv(width, 2 * width, 3, 2), _Residual(2 * width), _Residual(2 * width))
         self.down = nn.Conv2d(2 * width, width, 1)
         self.join = _conv(width, width)
         # of every cell: is a thing's middle here, how far is it, how big is it; which subject, which color
@@ -193,9 +187,7 @@ def _middles(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x.flatten().repeat(count), y.flatten().repeat(count)
 
 
-def _varied(
-    pictures: torch.Tensor, spots: torch.Tensor, random: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _varied(pictures: torch.Tensor, spots: torch.Tensor, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """A half of the pictures moved and zoomed a little, a third softened, all with a little noise and
     another brightness: what decoders and denoisers do to pictures."""
     count = len(pictures)
@@ -277,11 +269,7 @@ def recognize(net: Recognizer, pictures: torch.Tensor, floor: float = 0.4) -> li
         peaks = (heat >= F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]) & (heat > floor)
         for i in range(len(some)):
             spots = tuple(_spot(found[i, 1:, y, x], x, y) for y, x in peaks[i].nonzero().tolist())
-            seen.append(
-                Seen(
-                    spots, PLACE_NAMES[int(place[i].argmax())], STYLE_NAMES[int(style[i].argmax())]
-                )
-            )
+            seen.append(Seen(spots, PLACE_NAMES[int(place[i].argmax())], STYLE_NAMES[int(style[i].argmax())]))
     return seen
 
 

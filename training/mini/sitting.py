@@ -34,9 +34,7 @@ class Sitting:
 
     def part(self, kind: type, name: str) -> Any:
         """A network of the folder, in float32."""
-        return kind.from_pretrained(self.start / name, torch_dtype=torch.float32).to(
-            self.bench.device
-        )  # type: ignore[attr-defined]
+        return kind.from_pretrained(self.start / name, torch_dtype=torch.float32).to(self.bench.device)  # type: ignore[attr-defined]
 
     @property
     def words(self) -> CLIPTokenizer:
@@ -49,9 +47,7 @@ class Sitting:
 
 def _text(sitting: Sitting) -> dict[str, Any]:
     text = sitting.part(CLIPTextModel, "text_encoder")
-    text = reader.train(
-        sitting.recipe, sitting.bench, sitting.minutes, sitting.words, sitting.steps, text
-    )
+    text = reader.train(sitting.recipe, sitting.bench, sitting.minutes, sitting.words, sitting.steps, text)
     return {"text": text}
 
 
@@ -87,17 +83,25 @@ def _tower(sitting: Sitting) -> dict[str, Any]:
     image = sitting.part(CLIPVisionModelWithProjection, "image_encoder")
     projection = load_file(sitting.start / "text_projection.safetensors")["text_projection.weight"]
     image, projection = clip.train(
-        sitting.every_style, sitting.bench, sitting.minutes, text, sitting.words, sitting.steps,
+        sitting.every_style,
+        sitting.bench,
+        sitting.minutes,
+        text,
+        sitting.words,
+        sitting.steps,
         (image, projection.float()),
-    )  # fmt: skip
+    )
     return {"image": image, "text_projection": projection}
 
 
 def _fast(sitting: Sitting) -> dict[str, Any]:
     teacher = fast.Teacher(
-        sitting.recipe, sitting.bench, sitting.part(CLIPTextModel, "text_encoder"), sitting.words,
+        sitting.recipe,
+        sitting.bench,
+        sitting.part(CLIPTextModel, "text_encoder"),
+        sitting.words,
         sitting.part(UNet2DConditionModel, "unet"),
-    )  # fmt: skip
+    )
     return {"fast": fast.train(teacher, sitting.minutes, sitting.steps)}
 
 
@@ -114,9 +118,7 @@ _UNDER_FAST = {"text", "unet"}  # what the LoRA of few steps was made for
 
 def further(stage: str, sitting: Sitting, output: Path) -> None:
     """One stage of a finished model, and the whole model as a folder again."""
-    sitting.bench.say(
-        f"start: {sitting.bench.device}, bf16 {sitting.bench.bf16}, {stage}, from {sitting.start}"
-    )
+    sitting.bench.say(f"start: {sitting.bench.device}, bf16 {sitting.bench.bf16}, {stage}, from {sitting.start}")
     changed = STAGES[stage](sitting)
     if output.resolve() != sitting.start.resolve():
         shutil.copytree(sitting.start, output, dirs_exist_ok=True)

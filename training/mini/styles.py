@@ -31,9 +31,7 @@ class Style:
 def _noise(side: int, cells: int, seed: int) -> np.ndarray:
     """Smooth noise in [-1, 1], `cells` bumps across; always the same."""
     values = np.random.default_rng(seed).uniform(-1, 1, (cells, cells)).astype(np.float32)
-    return np.asarray(
-        Image.fromarray(values, mode="F").resize((side, side), Image.Resampling.BICUBIC)
-    )
+    return np.asarray(Image.fromarray(values, mode="F").resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _flat(p: np.ndarray) -> np.ndarray:
@@ -48,8 +46,7 @@ def _oil(p: np.ndarray) -> np.ndarray:
     y, x = (np.clip(v, 0, side - 1).astype(int) for v in (y + dy, x + dx))
     moved = Image.fromarray(p[y, x]).filter(ImageFilter.MedianFilter(2 * u + 1))
     strokes = np.sin(
-        (np.mgrid[0:side, 0:side][1] + np.mgrid[0:side, 0:side][0]) * (np.pi / (3 * u))
-        + 3 * _noise(side, 8, 3)
+        (np.mgrid[0:side, 0:side][1] + np.mgrid[0:side, 0:side][0]) * (np.pi / (3 * u)) + 3 * _noise(side, 8, 3)
     )
     painted = np.asarray(moved, np.float32) * (0.95 + 0.09 * strokes[..., None])
     gray = painted.mean(-1, keepdims=True)
@@ -84,11 +81,7 @@ def _pixels(p: np.ndarray) -> np.ndarray:
 def _crochet(p: np.ndarray) -> np.ndarray:
     side = p.shape[0]
     stitch = side // 16
-    soft = (
-        Image.fromarray(p)
-        .resize((32, 32), Image.Resampling.BOX)
-        .resize((side, side), Image.Resampling.NEAREST)
-    )
+    soft = Image.fromarray(p).resize((32, 32), Image.Resampling.BOX).resize((side, side), Image.Resampling.NEAREST)
     y, x = np.mgrid[0:side, 0:side]
     slant = np.abs((x % stitch) - stitch / 2) / stitch
     ridge = 0.5 + 0.5 * np.cos(2 * np.pi * (y / (stitch / 2) - 1.6 * slant))
@@ -135,4 +128,4 @@ STYLES: dict[str, Style] = {
     "crochet": Style(("crochet {}", "a crochet of {}", "{}, crochet"), _crochet),
     "stencil": Style(("stencil graffiti of {} on a wall", "graffiti of {}"), _stencil, Fill("stencil"), place=False),
     "glass": Style(("stained glass of {}", "{}, stained glass"), _glass, Fill("glass", 4)),
-}  # fmt: skip
+}

@@ -26,20 +26,26 @@ def build(folder: Path) -> CLIPTokenizer:
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
-        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False,
+        vocab_size=10_000,
+        min_frequency=1,
+        end_of_word_suffix="</w>",
+        show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    )
     learner.train_from_iterator(words(), trainer)
     merges = [tuple(m) for m in _merges(learner)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    entries = (
-        alphabet + [f"{a}</w>" for a in alphabet] + ["".join(m) for m in merges] + [START, END]
-    )
+    entries = alphabet + [f"{a}</w>" for a in alphabet] + ["".join(m) for m in merges] + [START, END]
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys(entries))}
     tokenizer = CLIPTokenizer(
-        vocab=vocabulary, merges=merges, unk_token=END, bos_token=START, eos_token=END, pad_token=END,
+        vocab=vocabulary,
+        merges=merges,
+        unk_token=END,
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
         model_max_length=LENGTH,
-    )  # fmt: skip
+    )
     tokenizer.save_pretrained(folder)
     return CLIPTokenizer.from_pretrained(folder)
 

@@ -21,19 +21,33 @@ from .muon import Muon
 from .recipe import Bench, Clock, Recipe, warm_then_decay
 
 PREVIEWS = (
-    "a beautiful galaxy", "a red cat on the grass", "a blue house on the beach", "a yellow car on a street",
-    "pixel art of a green dog in a forest", "two pink rabbits in the snow", "an app icon of a purple bird",
-    "a red apple to the left of a blue cup in a room", "an oil painting of a boat by the sea",
-    "an orange fish on a plain background", "a rocket in space", "a white castle in the mountains",
-)  # fmt: skip
+    "a beautiful galaxy",
+    "a red cat on the grass",
+    "a blue house on the beach",
+    "a yellow car on a street",
+    "pixel art of a green dog in a forest",
+    "two pink rabbits in the snow",
+    "an app icon of a purple bird",
+    "a red apple to the left of a blue cup in a room",
+    "an oil painting of a boat by the sea",
+    "an orange fish on a plain background",
+    "a rocket in space",
+    "a white castle in the mountains",
+)
 
 
 def scheduler() -> DDIMScheduler:
     """The noise schedule that `mini` is trained on and ships with."""
     return DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.0001, beta_end=0.03, prediction_type="v_prediction",
-        timestep_spacing="trailing", steps_offset=1, clip_sample=False, set_alpha_to_one=True,
-    )  # fmt: skip
+        beta_schedule="scaled_linear",
+        beta_start=0.0001,
+        beta_end=0.03,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
 
 
 def build_unet(recipe: Recipe) -> UNet2DConditionModel:
@@ -59,9 +73,7 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
     return unet
 
 
-def timestep_weights(
-    alphas: torch.Tensor, middle: float = 0.0, scale: float = 1.8, even: float = 0.5
-) -> torch.Tensor:
+def timestep_weights(alphas: torch.Tensor, middle: float = 0.0, scale: float = 1.8, even: float = 0.5) -> torch.Tensor:
     """How often each timestep is drawn: Laplace in log-SNR around `middle`, and a share of `even` uniformly.
 
     The density in log-SNR becomes one over timesteps by the width of a timestep in log-SNR.
@@ -76,9 +88,13 @@ class Learner:
     """The two networks, their running mean and what a training step needs."""
 
     def __init__(
-        self, recipe: Recipe, bench: Bench, text: CLIPTextModel, tokenizer: CLIPTokenizer,
+        self,
+        recipe: Recipe,
+        bench: Bench,
+        text: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel | None = None,
-    ):  # fmt: skip
+    ):
         torch.manual_seed(bench.seed + 2)
         self.recipe, self.bench, self.tokenizer = recipe, bench, tokenizer
         self.anew = unet is None
@@ -118,9 +134,13 @@ class Learner:
         return muon, torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
 
     def loss(
-        self, latents: torch.Tensor, ids: torch.Tensor, t: torch.Tensor, eps: torch.Tensor,
+        self,
+        latents: torch.Tensor,
+        ids: torch.Tensor,
+        t: torch.Tensor,
+        eps: torch.Tensor,
         weight: torch.Tensor | None = None,
-    ) -> torch.Tensor:  # fmt: skip
+    ) -> torch.Tensor:
         """Squared error of the predicted velocity, one number per sample (B,).
 
         With a `weight` (B, h, w), as in training, the error of each channel counts by its inverse as well: else
@@ -208,17 +228,13 @@ class Learner:
         return f"loss {levels} | wrong caption {' '.join(f'{v:+.3f}' for v in (wrong - right).tolist())}"
 
     @torch.no_grad()
-    def preview(
-        self, vae: AutoencoderKL, path: Path, guidance: float = 3.0, steps: int = 20
-    ) -> None:
+    def preview(self, vae: AutoencoderKL, path: Path, guidance: float = 3.0, steps: int = 20) -> None:
         """A contact sheet of the running mean: always the same prompts and noise."""
         self.swap()
         self.nets.eval()
         ids = tokens(self.tokenizer, [*PREVIEWS, *[""] * len(PREVIEWS)]).to(self.bench.device)
         unet, sampler, n = self.nets["unet"], scheduler(), len(PREVIEWS)
-        x = torch.randn((n, *latent_shape(unet)), generator=torch.Generator().manual_seed(3)).to(
-            self.bench.device
-        )
+        x = torch.randn((n, *latent_shape(unet)), generator=torch.Generator().manual_seed(3)).to(self.bench.device)
         sampler.set_timesteps(steps)
         with self.bench.autocast():
             states = self.nets["text"](ids).last_hidden_state
@@ -226,9 +242,7 @@ class Learner:
                 cond, free = unet(torch.cat([x, x]), t, states).sample.float().chunk(2)
                 x = sampler.step(free + guidance * (cond - free), t, x).prev_sample
             pictures = vae.decode(x).sample.float()
-        pixels = (
-            ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        )
+        pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         side, across = self.recipe.side, math.ceil(n / 2)
         sheet = Image.new("RGB", (side * across, side * 2))
         for i, picture in enumerate(pixels):
@@ -267,8 +281,6 @@ def train(
     learner.preview(vae, bench.work / "preview-last.png")
     bench.save("unet", learner.state(clock))
     minutes = clock.seconds / 60
-    bench.say(
-        f"unet: {clock.step} steps of {batch} in {minutes:.1f} minutes, {learner.report(data)}"
-    )
+    bench.say(f"unet: {clock.step} steps of {batch} in {minutes:.1f} minutes, {learner.report(data)}")
     learner.swap()
     return learner.nets["text"].eval(), learner.nets["unet"].eval()

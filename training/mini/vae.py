@@ -44,11 +44,7 @@ def _edges(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """L1 between the image gradients of two batches of pictures, at three scales."""
     total = a.new_zeros(())
     for _ in range(3):
-        total = (
-            total
-            + F.l1_loss(a.diff(dim=-1), b.diff(dim=-1))
-            + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
-        )
+        total = total + F.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
     return total
 
@@ -110,9 +106,7 @@ def train(recipe: Recipe, bench: Bench, minutes: float, steps: int | None = None
     return vae
 
 
-def polish(
-    recipe: Recipe, bench: Bench, minutes: float, vae: AutoencoderKL, steps: int | None = None
-) -> None:
+def polish(recipe: Recipe, bench: Bench, minutes: float, vae: AutoencoderKL, steps: int | None = None) -> None:
     """The decoder alone, in place: the latents stay what the U-Net has learned."""
     decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
     told = vae.config.latent_channels
@@ -120,9 +114,13 @@ def polish(
 
 
 def further(
-    recipe: Recipe, bench: Bench, minutes: float, vae: AutoencoderKL, before: AutoencoderKL,
+    recipe: Recipe,
+    bench: Bench,
+    minutes: float,
+    vae: AutoencoderKL,
+    before: AutoencoderKL,
     steps: int | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Encoder and decoder, in place: what the latents did not tell, they may learn to.
 
     Their first channels stay near those of `before`.
@@ -133,9 +131,15 @@ def further(
 
 
 def _go_on(
-    name: str, vae: AutoencoderKL, learning: torch.nn.Module, loss_of: LossOf, told: int,
-    recipe: Recipe, bench: Bench, clock: Clock,
-) -> None:  # fmt: skip
+    name: str,
+    vae: AutoencoderKL,
+    learning: torch.nn.Module,
+    loss_of: LossOf,
+    told: int,
+    recipe: Recipe,
+    bench: Bench,
+    clock: Clock,
+) -> None:
     """A finished autoencoder goes on learning, in place, unless that is done; the first `told` channels of its
     latents are what a U-Net knows, and any others get mean 0 and variance 1."""
     torch.manual_seed(bench.seed + 4)
@@ -149,9 +153,14 @@ def _go_on(
 
 
 def _fit(
-    name: str, vae: AutoencoderKL, learning: torch.nn.Module, loss_of: LossOf,
-    recipe: Recipe, bench: Bench, clock: Clock,
-) -> np.ndarray:  # fmt: skip
+    name: str,
+    vae: AutoencoderKL,
+    learning: torch.nn.Module,
+    loss_of: LossOf,
+    recipe: Recipe,
+    bench: Bench,
+    clock: Clock,
+) -> np.ndarray:
     """Train on random crops until the clock is done; continues where it was stopped."""
     parameters, optimizers = list(learning.parameters()), _optimizers(learning)
     state = bench.load(name)
@@ -162,14 +171,10 @@ def _fit(
         clock.resume(state["clock"])
     rendered = render(recipe.part, recipe.vae_pictures, bench.seed, recipe.side)
     pictures = np.concatenate([chunk.pictures for chunk in rendered])
-    bench.say(
-        f"{name}: {len(pictures)} pictures, {sum(p.numel() for p in parameters) / 1e6:.1f} M parameters"
-    )
+    bench.say(f"{name}: {len(pictures)} pictures, {sum(p.numel() for p in parameters) / 1e6:.1f} M parameters")
     saved = clock.seconds
     while clock.progress < 1:
-        batch = _crops(pictures, recipe, np.random.default_rng((bench.seed, clock.step))).to(
-            bench.device
-        )
+        batch = _crops(pictures, recipe, np.random.default_rng((bench.seed, clock.step))).to(bench.device)
         rate = recipe.learning_rate * warm_then_decay(clock.progress, clock.step, flat=0.5)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -196,9 +201,7 @@ def _fit(
             )
     vae.eval()
     error = psnr(vae, to_tensor(pictures[:200]).to(bench.device))
-    bench.say(
-        f"{name}: {clock.step} steps in {clock.seconds / 60:.1f} minutes, PSNR {error:.2f} dB"
-    )
+    bench.say(f"{name}: {clock.step} steps in {clock.seconds / 60:.1f} minutes, PSNR {error:.2f} dB")
     return pictures
 
 
@@ -241,8 +244,6 @@ def _fold_statistics(vae: AutoencoderKL, pictures: torch.Tensor, first: int = 0)
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
     """Peak signal-to-noise ratio in dB of encoding and decoding `pictures` in [-1, 1]."""
-    found = torch.cat(
-        [vae.decode(vae.encode(p).latent_dist.mode()).sample for p in pictures.split(50)]
-    )
+    found = torch.cat([vae.decode(vae.encode(p).latent_dist.mode()).sample for p in pictures.split(50)])
     error = ((found.clamp(-1, 1) - pictures) / 2).pow(2).mean((1, 2, 3))
     return (-10 * error.log10()).mean().item()

@@ -61,21 +61,45 @@ WHOLE = Part(
 # What two cores can learn in an hour and a half.
 FIRST = Part(
     subjects=(
-        "cat", "dog", "rabbit", "bird", "fish", "car", "boat", "rocket", "balloon", "tree", "flower",
-        "apple", "house", "castle", "cup", "teapot", "backpack", "umbrella", "star", "planet", "moon",
+        "cat",
+        "dog",
+        "rabbit",
+        "bird",
+        "fish",
+        "car",
+        "boat",
+        "rocket",
+        "balloon",
+        "tree",
+        "flower",
+        "apple",
+        "house",
+        "castle",
+        "cup",
+        "teapot",
+        "backpack",
+        "umbrella",
+        "star",
+        "planet",
+        "moon",
     ),
     styles={"flat": 0.74, "oil": 0.08, "pixel": 0.09, "icon": 0.09},
     galaxies=0.12,
     pairs=0.08,
     counts=0.1,
-)  # fmt: skip
+)
 
 # What comes last, for another sitting: two different things, several of a thing, and, half of the time, the whole
 # world.
 MANY = replace(
-    FIRST, galaxies=0.04, pairs=0.5, counts=0.2, empty=0.01,
-    other=replace(WHOLE, galaxies=0.03, pairs=0.45, counts=0.2), others=0.5,
-)  # fmt: skip
+    FIRST,
+    galaxies=0.04,
+    pairs=0.5,
+    counts=0.2,
+    empty=0.01,
+    other=replace(WHOLE, galaxies=0.03, pairs=0.45, counts=0.2),
+    others=0.5,
+)
 
 
 def held_out(subject: str, color: str | None, place: str, style: str) -> bool:
@@ -86,10 +110,7 @@ def held_out(subject: str, color: str | None, place: str, style: str) -> bool:
 
 def never_trained(scene: Scene) -> bool:
     """Whether any thing of a scene is a held-out subject or a held-out combination."""
-    return any(
-        t.subject in HELD_OUT or held_out(t.subject, t.color, scene.place, scene.style)
-        for t in scene.things
-    )
+    return any(t.subject in HELD_OUT or held_out(t.subject, t.color, scene.place, scene.style) for t in scene.things)
 
 
 def sample(part: Part, index: int, seed: int = 0, *, unseen: bool = False) -> Scene:
@@ -115,16 +136,12 @@ def _sample(part: Part, rng: Random) -> Scene:
         return Scene((), place=place, style=style)
     first = _thing(part, rng, style)
     if kind < part.empty + part.counts:
-        return Scene(
-            (replace(first, count=rng.choice((2, 2, 3, 3, 4)), size=""),), place=place, style=style
-        )
+        return Scene((replace(first, count=rng.choice((2, 2, 3, 3, 4)), size=""),), place=place, style=style)
     if kind < part.empty + part.counts + part.pairs:
         relation = rng.choices(RELATIONS, (0.5, 0.2, 0.15, 0.15))[0]
         second = _thing(part, rng, style)
         if relation == "in":
-            second = replace(
-                second, subject=rng.choice([n for n in part.subjects if SUBJECTS[n].holds])
-            )
+            second = replace(second, subject=rng.choice([n for n in part.subjects if SUBJECTS[n].holds]))
         if second.subject != first.subject:
             things = replace(first, size=""), replace(second, size="")
             return Scene(things, relation, place, style)
@@ -189,11 +206,7 @@ def layout(scene: Scene, rng: Random) -> list[Spot]:
         scale = SIZES[thing.size]
         spots = [Spot(thing, x, y, r * scale) for x, y, r in _COUNTED[thing.count]]
     dx, dy = (rng.uniform(-0.05, 0.05) if len(spots) < 3 else 0.0 for _ in range(2))
-    if (
-        len(spots) == 1
-        and SUBJECTS.get(spots[0].thing.subject)
-        and SUBJECTS[spots[0].thing.subject].flies
-    ):
+    if len(spots) == 1 and SUBJECTS.get(spots[0].thing.subject) and SUBJECTS[spots[0].thing.subject].flies:
         dy -= 0.08
     return [replace(s, x=s.x + dx, y=s.y + dy) for s in spots]
 

@@ -19,12 +19,14 @@ def command(
     words: Annotated[
         list[str] | None,
         typer.Option(
-            "--word", metavar="WORD", show_default=False,
+            "--word",
+            metavar="WORD",
+            show_default=False,
             help="A word of the prompt; may be given several times. Default: all.",
         ),
     ] = None,
     quiet: Quiet = False,
-) -> None:  # fmt: skip
+) -> None:
     """Which word drew what: where the model looked for each word, over the picture.
 
     A .png or .jpg shows the mean of all steps, .webp .apng .gif .mp4 a film of them, .json the numbers.

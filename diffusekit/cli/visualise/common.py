@@ -30,16 +30,14 @@ class Manner:
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FILE",
+            "--output",
+            "-o",
+            metavar="FILE",
             help="The ending chooses what is made; default: a dated name in outputs/.",
         ),
-    ] = None  # fmt: skip
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write over a file of the same name.")
-    ] = False
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The numbers as one JSON object on stdout.")
-    ] = False
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file of the same name.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="The numbers as one JSON object on stdout.")] = False
 
     def check(self, *endings: str) -> None:
         """Refuse, before any work, a file that is there or whose ending is not among `endings` or .json."""
@@ -47,9 +45,7 @@ class Manner:
             return
         path, endings = Path(self.output), (*endings, ".json")
         if path.suffix.lower() not in endings:
-            raise UsageError(
-                f"{path.name!r} is not a kind of file this can be", f"endings: {', '.join(endings)}"
-            )
+            raise UsageError(f"{path.name!r} is not a kind of file this can be", f"endings: {', '.join(endings)}")
         if path.exists() and not self.overwrite:
             raise UsageError(f"{path} is already there", "choose another name, or say --overwrite")
         if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
@@ -62,9 +58,7 @@ class Manner:
         """Save an exhibit and print its path; with --json print its numbers, and save only if asked to."""
         path = None
         if self.output is not None or not self.as_json:
-            path = exhibit.save(
-                self.output or _named(verb, exhibit.endings[0]), overwrite=self.overwrite
-            )
+            path = exhibit.save(self.output or _named(verb, exhibit.endings[0]), overwrite=self.overwrite)
         if self.as_json:
             print(json.dumps(exhibit.numbers, ensure_ascii=False, allow_nan=False))
         else:

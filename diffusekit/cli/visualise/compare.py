@@ -18,9 +18,7 @@ Samplers = Annotated[
     typer.Option("--sampler", help=f"How to step, several to compare: {', '.join(SAMPLERS)}."),
 ]
 Steps = Annotated[list[int] | None, typer.Option("--steps", help="Steps, several to compare.")]
-Guidance = Annotated[
-    list[float] | None, typer.Option("--guidance", help="Guidance scales, several to compare.")
-]
+Guidance = Annotated[list[float] | None, typer.Option("--guidance", help="Guidance scales, several to compare.")]
 Seeds = Annotated[
     list[int] | None,
     typer.Option("--seed", help="Seeds, several to compare. Default: one for all, by chance."),
@@ -55,8 +53,10 @@ def command(
     resolved = resolve(GenerateSettings, "visualise", settings)
     given = dict(zip(_VARIED, (sampler, steps, guidance, seed), strict=True))
     values: dict[str, list[Any]] = {
-        "prompt": prompts, "drop": [None, *(drop or [])], **{k: v for k, v in given.items() if v},
-    }  # fmt: skip
+        "prompt": prompts,
+        "drop": [None, *(drop or [])],
+        **{k: v for k, v in given.items() if v},
+    }
     for name, several in values.items():
         for value in several if name != "drop" else ():
             checked(GenerateSettings, {name: value})
@@ -65,7 +65,5 @@ def command(
     with quiet_libraries():
         from ...visualise import lockstep
 
-        exhibit = lockstep.compare(
-            lockstep.crossed(**values), watch=partial(watched, show=not quiet), **common
-        )
+        exhibit = lockstep.compare(lockstep.crossed(**values), watch=partial(watched, show=not quiet), **common)
         manner.write(exhibit, "compare")

@@ -14,9 +14,7 @@ _TAKEN = {"model", "device", "dtype"}
 
 At = Annotated[
     list[int] | None,
-    typer.Option(
-        "--at", metavar="T", help="A timestep to show; may be given several times. Default: eight."
-    ),
+    typer.Option("--at", metavar="T", help="A timestep to show; may be given several times. Default: eight."),
 ]
 Schedule = Annotated[
     list[str] | None,
@@ -49,7 +47,12 @@ def command(
         from ...visualise.noising import noise
 
         exhibit = noise(
-            picture, at=at, schedules=schedule or ("own",), seed=resolved.seed or 0,
-            model=resolved.model, device=resolved.device, dtype=resolved.dtype,
-        )  # fmt: skip
+            picture,
+            at=at,
+            schedules=schedule or ("own",),
+            seed=resolved.seed or 0,
+            model=resolved.model,
+            device=resolved.device,
+            dtype=resolved.dtype,
+        )
         manner.write(exhibit, "noise")

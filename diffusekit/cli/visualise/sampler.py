@@ -19,12 +19,8 @@ Names = Annotated[
         show_default=False,
     ),
 ]
-Prompt = Annotated[
-    str | None, typer.Option("--prompt", help="The prompt of the way. Default: a red cat.")
-]
-NoPath = Annotated[
-    bool, typer.Option("--no-path", help="Only schedules and steps: no network has to run.")
-]
+Prompt = Annotated[str | None, typer.Option("--prompt", help="The prompt of the way. Default: a red cat.")]
+NoPath = Annotated[bool, typer.Option("--no-path", help="Only schedules and steps: no network has to run.")]
 
 
 @with_group(Manner, "manner")
@@ -48,7 +44,5 @@ def command(
     with quiet_libraries():
         from ...visualise.samplers import samplers
 
-        exhibit = samplers(
-            names or (), path=not no_path, watch=partial(watched, show=not quiet), **own
-        )
+        exhibit = samplers(names or (), path=not no_path, watch=partial(watched, show=not quiet), **own)
         manner.write(exhibit, "sampler")

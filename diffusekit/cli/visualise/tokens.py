@@ -42,9 +42,14 @@ def command(
         from ...visualise.reading import tokens
 
         exhibit = tokens(
-            prompt, arithmetic=arithmetic or (), count=count, model=resolved.model,
-            embedding=resolved.embedding, device=resolved.device, dtype=resolved.dtype,
-        )  # fmt: skip
+            prompt,
+            arithmetic=arithmetic or (),
+            count=count,
+            model=resolved.model,
+            embedding=resolved.embedding,
+            device=resolved.device,
+            dtype=resolved.dtype,
+        )
         if manner.output is None and not manner.as_json:
             _table(exhibit.numbers)
         else:
@@ -63,9 +68,7 @@ def _table(numbers: Any) -> None:
     for piece in numbers["pieces"]:
         number = f"row {piece['row']}" if piece["id"] is None else str(piece["id"])
         near = ", ".join(f"{word} {cosine:.2f}" for word, cosine in piece["nearest"])
-        table.add_row(
-            str(piece["place"]), Text(plain(piece["piece"])), number, Text(plain(near), style="dim")
-        )
+        table.add_row(str(piece["place"]), Text(plain(piece["piece"])), number, Text(plain(near), style="dim"))
     padding = numbers["padding"]
     if padding["count"]:
         table.add_row("…", f"padding, {padding['count']} times", str(padding["id"]), "")

@@ -34,9 +34,7 @@ TABS: tuple[tuple[str, str, Any], ...] = (
     ("see", "See", see),
     ("tokens", "Tokens", tokens),
 )
-UPLOADS = (
-    "/gradio_api/upload",
-)  # the path, below that of the page, that takes other bodies than JSON
+UPLOADS = ("/gradio_api/upload",)  # the path, below that of the page, that takes other bodies than JSON
 CACHED = 3600  # seconds that copies of uploads and results are kept
 
 
@@ -44,9 +42,7 @@ def build(jobs: Jobs, settings: ServeSettings) -> gr.Blocks:
     """The page over opened `jobs`."""
     os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(settings.state).resolve() / "page"))
     house = House.of(jobs, settings)
-    with gr.Blocks(
-        title="diffusekit", analytics_enabled=False, delete_cache=(CACHED, CACHED), fill_width=True
-    ) as demo:
+    with gr.Blocks(title="diffusekit", analytics_enabled=False, delete_cache=(CACHED, CACHED), fill_width=True) as demo:
         gr.HTML(look.banner(), elem_id="banner")
         with gr.Tabs(elem_id="tabs") as house.tabs:
             for name, label, tab in TABS:

@@ -90,6 +90,4 @@ def _move(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
     except OSError as error:
-        raise DiskError(
-            f"cannot move {source.name}: {error.strerror or error}", "may you write there?"
-        ) from None
+        raise DiskError(f"cannot move {source.name}: {error.strerror or error}", "may you write there?") from None

@@ -27,10 +27,11 @@ element.addEventListener('click', (event) => {
 """
 EMPTY = '<p class="empty">No token is here yet: learn one in the Learn tab, or import one.</p>'
 SCORES = {
-    "reconstruction": "Like the pictures", "editability": "Obedient to the prompt",
+    "reconstruction": "Like the pictures",
+    "editability": "Obedient to the prompt",
     "init_reconstruction": "The first word: like the pictures",
     "init_editability": "The first word: obedient",
-}  # fmt: skip
+}
 _HEAD = ("Name", "Token", "Vectors", "Base", "Longer than", "Near", "Likeness")
 _SHOWN = ("init", "steps", "pictures", "property", "learning_rate", "seed", "version", "sum")
 
@@ -52,14 +53,15 @@ def _row(row: About, chosen: bool) -> str:
     scores = dict(row.scores)
     likeness = scores.get("reconstruction")
     cells = (
-        row.token, str(row.vectors), row.base,
+        row.token,
+        str(row.vectors),
+        row.base,
         "" if row.percentile is None else f"{row.percentile:.0f} % of words",
-        ", ".join(row.near[:3]), "" if likeness is None else f"{likeness:.2f}",
-    )  # fmt: skip
-    current = " aria-current=true" if chosen else ""
-    button = (
-        f'<button type="button" data-name="{escape(row.name)}"{current}>{escape(row.name)}</button>'
+        ", ".join(row.near[:3]),
+        "" if likeness is None else f"{likeness:.2f}",
     )
+    current = " aria-current=true" if chosen else ""
+    button = f'<button type="button" data-name="{escape(row.name)}"{current}>{escape(row.name)}</button>'
     rest = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
     return f'<tr data-name="{escape(row.name)}"{current}><th scope=row>{button}</th>{rest}</tr>'
 
@@ -71,9 +73,7 @@ def card(token: LearnedToken, about: About) -> str:
         "Write in prompts": f"<{token.name}>",
         "Vectors": str(token.count),
         "Base": about.base,
-        "Length": ""
-        if about.percentile is None
-        else f"longer than {about.percentile:.0f} % of words",
+        "Length": "" if about.percentile is None else f"longer than {about.percentile:.0f} % of words",
         "Nearest words": ", ".join(about.near),
     }
     scores = dict(about.scores)
@@ -82,11 +82,7 @@ def card(token: LearnedToken, about: About) -> str:
         *(n for n in scores if n not in SCORES),
     ]
     rows |= {SCORES.get(name, name): f"{scores[name]:.3f}" for name in ordered}
-    rows |= {
-        name.replace("_", " ").capitalize(): token.facts[name][:300]
-        for name in _SHOWN
-        if name in token.facts
-    }
+    rows |= {name.replace("_", " ").capitalize(): token.facts[name][:300] for name in _SHOWN if name in token.facts}
     rows |= {"SHA-256": token.sha256[:16]}
     return f"<h3>{escape(token.name)}</h3>{_drawn(token.name)}{facts_table(rows)}"
 

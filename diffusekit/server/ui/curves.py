@@ -22,9 +22,7 @@ class Curve:
     points: Points
 
 
-def chart(
-    title: str, curves: Sequence[Curve], levels: Sequence[tuple[str, float]] = (), *, steps: int = 0
-) -> str:
+def chart(title: str, curves: Sequence[Curve], levels: Sequence[tuple[str, float]] = (), *, steps: int = 0) -> str:
     """A figure with some curves and dashed levels, to at least `steps`; "" without any points."""
     drawn = [Curve(c.name, _finite(c.points)) for c in curves]
     drawn = [curve for curve in drawn if curve.points]
@@ -48,14 +46,9 @@ def chart(
         at = place(*curve.points[-1]).split(",")
         parts.append(f'<circle class="c{number}" cx="{at[0]}" cy="{at[1]}" r="3"/>')
     keys = "".join(
-        f'<li class="c{i}">{escape(c.name)} <b>{c.points[-1][1]:.3g}</b></li>'
-        for i, c in enumerate(drawn)
-    ) + "".join(
-        f'<li class="l{i}">{escape(n)} <b>{y:.3g}</b></li>' for i, (n, y) in enumerate(levels)
-    )
-    told = "; ".join(
-        f"{c.name}: {c.points[-1][1]:.3g} at step {c.points[-1][0]:.0f}" for c in drawn
-    )
+        f'<li class="c{i}">{escape(c.name)} <b>{c.points[-1][1]:.3g}</b></li>' for i, c in enumerate(drawn)
+    ) + "".join(f'<li class="l{i}">{escape(n)} <b>{y:.3g}</b></li>' for i, (n, y) in enumerate(levels))
+    told = "; ".join(f"{c.name}: {c.points[-1][1]:.3g} at step {c.points[-1][0]:.0f}" for c in drawn)
     return (
         f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(told)}">'
@@ -74,9 +67,7 @@ def _axes(low: float, high: float, last: float) -> str:
     for share in (0.0, 0.5, 1.0):
         x = _LEFT + (_RIGHT - _LEFT) * share
         anchor = "end" if share == 1 else "middle"
-        lines.append(
-            f'<text x="{x}" y="{_BOTTOM + 18}" text-anchor="{anchor}">{last * share:.0f}</text>'
-        )
+        lines.append(f'<text x="{x}" y="{_BOTTOM + 18}" text-anchor="{anchor}">{last * share:.0f}</text>')
     return "".join(lines)
 
 

@@ -79,12 +79,24 @@ class Desk:
     def __init__(self, album: Album, likeness: Likeness, tab: Shown):
         self.album, self.likeness, self.tab = album, likeness, tab
         self.listing = [
-            tab.pictures, tab.more, tab.notice, tab.found, tab.count, *tab.trash.parts,
-        ]  # fmt: skip
-        self.opening = [
-            tab.open, tab.image, tab.slider, tab.facts, tab.star, tab.compare, tab.name, tab.pinned,
+            tab.pictures,
+            tab.more,
             tab.notice,
-        ]  # fmt: skip
+            tab.found,
+            tab.count,
+            *tab.trash.parts,
+        ]
+        self.opening = [
+            tab.open,
+            tab.image,
+            tab.slider,
+            tab.facts,
+            tab.star,
+            tab.compare,
+            tab.name,
+            tab.pinned,
+            tab.notice,
+        ]
 
     # --- finding ----------------------------------------------------------------------------
 
@@ -129,9 +141,7 @@ class Desk:
         except Exception as error:
             yield {self.tab.notice: said(error)}
 
-    def _alike(
-        self, wanted: str | Path, words: str, name: str, starred: bool = False
-    ) -> Iterator[Answer]:
+    def _alike(self, wanted: str | Path, words: str, name: str, starred: bool = False) -> Iterator[Answer]:
         entries = self.album.find(starred=starred)
         for done, count in self.likeness.look(entries):
             yield {self.tab.notice: look.notice(f"Looking at new pictures: {done} of {count} …")}
@@ -172,12 +182,8 @@ class Desk:
         other = self.album.gallery.locate(pinned) if both else None
         return {
             self.tab.open: gr.update(visible=True),
-            self.tab.image: gr.update(
-                value=str(path), alt_text=facts.prompt_of(path)[:500], visible=not both
-            ),
-            self.tab.slider: gr.update(
-                value=(str(other), str(path)) if both else None, visible=both
-            ),
+            self.tab.image: gr.update(value=str(path), alt_text=facts.prompt_of(path)[:500], visible=not both),
+            self.tab.slider: gr.update(value=(str(other), str(path)) if both else None, visible=both),
             self.tab.facts: facts.panel(path, name),
             self.tab.star: _star_label(name in self.album.stars()),
             self.tab.compare: "Stop comparing" if pinned else "Compare",
@@ -194,9 +200,7 @@ class Desk:
         return self._list(found, count, name) | {self.tab.star: _star_label(starred)}
 
     @_told
-    def delete(
-        self, name: str, found: list[Row], count: int, thrown: list[tuple[str, int, Row]]
-    ) -> Answer:
+    def delete(self, name: str, found: list[Row], count: int, thrown: list[tuple[str, int, Row]]) -> Answer:
         """Move the open picture to the trash and open its neighbour."""
         kept = self.album.throw_away(name)
         place = next((i for i, row in enumerate(found) if row[0] == name), 0)
@@ -212,9 +216,7 @@ class Desk:
         )
 
     @_told
-    def undo(
-        self, name: str, found: list[Row], count: int, thrown: list[tuple[str, int, Row]]
-    ) -> Answer:
+    def undo(self, name: str, found: list[Row], count: int, thrown: list[tuple[str, int, Row]]) -> Answer:
         """Take the picture back that was thrown away last."""
         if not thrown:
             raise UsageError("there is nothing to take back", "delete something first")

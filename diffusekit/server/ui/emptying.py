@@ -36,9 +36,7 @@ class Emptying:
     def fresh(self) -> dict[Any, Any]:
         """How the button looks before anybody presses it; it is not there while the trash is empty."""
         held = trash.held(self.folder)
-        update = gr.update(
-            value=f"Empty trash ({held})", visible=held.files > 0, variant="secondary"
-        )
+        update = gr.update(value=f"Empty trash ({held})", visible=held.files > 0, variant="secondary")
         return {self.button: update, self.asked: ""}
 
     def press(self, asked: str, note: gr.HTML) -> tuple[dict[Any, Any], bool]:

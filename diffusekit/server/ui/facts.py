@@ -65,6 +65,4 @@ def _circumstances(record: metadata.Record) -> dict[str, Any]:
 
 
 def _theirs(parameters: dict[str, str]) -> dict[str, Any]:
-    return {
-        key[:100]: value[:1000] for key, value in list(parameters.items())[:60] if key not in _TOLD
-    }
+    return {key[:100]: value[:1000] for key, value in list(parameters.items())[:60] if key not in _TOLD}

@@ -48,41 +48,46 @@ def fields(house: House, prompt: gr.Textbox) -> Fields:
     names: dict[str, Any] = {"prompt": prompt}
     names["negative_prompt"] = gr.Textbox(
         "",
-        label="Negative prompt", placeholder="What to steer away from", lines=1, max_lines=6,
-        max_length=house.settings.max_prompt, elem_id="negative",
-    )  # fmt: skip
+        label="Negative prompt",
+        placeholder="What to steer away from",
+        lines=1,
+        max_lines=6,
+        max_length=house.settings.max_prompt,
+        elem_id="negative",
+    )
     with gr.Row(elem_classes="pair"):
-        names["sampler"] = gr.Dropdown(
-            form.samplers(), value=default["sampler"].default, label="Sampler", min_width=0
-        )
-        names["model"] = gr.Dropdown(
-            known, value=known[0], label="Model", visible=len(known) > 1, min_width=0
-        )
+        names["sampler"] = gr.Dropdown(form.samplers(), value=default["sampler"].default, label="Sampler", min_width=0)
+        names["model"] = gr.Dropdown(known, value=known[0], label="Model", visible=len(known) > 1, min_width=0)
     with gr.Row(elem_classes="pair"):
         names["steps"] = gr.Slider(
-            1, house.settings.max_steps, default["steps"].default, step=1, label="Steps",
-            min_width=0, buttons=[],
-        )  # fmt: skip
-        names["guidance_scale"] = gr.Slider(
-            0, 20, guidance, step=0.1, label="Guidance", min_width=0, buttons=[]
+            1,
+            house.settings.max_steps,
+            default["steps"].default,
+            step=1,
+            label="Steps",
+            min_width=0,
+            buttons=[],
         )
+        names["guidance_scale"] = gr.Slider(0, 20, guidance, step=0.1, label="Guidance", min_width=0, buttons=[])
     with gr.Row(elem_classes="sizes"):
         names["width"] = gr.Number(side, label="Width", precision=0, min_width=0, step=8)
         names["height"] = gr.Number(side, label="Height", precision=0, min_width=0, step=8)
         swap = gr.Button("Swap", size="sm", min_width=0, elem_classes="beside")
     names |= _amount(house, fast)
     with gr.Row(elem_classes="sizes"):
-        names["seed"] = gr.Textbox(
-            "", label="Seed", placeholder="by chance", max_lines=1, min_width=0, elem_id="seed"
-        )
+        names["seed"] = gr.Textbox("", label="Seed", placeholder="by chance", max_lines=1, min_width=0, elem_id="seed")
         dice = gr.Button("Dice", size="sm", min_width=0, elem_classes="beside", elem_id="dice")
         reuse = gr.Button("Reuse", size="sm", min_width=0, elem_classes="beside", elem_id="reuse")
     learned = restoring.learned()
     names["embedding"] = gr.Dropdown(
-        learned, multiselect=True, value=[], label="Learned tokens", visible=bool(learned),
+        learned,
+        multiselect=True,
+        value=[],
+        label="Learned tokens",
+        visible=bool(learned),
         info="Needed only for a word that several tokens answer to, like S*.",
         elem_id="learned",
-    )  # fmt: skip
+    )
     words = gr.HTML(look.word_list(learned), elem_id="words", visible="hidden")
     return Fields(names, dice, reuse, swap, words)
 
@@ -97,7 +102,7 @@ def _amount(house: House, fast: bool) -> dict[str, Any]:
             "fast": gr.Checkbox(
                 False, label="Fast", info="4 steps, no guidance", visible=fast, min_width=0, elem_id="fast"
             ),
-        }  # fmt: skip
+        }
 
 
 def grid_fields() -> GridFields:
@@ -111,10 +116,15 @@ def grid_fields() -> GridFields:
             inputs += [
                 gr.Dropdown(choices, value=start, label=name, min_width=0),
                 gr.Textbox(
-                    "4-20 (+8)" if start else "", label=f"{name}: values", show_label=False,
-                    placeholder=f"like {hint}", max_lines=1, min_width=0, max_length=2000,
+                    "4-20 (+8)" if start else "",
+                    label=f"{name}: values",
+                    show_label=False,
+                    placeholder=f"like {hint}",
+                    max_lines=1,
+                    min_width=0,
+                    max_length=2000,
                 ),
-            ]  # fmt: skip
+            ]
     draw = gr.Button(f"Draw the grid (at most {grids.MOST} pictures)", elem_id="draw")
     return GridFields(inputs, draw)
 

@@ -14,18 +14,40 @@ from ...schedule import SAMPLERS
 from ...settings import GenerateSettings, checked
 
 FIELDS: tuple[str, ...] = (
-    "prompt", "negative_prompt", "sampler", "steps", "guidance_scale", "width", "height", "images",
-    "seed", "embedding", "model", "fast",
-)  # fmt: skip
+    "prompt",
+    "negative_prompt",
+    "sampler",
+    "steps",
+    "guidance_scale",
+    "width",
+    "height",
+    "images",
+    "seed",
+    "embedding",
+    "model",
+    "fast",
+)
 EXAMPLES = (
-    "A beautiful galaxy", "a red tree on a hill at night", "a blue planet in space",
-    "pixel art of a yellow star in the sky", "an oil painting of a white house by the sea",
-)  # fmt: skip
+    "A beautiful galaxy",
+    "a red tree on a hill at night",
+    "a blue planet in space",
+    "pixel art of a yellow star in the sky",
+    "an oil painting of a white house by the sea",
+)
 LABELS = {
-    "prompt": "Prompt", "negative_prompt": "Negative prompt", "sampler": "Sampler", "steps": "Steps",
-    "guidance_scale": "Guidance", "width": "Width", "height": "Height", "images": "Pictures",
-    "seed": "Seed", "embedding": "Learned tokens", "model": "Model", "fast": "Fast",
-}  # fmt: skip
+    "prompt": "Prompt",
+    "negative_prompt": "Negative prompt",
+    "sampler": "Sampler",
+    "steps": "Steps",
+    "guidance_scale": "Guidance",
+    "width": "Width",
+    "height": "Height",
+    "images": "Pictures",
+    "seed": "Seed",
+    "embedding": "Learned tokens",
+    "model": "Model",
+    "fast": "Fast",
+}
 
 
 def samplers() -> list[tuple[str, str]]:

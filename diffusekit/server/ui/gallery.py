@@ -26,8 +26,14 @@ def add(house: House) -> None:
     desk = Desk(house.album, Likeness(house.jobs, kept), tab)
     wanted = [tab.words, tab.how, tab.starred, tab.name]
     slow: dict[str, Any] = PRIVATE | {"concurrency_limit": 4, "show_progress": "hidden"}
-    gr.on([tab.words.submit, tab.how.change, tab.starred.change], desk.search, wanted, desk.listing,
-          trigger_mode="multiple", **slow)  # fmt: skip
+    gr.on(
+        [tab.words.submit, tab.how.change, tab.starred.change],
+        desk.search,
+        wanted,
+        desk.listing,
+        trigger_mode="multiple",
+        **slow,
+    )
     tab.words.change(desk.typed, wanted, desk.listing, trigger_mode="always_last", **QUICK)
     house.places["tab.gallery"].select(desk.typed, wanted, desk.listing, **QUICK)
     tab.like.upload(desk.like_file, [tab.like, tab.name], desk.listing, **slow)
@@ -69,14 +75,28 @@ def connect(house: House) -> None:
 def _layout(outputs: Path) -> tuple[Shown, gr.Row]:
     with gr.Row(elem_id="search"):
         words = gr.Textbox(
-            label="Search", placeholder="Words of a prompt, or what it looks like", max_lines=1,
-            show_label=False, container=False, max_length=500, min_width=0, elem_id="words-wanted",
-        )  # fmt: skip
-        how = gr.Radio([WORDS, LIKENESS], value=WORDS, show_label=False, container=False,
-                       label="Search by", min_width=0, elem_id="how")  # fmt: skip
+            label="Search",
+            placeholder="Words of a prompt, or what it looks like",
+            max_lines=1,
+            show_label=False,
+            container=False,
+            max_length=500,
+            min_width=0,
+            elem_id="words-wanted",
+        )
+        how = gr.Radio(
+            [WORDS, LIKENESS],
+            value=WORDS,
+            show_label=False,
+            container=False,
+            label="Search by",
+            min_width=0,
+            elem_id="how",
+        )
         starred = gr.Checkbox(label="★ only", container=False, min_width=0, elem_id="starred")
-        like = gr.UploadButton("Like a picture …", size="md", min_width=0, elem_id="like",
-                               file_types=[".png", ".jpg", ".jpeg", ".webp"])  # fmt: skip
+        like = gr.UploadButton(
+            "Like a picture …", size="md", min_width=0, elem_id="like", file_types=[".png", ".jpg", ".jpeg", ".webp"]
+        )
     with gr.Row(elem_id="told"):
         notice = gr.HTML(elem_id="gallery-notice")
         undo = gr.Button("Undo delete", size="sm", visible=False, min_width=0, elem_id="undo")
@@ -86,11 +106,22 @@ def _layout(outputs: Path) -> tuple[Shown, gr.Row]:
             more = gr.Button("More", visible=False, elem_id="more-pictures")
             trash = Emptying.add(outputs, "gallery-trash")
         with gr.Column(elem_id="open", min_width=0, visible=False) as opened:
-            image = gr.Image(show_label=False, label="Picture", interactive=False, type="filepath",
-                             buttons=["download", "fullscreen"], elem_id="picture")  # fmt: skip
-            slider = gr.ImageSlider(show_label=False, label="Compare", visible=False,
-                                    interactive=False, buttons=["fullscreen"],
-                                    elem_id="slider")  # fmt: skip
+            image = gr.Image(
+                show_label=False,
+                label="Picture",
+                interactive=False,
+                type="filepath",
+                buttons=["download", "fullscreen"],
+                elem_id="picture",
+            )
+            slider = gr.ImageSlider(
+                show_label=False,
+                label="Compare",
+                visible=False,
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="slider",
+            )
             with gr.Row(elem_classes="tools") as row:
                 use: dict[restoring.What, gr.Button] = {
                     "all": gr.Button("Use all", size="sm", min_width=0),
@@ -105,7 +136,24 @@ def _layout(outputs: Path) -> tuple[Shown, gr.Row]:
             told = gr.HTML(elem_id="facts")
     states = (gr.State([]), gr.State(PAGE), gr.State(""), gr.State(""), gr.State([]))
     shown = Shown(
-        words, how, starred, like, pictures, more, notice, undo, opened, image, slider, told, star,
-        compare, alike, delete, use, trash, *states,
-    )  # fmt: skip
+        words,
+        how,
+        starred,
+        like,
+        pictures,
+        more,
+        notice,
+        undo,
+        opened,
+        image,
+        slider,
+        told,
+        star,
+        compare,
+        alike,
+        delete,
+        use,
+        trash,
+        *states,
+    )
     return shown, row

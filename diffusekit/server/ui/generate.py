@@ -55,9 +55,16 @@ def add(house: House) -> None:
         with gr.Column(elem_id="view", min_width=0):
             stage = gr.HTML(look.welcome(), elem_id="stage")
             result = gr.Gallery(
-                label="Result", show_label=False, preview=True, object_fit="contain", visible=False,
-                buttons=["download", "fullscreen"], elem_id="result", interactive=False, height="auto",
-            )  # fmt: skip
+                label="Result",
+                show_label=False,
+                preview=True,
+                object_fit="contain",
+                visible=False,
+                buttons=["download", "fullscreen"],
+                elem_id="result",
+                interactive=False,
+                height="auto",
+            )
             with gr.Row(elem_id="actions", visible=False) as actions:
                 use: dict[restoring.What, gr.Button] = {
                     "all": gr.Button("Use all", size="sm", min_width=0),
@@ -72,9 +79,12 @@ def add(house: House) -> None:
     state = _State(gr.State(None), gr.State([]), gr.State(0))
     page = _Page(go, stop, stage, result, actions, notice, table.draw)
     house.places |= {
-        "form": parts.by_name, "made": state.made, "chosen": state.chosen, "actions": actions,
+        "form": parts.by_name,
+        "made": state.made,
+        "chosen": state.chosen,
+        "actions": actions,
         "notice": notice,
-    }  # fmt: skip
+    }
     _wire_generate(house, page, parts, table, state)
     _wire_restoring(house, page, parts, (drop, use), state)
     _wire_helpers(house, parts, meter)
@@ -141,15 +151,11 @@ class _Page:
         }
 
 
-def _wire_generate(
-    house: House, page: _Page, parts: Fields, table: GridFields, state: _State
-) -> None:
+def _wire_generate(house: House, page: _Page, parts: Fields, table: GridFields, state: _State) -> None:
     jobs = house.jobs
     prompt = parts.by_name["prompt"]
 
-    async def shown(
-        moments: AsyncGenerator[Moment], before: list[str]
-    ) -> AsyncGenerator[dict[Any, Any]]:
+    async def shown(moments: AsyncGenerator[Moment], before: list[str]) -> AsyncGenerator[dict[Any, Any]]:
         try:
             async with contextlib.aclosing(moments):
                 async for moment in moments:
@@ -171,9 +177,7 @@ def _wire_generate(
         except DiffusekitError as error:
             yield page.fail(error, bool(before))
             return
-        async with contextlib.aclosing(
-            shown(running.pictures(jobs, settings, run), before)
-        ) as each:
+        async with contextlib.aclosing(shown(running.pictures(jobs, settings, run), before)) as each:
             async for update in each:
                 yield update
 
@@ -188,9 +192,7 @@ def _wire_generate(
         except DiffusekitError as error:
             yield page.fail(error, bool(before))
             return
-        async with contextlib.aclosing(
-            shown(running.grid(jobs, axes, cells, settings, run), before)
-        ) as each:
+        async with contextlib.aclosing(shown(running.grid(jobs, axes, cells, settings, run), before)) as each:
             async for update in each:
                 yield update
 
@@ -207,8 +209,7 @@ def _grid_of(
     """Axes and cells, each cell's settings checked, from three times (axis, values); and the settings of
     the whole grid."""
     axes = [
-        grids.axis(name, text or "") if name else None
-        for name, text in zip(chosen[::2], chosen[1::2], strict=True)
+        grids.axis(name, text or "") if name else None for name, text in zip(chosen[::2], chosen[1::2], strict=True)
     ]
     settings = {"seed": secrets.randbelow(2**32), "negative_prompt": ""} | form.settings_of(given)
     cells = grids.cells(axes, settings)
@@ -247,8 +248,9 @@ def _wire_restoring(
     drop.upload(dropped, drop, outputs, **QUICK)
     for what, button in use.items():
         button.click(again(what), [state.made, state.chosen], outputs, **QUICK)
-    parts.reuse.click(_last_seed(jobs.outputs, page, parts), [state.made, state.chosen],
-                      [parts.by_name["seed"], page.notice], **QUICK)  # fmt: skip
+    parts.reuse.click(
+        _last_seed(jobs.outputs, page, parts), [state.made, state.chosen], [parts.by_name["seed"], page.notice], **QUICK
+    )
 
     def choose(event: gr.SelectData) -> int:
         return int(event.index)
@@ -288,11 +290,9 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
         return look.meter(found.used, found.room, found.cut, found.learned)
 
     watched = [names["prompt"], names["embedding"], names["model"]]
-    gr.on([part.change for part in watched], counted, watched, meter,
-          trigger_mode="always_last", **QUICK)  # fmt: skip
+    gr.on([part.change for part in watched], counted, watched, meter, trigger_mode="always_last", **QUICK)
     parts.dice.click(lambda: "", None, names["seed"], **QUICK)
-    parts.swap.click(lambda w, h: (h, w), [names["width"], names["height"]],
-                     [names["width"], names["height"]], **QUICK)  # fmt: skip
+    parts.swap.click(lambda w, h: (h, w), [names["width"], names["height"]], [names["width"], names["height"]], **QUICK)
 
     def suits(model: str) -> tuple[Any, ...]:
         try:
@@ -311,9 +311,7 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
         own = {"guidance_scale": reading.guidance(house.jobs.models().get(model, model))}
         return list(FAST.values() if fast else (default | own).values())
 
-    names["fast"].input(
-        hurry, [names["fast"], names["model"]], [names[name] for name in FAST], **QUICK
-    )
+    names["fast"].input(hurry, [names["fast"], names["model"]], [names[name] for name in FAST], **QUICK)
 
     def refresh() -> tuple[Any, str]:
         known = restoring.learned()

@@ -23,12 +23,13 @@ from .form import samplers
 MOST = 25
 REPLACE = "prompt"
 AXES = {
-    "sampler": "Sampler", "steps": "Steps", "guidance_scale": "Guidance", "seed": "Seed",
+    "sampler": "Sampler",
+    "steps": "Steps",
+    "guidance_scale": "Guidance",
+    "seed": "Seed",
     REPLACE: "Prompt: replace",
-}  # fmt: skip
-_RANGE = re.compile(
-    r"(-?[\d.]+)\s*(?:-|\.\.)\s*(-?[\d.]+)\s*(?:\(\s*\+?\s*([\d.]+)\s*\)|\[\s*(\d+)\s*\])?"
-)
+}
+_RANGE = re.compile(r"(-?[\d.]+)\s*(?:-|\.\.)\s*(-?[\d.]+)\s*(?:\(\s*\+?\s*([\d.]+)\s*\)|\[\s*(\d+)\s*\])?")
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,13 @@ def axis(name: str, text: str) -> Axis:
         return Axis(name, tuple((part, (parts[0], part)) for part in parts))
     numbers = [number for part in parts for number in _numbers(AXES[name], part)]
     kept = numbers if name == "guidance_scale" else [round(number) for number in numbers]
-    return Axis(name, tuple((f"{AXES[name]} {number:g}" if name == "guidance_scale"
-                             else f"{AXES[name]} {number}", number) for number in kept))  # fmt: skip
+    return Axis(
+        name,
+        tuple(
+            (f"{AXES[name]} {number:g}" if name == "guidance_scale" else f"{AXES[name]} {number}", number)
+            for number in kept
+        ),
+    )
 
 
 def cells(axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> list[Cell]:
@@ -85,9 +91,7 @@ def cells(axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> list[Cell
     spans = [range(len(a.places)) if a else range(1) for a in axes]
     count = len(spans[0]) * len(spans[1]) * len(spans[2])
     if count > MOST:
-        raise UsageError(
-            f"the grid has {count} pictures, and at most {MOST} fit", "use fewer values"
-        )
+        raise UsageError(f"the grid has {count} pictures, and at most {MOST} fit", "use fewer values")
     found = []
     for z, y, x in itertools.product(spans[2], spans[1], spans[0]):
         changed = dict(settings) | {"images": 1}
@@ -106,10 +110,7 @@ def record(first: Record, axes: Sequence[Axis | None], settings: Mapping[str, An
     if REPLACE in changed:
         changed.add("negative_prompt")
     base = {name: settings[name] for name in changed if name in settings}
-    labels = {
-        AXES[a.name]: tuple(label.removeprefix(f"{AXES[a.name]} ") for label, _ in a.places)
-        for a in named
-    }
+    labels = {AXES[a.name]: tuple(label.removeprefix(f"{AXES[a.name]} ") for label, _ in a.places) for a in named}
     whole = checked(GenerateSettings, first.settings.model_dump() | base)
     return first.model_copy(update={"settings": whole, "axes": labels})
 
@@ -120,9 +121,7 @@ def _change(settings: dict[str, Any], each: Axis, value: Any) -> None:
         return
     old, new = value
     if old not in settings["prompt"] + settings.get("negative_prompt", ""):
-        raise UsageError(
-            f"{old!r} is not in the prompt", "the first words of the axis are replaced"
-        )
+        raise UsageError(f"{old!r} is not in the prompt", "the first words of the axis are replaced")
     for name in ("prompt", "negative_prompt"):
         if name in settings:
             settings[name] = settings[name].replace(old, new)
@@ -152,16 +151,12 @@ def _numbers(label: str, text: str) -> list[float]:
         stride = float(found[3] or 1)
         if stride <= 0 or high < low:
             raise ValueError
-        return [
-            low + i * stride for i in range(min(int((high - low) / stride + 1e-9) + 1, MOST + 1))
-        ]
+        return [low + i * stride for i in range(min(int((high - low) / stride + 1e-9) + 1, MOST + 1))]
     except (ValueError, OverflowError):
         raise UsageError(f"{label} cannot go through {text[:40]!r}", "like 4-20 (+8)") from None
 
 
-def sheet(
-    axes: Sequence[Axis | None], pictures: Mapping[tuple[int, int, int], Image.Image]
-) -> Image.Image:
+def sheet(axes: Sequence[Axis | None], pictures: Mapping[tuple[int, int, int], Image.Image]) -> Image.Image:
     """The pictures with the axes' labels: x above, y at the left, one block for each z.
 
     Places without a picture stay empty, as when the grid was stopped.
@@ -198,8 +193,6 @@ def _margin(labels: Sequence[str], font: Any, width: int) -> int:
     return math.ceil(min(longest, 1.5 * width)) + 3 * GAP if longest else GAP
 
 
-def _line(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, font: Any, room: tuple[int, str]
-) -> None:
+def _line(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, font: Any, room: tuple[int, str]) -> None:
     width, color = room
     draw.text(corner, shortened(text[:200].replace("\n", " "), font, width), fill=color, font=font)

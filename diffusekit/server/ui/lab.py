@@ -96,16 +96,29 @@ class Lab:
         self.jobs, self.model, self.form, self.shown = house.jobs, house.settings.model, form, shown
         self.tabs = house.tabs
         self.places, self.folder = house.places, Path(house.settings.state)
-        self._first: dict[
-            str, tuple[int, float]
-        ] = {}  # step and time when a job was first seen to learn
+        self._first: dict[str, tuple[int, float]] = {}  # step and time when a job was first seen to learn
         self.taking = [
-            form.table, form.photos, form.name, form.estimate, form.fields["captions"], form.notice,
-        ]  # fmt: skip
+            form.table,
+            form.photos,
+            form.name,
+            form.estimate,
+            form.fields["captions"],
+            form.notice,
+        ]
         self.looking = [
-            shown.run, shown.state, shown.stop, shown.resume, shown.use, shown.slider, shown.facts,
-            shown.timer, shown.seen, form.notice, shown.discard, shown.asked,
-        ]  # fmt: skip
+            shown.run,
+            shown.state,
+            shown.stop,
+            shown.resume,
+            shown.use,
+            shown.slider,
+            shown.facts,
+            shown.timer,
+            shown.seen,
+            form.notice,
+            shown.discard,
+            shown.asked,
+        ]
 
     # --- the pictures -----------------------------------------------------------------------
 
@@ -148,9 +161,7 @@ class Lab:
     def begin(self, chosen: str, name: str, init: str, kind: str, *values: Any) -> Answer:
         """Hand a run to the queue, and look at it."""
         if not chosen:
-            raise UsageError(
-                "there are no pictures yet", "drop three to five pictures of one thing"
-            )
+            raise UsageError("there are no pictures yet", "drop three to five pictures of one thing")
         if not name.strip():
             raise UsageError("it has no name yet", "give it one, like my_cat")
         self._idle(name.strip())
@@ -228,9 +239,7 @@ class Lab:
     def use(self, name: str, prompt: str) -> Answer:
         """Write the learned word into the prompt and go there."""
         field = self.places["form"]["prompt"]
-        written = (
-            f"{prompt.rstrip()} <{name}>" if (prompt or "").strip() else f"a picture of <{name}>"
-        )
+        written = f"{prompt.rstrip()} <{name}>" if (prompt or "").strip() else f"a picture of <{name}>"
         return {field: written, self.tabs: gr.Tabs(selected="generate"), self.form.notice: ""}
 
     # --- what is shown ----------------------------------------------------------------------
@@ -276,10 +285,15 @@ class Lab:
         shown = self.shown
         hidden = gr.update(visible=False)
         return {
-            shown.stop: hidden, shown.resume: hidden, shown.use: hidden, shown.slider: hidden,
-            shown.timer: gr.Timer(active=False), shown.seen: "",
-            shown.discard: _discard(visible=False), shown.asked: "",
-        }  # fmt: skip
+            shown.stop: hidden,
+            shown.resume: hidden,
+            shown.use: hidden,
+            shown.slider: hidden,
+            shown.timer: gr.Timer(active=False),
+            shown.seen: "",
+            shown.discard: _discard(visible=False),
+            shown.asked: "",
+        }
 
     def _preview(self, now: Story, seen: str) -> Answer:
         previews = now.previews
@@ -317,10 +331,7 @@ class Lab:
         asked = [job.settings["name"] for job in self._jobs()]
         there = sorted(path.parent.name for path in embeddings.FOLDER.glob("*/log.jsonl"))
         known = set(there)
-        kept = [
-            name for name in asked
-            if name in known or (self._job(name) or Job("", "", {})).state != "done"
-        ]  # fmt: skip
+        kept = [name for name in asked if name in known or (self._job(name) or Job("", "", {})).state != "done"]
         return list(dict.fromkeys([*kept, *(n for n in there if not embeddings.name_fault(n))]))
 
 
@@ -339,9 +350,7 @@ def _called(paths: Sequence[Path]) -> Any:
     """A name from what all files' names begin with, unless it says nothing."""
     stems = [path.stem.lower() for path in paths if path.suffix.lower() != ".txt"]
     first, last = (min(stems, default=""), max(stems, default=""))
-    same = next(
-        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
-    )
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     common = re.sub(r"[\d\W_]+$", "", first[:same])
     if len(common) < 3 or common.strip("_-") in _PLAIN or len(stems) < 2:
         return gr.skip()

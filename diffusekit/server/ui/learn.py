@@ -38,8 +38,14 @@ def connect(house: House) -> None:
     form.files.upload(lab.take, [form.files, form.name], lab.taking, **slow)
     form.files.clear(lab.forget, None, lab.taking, **QUICK)
     form.name.change(lab.suggest, form.name, form.init, trigger_mode="always_last", **QUICK)
-    gr.on([form.steps.change, form.batch.change], lab.guess, [form.steps, form.batch], form.estimate,
-          trigger_mode="always_last", **QUICK)  # fmt: skip
+    gr.on(
+        [form.steps.change, form.batch.change],
+        lab.guess,
+        [form.steps, form.batch],
+        form.estimate,
+        trigger_mode="always_last",
+        **QUICK,
+    )
     form.go.click(lab.begin, form.inputs, lab.looking, **QUICK)
     now = [shown.run, shown.seen]
     shown.stop.click(lab.stop, now, lab.looking, **QUICK)
@@ -58,28 +64,40 @@ def connect(house: House) -> None:
 
 def _form(house: House) -> Form:
     files = gr.File(
-        label="Three to five pictures of one thing", file_count="multiple", file_types=PICTURES,
-        height=170, elem_id="photos", elem_classes="upload-container",
-    )  # fmt: skip
+        label="Three to five pictures of one thing",
+        file_count="multiple",
+        file_types=PICTURES,
+        height=170,
+        elem_id="photos",
+        elem_classes="upload-container",
+    )
     table = gr.HTML(elem_id="photo-table")
     name = gr.Textbox(
-        label="Name", placeholder="my_cat", max_lines=1, max_length=100, elem_id="learn-name",
+        label="Name",
+        placeholder="my_cat",
+        max_lines=1,
+        max_length=100,
+        elem_id="learn-name",
         info="In prompts you write it in angle brackets: <my_cat>.",
-    )  # fmt: skip
+    )
     init = gr.Textbox(
-        label="What it is, in a word", placeholder="cat", max_lines=1, max_length=200,
-        elem_id="learn-init", info="Learning starts from this word. Left empty: from the one shown.",
-    )  # fmt: skip
+        label="What it is, in a word",
+        placeholder="cat",
+        max_lines=1,
+        max_length=200,
+        elem_id="learn-init",
+        info="Learning starts from this word. Left empty: from the one shown.",
+    )
     kind = gr.Radio(
-        [("A thing", "object"), ("A style", "style")], value="object", label="What is learned",
+        [("A thing", "object"), ("A style", "style")],
+        value="object",
+        label="What is learned",
         elem_id="learn-kind",
-    )  # fmt: skip
+    )
     with gr.Accordion("Settings", open=False, elem_id="learn-settings", elem_classes="card"):
         fields = _fields(house.settings.max_training_steps)
     steps, batch = fields["steps"].value, fields["batch"].value
-    estimate = gr.HTML(
-        telling.said_estimate((), house.settings.model, steps, batch), elem_id="learn-estimate"
-    )
+    estimate = gr.HTML(telling.said_estimate((), house.settings.model, steps, batch), elem_id="learn-estimate")
     go = gr.Button("Learn", variant="primary", elem_id="learn-go")
     notice = gr.HTML(elem_id="learn-notice")
     return Form(files, table, gr.State(""), name, init, kind, fields, estimate, go, notice)
@@ -90,17 +108,27 @@ def _fields(most: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with gr.Row(elem_classes="pair"):
         found["steps"] = gr.Slider(
-            20, most, min(400, most), step=20, label="Steps at most", min_width=0, buttons=[],
+            20,
+            most,
+            min(400, most),
+            step=20,
+            label="Steps at most",
+            min_width=0,
+            buttons=[],
             elem_id="learn-steps",
-        )  # fmt: skip
-        found["vectors"] = gr.Slider(
-            1, learning.LIMITS["vectors"], 1, step=1, label="Vectors", min_width=0, buttons=[]
         )
+        found["vectors"] = gr.Slider(1, learning.LIMITS["vectors"], 1, step=1, label="Vectors", min_width=0, buttons=[])
     with gr.Row(elem_classes="pair"):
         found["preview_every"] = gr.Slider(
-            0, 500, 100, step=10, label="Steps between previews", min_width=0, buttons=[],
+            0,
+            500,
+            100,
+            step=10,
+            label="Steps between previews",
+            min_width=0,
+            buttons=[],
             elem_id="learn-preview",
-        )  # fmt: skip
+        )
         found["batch"] = gr.Slider(
             1,
             learning.LIMITS["batch"],
@@ -139,15 +167,25 @@ def _finer() -> dict[str, Any]:
             info=_SAYS["token"].description,
         )
     found["crops"] = gr.Slider(
-        1, learning.LIMITS["crops"], 1, step=1, label="Crops per picture",
-        info=_SAYS["crops"].description, min_width=0, buttons=[],
-    )  # fmt: skip
+        1,
+        learning.LIMITS["crops"],
+        1,
+        step=1,
+        label="Crops per picture",
+        info=_SAYS["crops"].description,
+        min_width=0,
+        buttons=[],
+    )
     found["flip"] = gr.Checkbox(label="Mirror", info=_SAYS["flip"].description)
     found["captions"] = gr.Textbox(
-        label="Captions", lines=3, max_lines=20, max_length=20_000, elem_id="learn-captions",
+        label="Captions",
+        lines=3,
+        max_lines=20,
+        max_length=20_000,
+        elem_id="learn-captions",
         placeholder="a picture of {} on a sofa",
         info="A line for each picture, in order; {} is the thing. Left empty: the paper's own.",
-    )  # fmt: skip
+    )
     return found
 
 
@@ -157,13 +195,16 @@ def _shown() -> Shown:
     with gr.Row(elem_classes="tools"):
         stop = gr.Button("Stop", variant="stop", visible=False, min_width=0, elem_id="learn-stop")
         resume = gr.Button("Resume", visible=False, min_width=0, elem_id="learn-resume")
-        use = gr.Button("Use it in Generate", variant="primary", visible=False, min_width=0,
-                        elem_id="learn-use")  # fmt: skip
+        use = gr.Button("Use it in Generate", variant="primary", visible=False, min_width=0, elem_id="learn-use")
         discard = gr.Button("Discard", visible=False, min_width=0, elem_id="learn-discard")
     slider = gr.ImageSlider(
-        label="The first word, and what is learned now", interactive=False, visible=False,
-        buttons=["fullscreen"], elem_id="learn-slider", max_height=520,
-    )  # fmt: skip
+        label="The first word, and what is learned now",
+        interactive=False,
+        visible=False,
+        buttons=["fullscreen"],
+        elem_id="learn-slider",
+        max_height=520,
+    )
     facts = gr.HTML(elem_id="learn-facts")
     timer = gr.Timer(BEAT, active=False)
     states = (gr.State(""), gr.State(""))

@@ -28,35 +28,45 @@ class Part:
 
 PARTS = (
     Part(
-        "noise", "Noise", "How was the model taught?",
+        "noise",
+        "Noise",
+        "How was the model taught?",
         "Pictures were covered with more and more noise, as here from left to right, and the model had to say "
         "each time what noise was added. Whoever can tell the noise from the picture can take it away. "
         "To make a new picture, one starts at the right end, with nothing but noise.",
     ),
     Part(
-        "film", "Denoising", "What happens step by step?",
+        "film",
+        "Denoising",
+        "What happens step by step?",
         "At every step the model guesses what the finished picture looks like: that guess is what you see. "
         "A little of the noise is then taken away in its direction, and it guesses again. "
         "First come colors and places, then shapes, last the fine lines.",
     ),
     Part(
-        "steps", "Inside", "What does it work on?",
+        "steps",
+        "Inside",
+        "What does it work on?",
         "Not on pixels, but on latents: a small grid of numbers that stands for the picture. "
         "Each column is one step. Below are the latents, the noise that was found in them, and what the prompt "
         "changed, compared with a guess without any prompt: that difference, made larger, is guidance.",
     ),
     Part(
-        "words", "Words", "How does it know what I wrote?",
+        "words",
+        "Words",
+        "How does it know what I wrote?",
         "Each word of the prompt became a row of numbers, and every place in the picture looks at all words. "
         "Where it is bright, that place looked at that word. A learned token is nothing else: "
         "one such row, found by training instead of by a dictionary.",
     ),
     Part(
-        "decode", "Decoding", "How do numbers become a picture?",
+        "decode",
+        "Decoding",
+        "How do numbers become a picture?",
         "When all noise is gone, a second network, the VAE, turns the latents into pixels. "
         "On the left are the channels of the latents, on the right what the VAE makes of them. That is the picture.",
     ),
-)  # fmt: skip
+)
 
 
 def told(part: Part) -> str:

@@ -48,9 +48,7 @@ class Likeness:
             if new:
                 self._keep()
 
-    def ranked(
-        self, entries: Sequence[Entry], wanted: str | Path, *, least: float = -1.0
-    ) -> list[tuple[float, Entry]]:
+    def ranked(self, entries: Sequence[Entry], wanted: str | Path, *, least: float = -1.0) -> list[tuple[float, Entry]]:
         """The entries that were looked at, the likest to a phrase or a picture file first.
 
         Raises `FileRefused` for a file that is no picture.
@@ -98,9 +96,7 @@ class Likeness:
             with safe_open(self._kept, "pt") as file:
                 if (file.metadata() or {}).get("judge") == judge:
                     self._seen = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (
-            Exception
-        ) as error:  # missing, or not what it should be: everything is looked at anew
+        except Exception as error:  # missing, or not what it should be: everything is looked at anew
             log.debug("%s is not used: %s", self._kept, error)
 
     def _keep(self) -> None:
@@ -128,9 +124,7 @@ def _reader(name: str) -> models.Model:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     folder, revision = models.find(name)
-    encoder = CLIPTextModel.from_pretrained(
-        folder / "text_encoder", local_files_only=True, use_safetensors=True
-    )
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True, use_safetensors=True)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     parts = ((tokenizer,), (encoder.float().eval().requires_grad_(False),), None, None, {})
     return models.Model(name, folder, revision, *parts, place("cpu", "float32"))

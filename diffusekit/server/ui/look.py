@@ -62,9 +62,7 @@ def theme() -> Base:
         font=[Font(name) for name in _SANS],
         font_mono=[Font(name) for name in _MONO],
     )
-    return base.set(
-        **colors, color_accent="#0b62c4", block_shadow="none", block_label_shadow="none"
-    )
+    return base.set(**colors, color_accent="#0b62c4", block_shadow="none", block_label_shadow="none")
 
 
 def dress() -> dict[str, Any]:
@@ -73,9 +71,7 @@ def dress() -> dict[str, Any]:
     head = '<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">'
     return {
         "theme": theme(),
-        "css": "".join(
-            (_FOLDER / f"{n}.css").read_text(encoding="utf-8") for n in ("style", "tabs")
-        ),
+        "css": "".join((_FOLDER / f"{n}.css").read_text(encoding="utf-8") for n in ("style", "tabs")),
         "head": f"{head}<script>{script}</script>",
     }
 
@@ -107,8 +103,7 @@ def stage(previews: Sequence[str], share: float | None, words: str) -> str:
     """Where a picture comes into being: previews (addresses), how far it is, and a line of words."""
     columns = 1 if len(previews) < 2 else 2 if len(previews) < 5 else 4
     shown = "".join(
-        f'<img src="{escape(address)}" alt="preview {i} of {len(previews)}">'
-        for i, address in enumerate(previews, 1)
+        f'<img src="{escape(address)}" alt="preview {i} of {len(previews)}">' for i, address in enumerate(previews, 1)
     )
     empty = '<div class="blank" aria-hidden="true"></div>'
     value = "" if share is None else f' value="{share:.4f}"'

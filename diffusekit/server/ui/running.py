@@ -40,9 +40,7 @@ class Moment:
     prompt: str = ""
 
 
-async def pictures(
-    jobs: Jobs, settings: Mapping[str, Any], run: Run | None = None
-) -> AsyncGenerator[Moment]:
+async def pictures(jobs: Jobs, settings: Mapping[str, Any], run: Run | None = None) -> AsyncGenerator[Moment]:
     """The pictures of one form."""
     live: tuple[str, ...] = ()
     async with contextlib.aclosing(follow(jobs, "generate", settings, run)) as events:

@@ -52,9 +52,18 @@ class Parts:
     @property
     def all(self) -> list[Any]:
         return [
-            self.go, self.stop, self.notice, self.stage, self.views, self.lesson, self.download,
-            self.walk, *self.exhibits.values(), self.run, self.prompt,
-        ]  # fmt: skip
+            self.go,
+            self.stop,
+            self.notice,
+            self.stage,
+            self.views,
+            self.lesson,
+            self.download,
+            self.walk,
+            *self.exhibits.values(),
+            self.run,
+            self.prompt,
+        ]
 
     @property
     def taking(self) -> list[Any]:
@@ -66,53 +75,69 @@ def add(house: House) -> None:
     with gr.Row(elem_id="seeing", elem_classes="bench"):
         with gr.Column(elem_classes="bench-form", min_width=0):
             prompt = gr.Textbox(
-                label="Prompt", placeholder="What shall come out of the noise? Left empty: an example.",
-                lines=2, max_lines=8, max_length=house.settings.max_prompt, elem_id="see-prompt",
-            )  # fmt: skip
+                label="Prompt",
+                placeholder="What shall come out of the noise? Left empty: an example.",
+                lines=2,
+                max_lines=8,
+                max_length=house.settings.max_prompt,
+                elem_id="see-prompt",
+            )
             other = gr.Textbox(
-                label="Beside it", placeholder="Left empty: one picture", lines=1, max_lines=8,
-                max_length=house.settings.max_prompt, elem_id="see-other",
+                label="Beside it",
+                placeholder="Left empty: one picture",
+                lines=1,
+                max_lines=8,
+                max_length=house.settings.max_prompt,
+                elem_id="see-other",
                 info="Another prompt, from the same noise: what does a word change?",
-            )  # fmt: skip
+            )
             with gr.Accordion("Settings", open=False, elem_id="see-settings", elem_classes="card"):
                 fields = _fields(house)
             with gr.Row(elem_classes="tools"):
-                go = gr.Button(
-                    "Show how it is made", variant="primary", elem_id="see-go", min_width=0
-                )
-                stop = gr.Button(
-                    "Stop", variant="stop", visible=False, elem_id="see-stop", min_width=0
-                )
+                go = gr.Button("Show how it is made", variant="primary", elem_id="see-go", min_width=0)
+                stop = gr.Button("Stop", variant="stop", visible=False, elem_id="see-stop", min_width=0)
             notice = gr.HTML(elem_id="see-notice")
         with gr.Column(elem_classes="bench-view", min_width=0):
             stage = gr.HTML(lessons.WELCOME, elem_id="see-stage")
             with gr.Tabs(visible=False, elem_id="see-views") as views:
                 with gr.Tab("Every step", id="steps"):
                     lesson = gr.HTML(elem_id="lesson")
-                    download = gr.DownloadButton(
-                        "Download this page", visible=False, elem_id="lesson-file"
-                    )
+                    download = gr.DownloadButton("Download this page", visible=False, elem_id="lesson-file")
                 with gr.Tab("A walk for newcomers", id="walk"):
                     walk, exhibits = _walk()
     house.places["see.parts"] = Parts(
-        prompt, other, fields, go, stop, notice, stage, views, lesson, download, walk, exhibits,
-        gr.State(None), gr.State({}),
-    )  # fmt: skip
+        prompt,
+        other,
+        fields,
+        go,
+        stop,
+        notice,
+        stage,
+        views,
+        lesson,
+        download,
+        walk,
+        exhibits,
+        gr.State(None),
+        gr.State({}),
+    )
 
 
 def _fields(house: House) -> dict[str, Any]:
     with gr.Row(elem_classes="pair"):
-        steps = gr.Slider(2, seeing.MOST_STEPS, STEPS, step=1, label="Steps", min_width=0, buttons=[],
-                          elem_id="see-steps")  # fmt: skip
+        steps = gr.Slider(
+            2, seeing.MOST_STEPS, STEPS, step=1, label="Steps", min_width=0, buttons=[], elem_id="see-steps"
+        )
         guidance = house.places["form"]["guidance_scale"].value
         scale = gr.Slider(0, 20, guidance, step=0.1, label="Guidance", min_width=0, buttons=[])
     with gr.Row(elem_classes="pair"):
         sampler = gr.Dropdown(
-            form.samplers(), value=GenerateSettings.model_fields["sampler"].default, label="Sampler",
+            form.samplers(),
+            value=GenerateSettings.model_fields["sampler"].default,
+            label="Sampler",
             min_width=0,
-        )  # fmt: skip
-        seed = gr.Textbox(label="Seed", placeholder="by chance", max_lines=1, min_width=0,
-                          elem_id="see-seed")  # fmt: skip
+        )
+        seed = gr.Textbox(label="Seed", placeholder="by chance", max_lines=1, min_width=0, elem_id="see-seed")
     return dict(zip(FIELDS, (steps, scale, sampler, seed), strict=True))
 
 
@@ -125,9 +150,14 @@ def _walk() -> tuple[gr.Walkthrough, dict[str, gr.Image]]:
             with gr.Step(part.title, id=number):
                 gr.HTML(lessons.told(part))
                 shown[part.exhibit] = gr.Image(
-                    label=part.title, show_label=False, interactive=False, type="filepath",
-                    buttons=["fullscreen"], elem_id=f"walk-{part.exhibit}", elem_classes="exhibit",
-                )  # fmt: skip
+                    label=part.title,
+                    show_label=False,
+                    interactive=False,
+                    type="filepath",
+                    buttons=["fullscreen"],
+                    elem_id=f"walk-{part.exhibit}",
+                    elem_classes="exhibit",
+                )
                 last = number + 1 == len(lessons.PARTS)
                 buttons.append(gr.Button("From the beginning" if last else "Next", min_width=0))
     for number, button in enumerate(buttons):
@@ -152,26 +182,22 @@ def _shower(house: House, parts: Parts) -> Any:
     """The handler that has the lesson made, and shows it."""
     jobs = house.jobs
 
-    async def show(
-        rest: dict[str, Any], prompt: str, other: str, *values: Any
-    ) -> AsyncGenerator[Answer]:
+    async def show(rest: dict[str, Any], prompt: str, other: str, *values: Any) -> AsyncGenerator[Answer]:
         prompt = (prompt or "").strip() or form.example()
         run = watching.Run()
         yield _busy(parts, True) | {
-            parts.notice: "", parts.prompt: prompt, parts.run: run,
+            parts.notice: "",
+            parts.prompt: prompt,
+            parts.run: run,
             parts.stage: look.stage((), None, "starting …"),
-        }  # fmt: skip
+        }
         try:
-            given = rest | form.settings_of(
-                {"prompt": "", **dict(zip(FIELDS, values, strict=True))}
-            )
+            given = rest | form.settings_of({"prompt": "", **dict(zip(FIELDS, values, strict=True))})
             given["prompts"] = [prompt, *([other.strip()] if (other or "").strip() else [])]
             given.pop("prompt", None)
             live: tuple[str, ...] = ()
             job: Job | None = None
-            async with contextlib.aclosing(
-                watching.follow(jobs, "visualise", given, run)
-            ) as events:
+            async with contextlib.aclosing(watching.follow(jobs, "visualise", given, run)) as events:
                 async for event, job in events:
                     if event and event.preview:
                         live = tuple(map(address, event.preview))
@@ -197,8 +223,7 @@ def _made(jobs: Jobs, parts: Parts, job: Job) -> Answer:
     found = seeing.files(jobs.outputs, job.id)
     page = found["lesson"].read_text(encoding="utf-8")
     exhibits = {
-        image: gr.update(value=str(found[name]) if name in found else None)
-        for name, image in parts.exhibits.items()
+        image: gr.update(value=str(found[name]) if name in found else None) for name, image in parts.exhibits.items()
     }
     return exhibits | {
         parts.stage: "",
@@ -226,11 +251,13 @@ def _send(house: House, parts: Parts) -> None:
         own = ("negative_prompt", "model", "width", "height", "embedding")
         rest = {name: value for name, value in found.items() if name in own and value}
         return {
-            parts.prompt: settings.prompt, parts.other: "", parts.rest: rest,
+            parts.prompt: settings.prompt,
+            parts.other: "",
+            parts.rest: rest,
             parts.notice: look.notice("These are the settings of the picture: press the button."),
             tabs: gr.Tabs(selected="see"),
             **{parts.fields[name]: found[name] for name in FIELDS if name in found},
-        }  # fmt: skip
+        }
 
     def of_made(names: list[str], chosen: int) -> Answer:
         try:

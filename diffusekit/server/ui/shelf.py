@@ -20,9 +20,7 @@ element.addEventListener('click', (event) => {
 """
 
 
-def thumbs(
-    outputs: Path, found: Sequence[tuple[str, float, str]], *, stars: Collection[str], shown: str
-) -> str:
+def thumbs(outputs: Path, found: Sequence[tuple[str, float, str]], *, stars: Collection[str], shown: str) -> str:
     """Thumbnails of (path, time, prompt); the picture that is open is marked."""
     return "".join(
         _thumb(name, thumbnail(outputs / name, changed), prompt, name in stars, name == shown)
@@ -35,12 +33,13 @@ def _thumb(name: str, address: str, prompt: str, starred: bool, shown: bool) -> 
     said = escape(words or Path(name).stem)
     star = '<span class="star" aria-label="starred">★</span>' if starred else ""
     current = ' aria-current="true"' if shown else ""
-    image = f'<img src="{escape(address)}" alt="{said}" loading="lazy">' if address else (
-        f'<span class="broken">{escape(Path(name).name)}</span>'
-    )  # fmt: skip
+    image = (
+        f'<img src="{escape(address)}" alt="{said}" loading="lazy">'
+        if address
+        else (f'<span class="broken">{escape(Path(name).name)}</span>')
+    )
     return (
-        f'<button type="button" class="thumb" data-name="{escape(name)}" title="{said}"{current}>'
-        f"{image}{star}</button>"
+        f'<button type="button" class="thumb" data-name="{escape(name)}" title="{said}"{current}>{image}{star}</button>'
     )
 
 

@@ -70,9 +70,13 @@ def estimate(jobs: Sequence[Job], model: str, steps: int, batch: int) -> str:
         took = (job.finished or 0) - (job.started or 0)
         told = job.settings
         if (
-            job.kind == "invert" and job.state == "done" and told.get("model") == model
-            and not told.get("resume") and job.step and took > 0
-        ):  # fmt: skip
+            job.kind == "invert"
+            and job.state == "done"
+            and told.get("model") == model
+            and not told.get("resume")
+            and job.step
+            and took > 0
+        ):
             each = took / job.step * batch / told["batch"]
             return f"About {seconds(each * steps)}, as the last one took here."
     if model == "mini":
@@ -104,11 +108,7 @@ def state(story: Story, job: Job | None, ahead: int, left: float | None = None) 
         words = "Stopped before anything was learned."
     value = "" if share is None else f' value="{share:.4f}"'
     idle = job is None or job.over
-    bar = (
-        ""
-        if share is None and idle
-        else f'<progress max="1"{value} aria-label="progress"></progress>'
-    )
+    bar = "" if share is None and idle else f'<progress max="1"{value} aria-label="progress"></progress>'
     return f'<div class="run-state">{bar}<span role="status">{escape(words)}</span></div>'
 
 
@@ -128,8 +128,11 @@ def facts(story: Story, steps: int) -> str:
     latest, baseline = story.latest, story.baseline
     if not latest:
         return ""
-    levels = [(f"{name} of the first word", baseline[key]) for name, key in (
-        ("likeness", "reconstruction"), ("obedience", "editability")) if key in baseline]  # fmt: skip
+    levels = [
+        (f"{name} of the first word", baseline[key])
+        for name, key in (("likeness", "reconstruction"), ("obedience", "editability"))
+        if key in baseline
+    ]
     charts = chart(
         "Loss: how far its guesses are off",
         [Curve("smoothed loss", story.curve("smoothed"))],
@@ -137,8 +140,9 @@ def facts(story: Story, steps: int) -> str:
     ) + chart(
         "Previews: how like the pictures, how obedient to the prompt",
         [Curve("likeness", story.curve("reconstruction")), Curve("obedience", story.curve("editability"))],
-        levels, steps=steps,
-    )  # fmt: skip
+        levels,
+        steps=steps,
+    )
     near = latest.get("nearest")
     rows = {
         "Nearest words": ", ".join(map(str, near)) if isinstance(near, list) else "",

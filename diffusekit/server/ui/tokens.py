@@ -18,8 +18,7 @@ from . import cards, look, words
 from .emptying import Emptying
 from .house import PRIVATE, QUICK, House, said
 
-KINDS = [("diffusers", "diffusers"), ("A1111, Forge", "a1111"), ("ComfyUI, kohya", "kohya"),
-         ("InvokeAI", "invokeai")]  # fmt: skip
+KINDS = [("diffusers", "diffusers"), ("A1111, Forge", "a1111"), ("ComfyUI, kohya", "kohya"), ("InvokeAI", "invokeai")]
 FILES = [".safetensors", ".pt", ".bin", ".png"]
 Answer = dict[Any, Any]
 
@@ -60,21 +59,35 @@ def add(house: House) -> None:
             upload, name, token = _bringing_in()
             total, plus, near, sum_name, keep = _adding()
             trash = Emptying.add(embeddings.FOLDER, "tokens-trash")
-        with gr.Column(
-            elem_classes="bench-view", min_width=0, visible=False, elem_id="token"
-        ) as panel:
+        with gr.Column(elem_classes="bench-view", min_width=0, visible=False, elem_id="token") as panel:
             with gr.Row(elem_classes="tools"):
-                use = gr.Button(
-                    "Use it in Generate", variant="primary", min_width=0, elem_id="token-use"
-                )
+                use = gr.Button("Use it in Generate", variant="primary", min_width=0, elem_id="token-use")
                 remove = gr.Button("Remove", min_width=0, elem_id="token-remove")
             facts = gr.HTML(elem_id="token-facts")
             kind = gr.Dropdown(KINDS, value=None, label="Export for", elem_id="token-kind")
             file = gr.DownloadButton("Download", visible=False, elem_id="token-file")
     parts = Parts(
-        table, notice, undo, panel, facts, use, remove, kind, file, upload, name, token, total, plus,
-        near, sum_name, keep, trash, gr.State(""), gr.State([]),
-    )  # fmt: skip
+        table,
+        notice,
+        undo,
+        panel,
+        facts,
+        use,
+        remove,
+        kind,
+        file,
+        upload,
+        name,
+        token,
+        total,
+        plus,
+        near,
+        sum_name,
+        keep,
+        trash,
+        gr.State(""),
+        gr.State([]),
+    )
     house.places["tokens.parts"] = parts
 
 
@@ -85,10 +98,17 @@ def _bringing_in() -> tuple[gr.UploadButton, gr.Textbox, gr.Textbox]:
             "carries a token. Files that could run code are opened apart from the server.</p>"
         )
         with gr.Row(elem_classes="pair"):
-            name = gr.Textbox(label="Name", placeholder="the file’s", max_lines=1, max_length=100,
-                              min_width=0, elem_id="import-name")  # fmt: skip
-            token = gr.Textbox(label="Token", placeholder="the file’s", max_lines=1, max_length=100,
-                               min_width=0, elem_id="import-token")  # fmt: skip
+            name = gr.Textbox(
+                label="Name", placeholder="the file’s", max_lines=1, max_length=100, min_width=0, elem_id="import-name"
+            )
+            token = gr.Textbox(
+                label="Token",
+                placeholder="the file’s",
+                max_lines=1,
+                max_length=100,
+                min_width=0,
+                elem_id="import-token",
+            )
         upload = gr.UploadButton("Choose a file …", file_types=FILES, elem_id="import-file")
     return upload, name, token
 
@@ -96,17 +116,19 @@ def _bringing_in() -> tuple[gr.UploadButton, gr.Textbox, gr.Textbox]:
 def _adding() -> tuple[gr.Textbox, gr.Button, gr.HTML, gr.Textbox, gr.Button]:
     with gr.Accordion("Combine", open=False, elem_id="token-combine", elem_classes="card"):
         total = gr.Textbox(
-            label="A sum of words and tokens", placeholder="cat - red + blue", max_lines=1,
-            max_length=300, elem_id="sum",
-        )  # fmt: skip
+            label="A sum of words and tokens",
+            placeholder="cat - red + blue",
+            max_lines=1,
+            max_length=300,
+            elem_id="sum",
+        )
         plus = gr.Button("What is it near?", elem_id="sum-go")
         near = gr.HTML(elem_id="sum-near")
         with gr.Row(elem_classes="sizes"):
-            name = gr.Textbox(label="Keep it as", placeholder="a name", max_lines=1, max_length=100,
-                              min_width=0, elem_id="sum-name")  # fmt: skip
-            keep = gr.Button(
-                "Keep", size="sm", min_width=0, elem_classes="beside", elem_id="sum-keep"
+            name = gr.Textbox(
+                label="Keep it as", placeholder="a name", max_lines=1, max_length=100, min_width=0, elem_id="sum-name"
             )
+            keep = gr.Button("Keep", size="sm", min_width=0, elem_classes="beside", elem_id="sum-keep")
     return total, plus, near, name, keep
 
 
@@ -121,14 +143,13 @@ def connect(house: House) -> None:
     parts.kind.input(desk.hand_out, [parts.kind, parts.chosen], [parts.file, parts.notice], **slow)
     changing: list[Any] = [*desk.opening, parts.undo, parts.removed, parts.name, parts.token]
     parts.remove.click(desk.remove, [parts.chosen, parts.removed], changing, **QUICK).then(
-        fresh, None, outputs, **QUICK)  # fmt: skip
-    parts.undo.click(desk.undo, parts.removed, changing, **QUICK).then(
         fresh, None, outputs, **QUICK
     )
+    parts.undo.click(desk.undo, parts.removed, changing, **QUICK).then(fresh, None, outputs, **QUICK)
     parts.trash.button.click(desk.empty, parts.trash.asked, changing, **QUICK)
-    parts.upload.upload(
-        desk.bring_in, [parts.upload, parts.name, parts.token], changing, **slow
-    ).then(fresh, None, outputs, **QUICK)
+    parts.upload.upload(desk.bring_in, [parts.upload, parts.name, parts.token], changing, **slow).then(
+        fresh, None, outputs, **QUICK
+    )
     gr.on(
         [parts.add.click, parts.sum.submit],
         desk.near,
@@ -136,9 +157,9 @@ def connect(house: House) -> None:
         [parts.near, parts.notice],
         **QUICK,
     )
-    parts.keep.click(
-        desk.keep, [parts.sum, parts.sum_name], [*desk.opening, parts.sum_name], **QUICK
-    ).then(fresh, None, outputs, **QUICK)
+    parts.keep.click(desk.keep, [parts.sum, parts.sum_name], [*desk.opening, parts.sum_name], **QUICK).then(
+        fresh, None, outputs, **QUICK
+    )
     prompt, tabs = house.places["form"]["prompt"], house.tabs
     assert tabs is not None
 
@@ -171,9 +192,15 @@ class _Desk:
         self.jobs, self.model, self.parts = house.jobs, house.settings.model, parts
         self.files = Path(os.environ["GRADIO_TEMP_DIR"]) / "exports"  # what the page may hand out
         self.opening = [
-            parts.table, parts.panel, parts.facts, parts.kind, parts.file, parts.chosen, parts.notice,
+            parts.table,
+            parts.panel,
+            parts.facts,
+            parts.kind,
+            parts.file,
+            parts.chosen,
+            parts.notice,
             *parts.trash.parts,
-        ]  # fmt: skip
+        ]
 
     @_told
     def enter(self, name: str) -> Answer:
@@ -201,8 +228,10 @@ class _Desk:
         found = library.bring_in(Path(path), name.strip(), token.strip())
         words = look.notice(f"{found.name} is here: write <{found.name}> in a prompt.")
         return self._shown(found.name) | {
-            self.parts.notice: words, self.parts.name: "", self.parts.token: "",
-        }  # fmt: skip
+            self.parts.notice: words,
+            self.parts.name: "",
+            self.parts.token: "",
+        }
 
     @_told
     def near(self, expression: str) -> Answer:
@@ -220,10 +249,12 @@ class _Desk:
         _, found = library.combine(self._known(), expression)
         kept = library.keep(
             embeddings.LearnedToken(
-                name.strip(), f"<{name.strip()}>", found.vectors,
+                name.strip(),
+                f"<{name.strip()}>",
+                found.vectors,
                 found.facts | {"base_model": Path(self.model).name},
             )
-        )  # fmt: skip
+        )
         return self._shown(kept.name) | {self.parts.sum_name: ""}
 
     @_told
@@ -232,9 +263,10 @@ class _Desk:
         kept = library.remove(name)
         words = look.notice(f"{name} is removed.", "Undo brings it back.")
         return self._shown("") | {
-            self.parts.notice: words, self.parts.undo: gr.update(visible=True),
+            self.parts.notice: words,
+            self.parts.undo: gr.update(visible=True),
             self.parts.removed: [*removed, kept],
-        }  # fmt: skip
+        }
 
     @_told
     def undo(self, removed: list[str]) -> Answer:
@@ -244,9 +276,10 @@ class _Desk:
         *before, kept = removed
         name = library.take_back(kept)
         return self._shown(name) | {
-            self.parts.notice: look.notice(f"{name} is back."), self.parts.removed: before,
+            self.parts.notice: look.notice(f"{name} is back."),
+            self.parts.removed: before,
             self.parts.undo: gr.update(visible=bool(before)),
-        }  # fmt: skip
+        }
 
     @_told
     def empty(self, asked: str) -> Answer:

@@ -79,14 +79,10 @@ def unet(size: tuple[int, int], widths: Sequence[int], attending: Sequence[bool]
         )
         if place == count or level < count - 1:
             middle, below = x + step * 0.31, y + height + 15
-            parts.append(
-                f'<text x="{middle:.1f}" y="{below:.1f}" text-anchor="middle">{sizes[level]}</text>'
-            )
+            parts.append(f'<text x="{middle:.1f}" y="{below:.1f}" text-anchor="middle">{sizes[level]}</text>')
         if place < count:
             right = 20 + (len(levels) - 1 - place) * step
-            parts.append(
-                f'<path class="bridge" d="M{x + step * 0.62:.1f} {y + 7:.1f}H{right:.1f}"/>'
-            )
+            parts.append(f'<path class="bridge" d="M{x + step * 0.62:.1f} {y + 7:.1f}H{right:.1f}"/>')
     says = ", ".join(f"{s} with {w} channels" for s, w in zip(sizes, widths, strict=True))
     return (
         '<figure class="ushape"><svg viewBox="0 0 560 150" role="img"'

@@ -119,8 +119,7 @@ class Run:
 def finite(numbers: dict[str, Any]) -> dict[str, Any]:
     """Numbers that JSON can hold: None for infinity."""
     return {
-        key: value if not isinstance(value, float) or math.isfinite(value) else None
-        for key, value in numbers.items()
+        key: value if not isinstance(value, float) or math.isfinite(value) else None for key, value in numbers.items()
     }
 
 
@@ -153,10 +152,7 @@ def _levels(run: Run) -> list[dict[str, Any]]:
     for moment in run.moments:
         after = every[moment.index + 1] if moment.index + 1 < len(every) else None
         lead = (after.alpha, after.sigma) if after else (1.0, 0.0)
-        found.append(
-            finite(moment.numbers())
-            | {"alpha": moment.alpha, "next_alpha": lead[0], "next_sigma": lead[1]}
-        )
+        found.append(finite(moment.numbers()) | {"alpha": moment.alpha, "next_alpha": lead[0], "next_sigma": lead[1]})
     size = rms(every[-1].latents)
     done = {
         "step": len(every),
@@ -213,8 +209,7 @@ def _latents(moments: Sequence[Moment]) -> dict[str, Any]:
     most = max(float(x.abs().max()) for found in kinds.values() for x in found) or 1.0
     channels, height, width = kinds["noised"][0].shape
     packed = {
-        kind: encoded(((torch.stack(found) / most + 1) * 127.5).round().clamp(0, 255))
-        for kind, found in kinds.items()
+        kind: encoded(((torch.stack(found) / most + 1) * 127.5).round().clamp(0, 255)) for kind, found in kinds.items()
     }
     return {"channels": channels, "height": height, "width": width, "most": most} | packed
 

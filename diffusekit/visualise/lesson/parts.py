@@ -70,24 +70,22 @@ def words(data: dict[str, Any]) -> str:
 def readout(runs: Sequence[Run]) -> str:
     """The numbers of the current step; the script fills them in."""
     names = {
-        "timestep": "timestep t", "alpha_bar": "picture ᾱ", "sigma": "noise σ", "snr": "signal to noise",
-        "rms_noised": "size of x<sub>t</sub>", "rms_denoised": "size of x̂<sub>0</sub>",
+        "timestep": "timestep t",
+        "alpha_bar": "picture ᾱ",
+        "sigma": "noise σ",
+        "snr": "signal to noise",
+        "rms_noised": "size of x<sub>t</sub>",
+        "rms_denoised": "size of x̂<sub>0</sub>",
         "rms_noise": "size of ε̂",
-    }  # fmt: skip
+    }
     if runs[0].guided:
         names["rms_guidance"] = "words change"
     shared = ("timestep", "alpha_bar", "sigma", "snr")
     rows = []
     for key, name in names.items():
-        values = [
-            f'<span data-number="{key}" data-run="{i}"></span>'
-            for i in range(1 if key in shared else len(runs))
-        ]
+        values = [f'<span data-number="{key}" data-run="{i}"></span>' for i in range(1 if key in shared else len(runs))]
         rows.append(f"<div><dt>{name}</dt><dd>{' <i>|</i> '.join(values)}</dd></div>")
-    channels = "".join(
-        f'<div class="channels" data-latents="noised" data-run="{i}"></div>'
-        for i in range(len(runs))
-    )
+    channels = "".join(f'<div class="channels" data-latents="noised" data-run="{i}"></div>' for i in range(len(runs)))
     return (
         f'<div class="readout js-only"><dl>{"".join(rows)}</dl><figure class="small-latents">{channels}'
         "<figcaption>the latents x<sub>t</sub> themselves</figcaption></figure></div>"

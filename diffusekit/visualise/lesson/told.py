@@ -39,7 +39,7 @@ NOTES = {
     "lms": "LMS draws a curve through the directions of the last four steps and follows it.",
     "pndm": "PLMS draws a curve through the directions of the last four steps and follows it.",
     "lcm": "LCM jumps to the guess, adds fresh noise of the next level, and guesses again.",
-}  # fmt: skip
+}
 
 
 def facts(runs: Sequence[Run], data: dict[str, Any]) -> dict[str, str]:
@@ -47,9 +47,7 @@ def facts(runs: Sequence[Run], data: dict[str, Any]) -> dict[str, str]:
     first = runs[0]
     found = _of_text(runs) | _of_latents(first, data) | _of_unet(runs, data)
     found |= _of_guidance(runs) | _of_sampling(runs) | _of_numbers(runs)
-    found["same"] = (
-        " Both pictures on this page began as this same noise." if len(runs) == 2 else ""
-    )
+    found["same"] = " Both pictures on this page began as this same noise." if len(runs) == 2 else ""
     return found
 
 
@@ -71,13 +69,16 @@ def _of_text(runs: Sequence[Run]) -> dict[str, str]:
         "text_layers": str(encoder.config.num_hidden_layers),
         "text_size": millions(encoder),
         "states_picture": shown[0],
-        "states": both(runs, [
-            f'<figure class="states"><img src="{picture}" alt="The text encoder\'s states of'
-            f' “{escape(run.prompt)}” as a field of {places} rows and {wide} columns"></figure>'
-            for run, picture in zip(runs, shown, strict=True)
-        ]),
+        "states": both(
+            runs,
+            [
+                f'<figure class="states"><img src="{picture}" alt="The text encoder\'s states of'
+                f' “{escape(run.prompt)}” as a field of {places} rows and {wide} columns"></figure>'
+                for run, picture in zip(runs, shown, strict=True)
+            ],
+        ),
         "gist_states": f"{places} × {wide:,} numbers",
-    }  # fmt: skip
+    }
 
 
 def _states(run: Run) -> str:
@@ -130,15 +131,24 @@ def _of_latents(run: Run, data: dict[str, Any]) -> dict[str, str]:
             f'</figure><p class="cell" id="cell-{i}" aria-live="polite">point at a cell</p></div>'
         )
     return {
-        "channels": str(channels), "height": str(height), "width_latent": str(width),
-        "cells_start": f"{cells:,}", "cells_latent": f"{cells:,}", "pixels": f"{pixels:,}",
-        "ratio": plain(round(pixels / cells)), "factor": str(model.factor), "vae_size": millions(model.vae.decoder),
-        "model": escape(model.name), "size_pixels": f"{picture.width} × {picture.height}",
-        "picture": data["runs"][0]["frames"]["picture"], "decoders": both([run] * len(decoders), decoders),
+        "channels": str(channels),
+        "height": str(height),
+        "width_latent": str(width),
+        "cells_start": f"{cells:,}",
+        "cells_latent": f"{cells:,}",
+        "pixels": f"{pixels:,}",
+        "ratio": plain(round(pixels / cells)),
+        "factor": str(model.factor),
+        "vae_size": millions(model.vae.decoder),
+        "model": escape(model.name),
+        "size_pixels": f"{picture.width} × {picture.height}",
+        "picture": data["runs"][0]["frames"]["picture"],
+        "decoders": both([run] * len(decoders), decoders),
         "gist_vae": f"{cells:,} numbers → {picture.width} × {picture.height} pixels",
-        "seed": str(run.trace.picture.record.settings.seed), "start": data["runs"][0]["frames"]["noised"][0],
+        "seed": str(run.trace.picture.record.settings.seed),
+        "start": data["runs"][0]["frames"]["noised"][0],
         "gist_noise": f"{cells:,} random numbers",
-    }  # fmt: skip
+    }
 
 
 def _of_unet(runs: Sequence[Run], data: dict[str, Any]) -> dict[str, str]:
@@ -193,9 +203,11 @@ def _of_guidance(runs: Sequence[Run]) -> dict[str, str]:
         "negative": f"with the words to avoid, <q>{escape(negative[:200])}</q>,"
         if negative
         else "with no words at all",
-        "scale": plain(settings.guidance_scale), "guided": both(runs, rows), "second": second,
+        "scale": plain(settings.guidance_scale),
+        "guided": both(runs, rows),
+        "second": second,
         "gist_guidance": f"{plain(settings.guidance_scale)} times what the words change",
-    }  # fmt: skip
+    }
 
 
 def _of_sampling(runs: Sequence[Run]) -> dict[str, str]:
@@ -223,26 +235,32 @@ def _of_sampling(runs: Sequence[Run]) -> dict[str, str]:
         "sampler": escape(sampler.label),
         "sampler_note": NOTES.get(name, f"{escape(sampler.label)} is the sampler."),
         "space": "This sampler does not scale the picture down: α is always 1 and σ begins large; the U-Net"
-        " sees the same latents, scaled back to unit size." if in_sigma_space(scheduler) else "",
+        " sees the same latents, scaled back to unit size."
+        if in_sigma_space(scheduler)
+        else "",
         "gist_scheduler": f"{escape(sampler.label)}, {count(len(run.trace.moments), 'step')}",
-    }  # fmt: skip
+    }
 
 
 def _of_numbers(runs: Sequence[Run]) -> dict[str, str]:
     first = runs[0]
     columns = {
-        "step": "step", "timestep": "t", "alpha_bar": "ᾱ", "sigma": "σ", "snr": "SNR",
-        "rms_noised": "rms x<sub>t</sub>", "rms_denoised": "rms x̂<sub>0</sub>", "rms_noise": "rms ε̂",
-    }  # fmt: skip
+        "step": "step",
+        "timestep": "t",
+        "alpha_bar": "ᾱ",
+        "sigma": "σ",
+        "snr": "SNR",
+        "rms_noised": "rms x<sub>t</sub>",
+        "rms_denoised": "rms x̂<sub>0</sub>",
+        "rms_noise": "rms ε̂",
+    }
     if first.guided:
         columns["rms_guidance"] = "rms of with − without"
     tables = []
     for run in runs:
         head = "".join(f'<th scope="col">{name}</th>' for name in columns.values())
         rows = "".join(
-            f'<tr data-row="{at}">'
-            + "".join(f"<td>{short(m.numbers()[key])}</td>" for key in columns)
-            + "</tr>"
+            f'<tr data-row="{at}">' + "".join(f"<td>{short(m.numbers()[key])}</td>" for key in columns) + "</tr>"
             for at, m in enumerate(run.moments)
         )
         tables.append(

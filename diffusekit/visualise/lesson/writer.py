@@ -48,15 +48,22 @@ def written(runs: Sequence[Run], data: dict[str, Any]) -> str:
     said = " and ".join(f"“{run.prompt}”" for run in runs)
     values = {
         "title": escape(f"{said[:120]}: how a picture comes out of noise"),
-        "style": file("lesson.css"), "script": _script(), "data": safe(data), "blank": BLANK,
+        "style": file("lesson.css"),
+        "script": _script(),
+        "data": safe(data),
+        "blank": BLANK,
         "headline": " <span class='versus'>beside</span> ".join(
             f"<q>{escape(run.prompt) or '(no words)'}</q>" for run in runs
         ),
-        "lede": _lede(runs), "pair": " pair" if len(runs) == 2 else "",
+        "lede": _lede(runs),
+        "pair": " pair" if len(runs) == 2 else "",
         "views": "".join(_view(i, run, frames[i], len(runs)) for i, run in enumerate(runs)),
         "kinds": "".join(_kind(kind, frames) for kind in kinds),
-        "words": parts.words(data), "readout": parts.readout(runs), "charts": parts.charts(runs),
-        "cells": str(len(first.shown) + 1), "last": str(len(first.shown)),
+        "words": parts.words(data),
+        "readout": parts.readout(runs),
+        "charts": parts.charts(runs),
+        "cells": str(len(first.shown) + 1),
+        "last": str(len(first.shown)),
         "strips": "".join(f'<img alt="" src="{found["strip"]}">' for found in frames),
         "pipeline": filled("pipeline.html", facts | _pipeline(first)),
         "sections": "".join(
@@ -65,8 +72,10 @@ def written(runs: Sequence[Run], data: dict[str, Any]) -> str:
                 (s for s in _SECTIONS if s[0] != "guidance" or first.guided), start=1
             )
         ),
-        "made": _made(runs), "settings": _settings(first), "command": escape(command(runs)),
-    }  # fmt: skip
+        "made": _made(runs),
+        "settings": _settings(first),
+        "command": escape(command(runs)),
+    }
     return filled("lesson.html", values)
 
 
@@ -93,8 +102,10 @@ def command(runs: Sequence[Run]) -> str:
     for name, field in GenerateSettings.model_fields.items():
         value = getattr(settings, name)
         if name in ("prompt", "images", "batch", "device") or value in (
-            None, field.default, own.get(name, ()),
-        ):  # fmt: skip
+            None,
+            field.default,
+            own.get(name, ()),
+        ):
             continue
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         flags: Any = extra.get("flags") or [f"--{name.replace('_', '-')}"]
@@ -153,8 +164,7 @@ def _view(i: int, run: Run, frames: dict[str, Any], count: int) -> str:
 def _kind(kind: str, frames: Sequence[dict[str, Any]]) -> str:
     name, says, color = KINDS[kind]
     pictures = "".join(
-        f'<img data-frame="{kind}" data-run="{i}" alt="" decoding="sync" src="{BLANK}">'
-        for i in range(len(frames))
+        f'<img data-frame="{kind}" data-run="{i}" alt="" decoding="sync" src="{BLANK}">' for i in range(len(frames))
     )
     pressed = "true" if kind == "noised" else "false"
     return (
@@ -172,9 +182,7 @@ def _pipeline(run: Run) -> dict[str, Any]:
     return {
         "chips": chips + ("<i>…</i>" if len(pieces) > 6 else ""),
         "blank": BLANK,
-        "guidance_box": filled("pipeline_guidance.html", {"scale": scale, "blank": BLANK})
-        if run.guided
-        else "",
+        "guidance_box": filled("pipeline_guidance.html", {"scale": scale, "blank": BLANK}) if run.guided else "",
         "prompt": escape(run.prompt[:80] + ("…" if len(run.prompt) > 80 else "")) or "(no words)",
     }
 
@@ -206,11 +214,18 @@ def _settings(run: Run) -> str:
     record = run.trace.picture.record
     settings = record.settings
     rows = {
-        "model": settings.model, "revision": record.revision, "seed": settings.seed, "steps": settings.steps,
-        "sampler": metadata.SAMPLERS[settings.sampler].label, "guidance": parts.plain(settings.guidance_scale),
-        "negative prompt": settings.negative_prompt, "size": f"{settings.width} × {settings.height}",
-        "learned tokens": ", ".join(settings.embedding), "device": record.device, "precision": record.dtype,
-    }  # fmt: skip
+        "model": settings.model,
+        "revision": record.revision,
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "sampler": metadata.SAMPLERS[settings.sampler].label,
+        "guidance": parts.plain(settings.guidance_scale),
+        "negative prompt": settings.negative_prompt,
+        "size": f"{settings.width} × {settings.height}",
+        "learned tokens": ", ".join(settings.embedding),
+        "device": record.device,
+        "precision": record.dtype,
+    }
     return "".join(
         f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>"
         for name, value in rows.items()

@@ -52,8 +52,10 @@ def test_names_of_files_never_become_html(tmp_path):
 def test_a_log_never_becomes_html(tmp_path):
     folder = tmp_path / "owl"
     folder.mkdir()
-    lines = [{"step": 10, "loss": 0.5, "smoothed": 0.5, "nearest": [EVIL], "moved": EVIL, "best": True},
-             {"step": 20, "loss": 0.4, "smoothed": float("nan"), "norm": [1]}]  # fmt: skip
+    lines = [
+        {"step": 10, "loss": 0.5, "smoothed": 0.5, "nearest": [EVIL], "moved": EVIL, "best": True},
+        {"step": 20, "loss": 0.4, "smoothed": float("nan"), "norm": [1]},
+    ]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found, handlers = nodes(telling.facts(Story(folder), 100))
     assert not {"script", "img"} & set(found) and not handlers
@@ -69,17 +71,13 @@ def test_a_run_says_where_it_is(tmp_path):
     assert "Other work waits" in told
     why = Failure(5, f"it diverged {EVIL}", "use a smaller rate")
     failed = telling.state(story, replace(job, state="failed", failure=why), 0)
-    assert (
-        "diverged" in failed and "Use a smaller rate" in failed and "script" not in nodes(failed)[0]
-    )
+    assert "diverged" in failed and "Use a smaller rate" in failed and "script" not in nodes(failed)[0]
     story.folder.mkdir()
     (story.folder / "log.jsonl").write_text('{"step": 30, "loss": 1}\n')
     stopped = Story(story.folder)
     assert "Stopped at step 30" in telling.state(stopped, replace(job, state="cancelled"), 0)
     stopped.token.touch()
-    assert "<owl>" not in telling.state(stopped, None, 0) and "&lt;owl&gt;" in telling.state(
-        stopped, None, 0
-    )
+    assert "<owl>" not in telling.state(stopped, None, 0) and "&lt;owl&gt;" in telling.state(stopped, None, 0)
 
 
 def test_time_is_told_by_what_the_last_run_took_here():
@@ -183,9 +181,7 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     page.wait_for_selector("#learn-state >> text=/my_owl would go: [1-9]\\d* steps, \\d+ files/")
     with monkeypatch.context() as patch:  # as the page asks for it, but with fewer steps to go
         whole = jobs.submit
-        patch.setattr(
-            jobs, "submit", lambda kind, given, **more: whole(kind, given | fewer, **more)
-        )
+        patch.setattr(jobs, "submit", lambda kind, given, **more: whole(kind, given | fewer, **more))
         page.locator("#learn-resume").click()
         page.wait_for_selector("#learn-use")
     assert jobs.list(1)[0].settings["resume"] is True
@@ -195,9 +191,7 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     page.locator("#learn-use").click()
     page.wait_for_selector("#prompt textarea")
     reads(page, page.locator("#prompt textarea"), "a picture of <my_owl>")
-    page.wait_for_function(
-        "document.querySelector('#words [data-words]').dataset.words.includes('my_owl')"
-    )
+    page.wait_for_function("document.querySelector('#words [data-words]').dataset.words.includes('my_owl')")
     page.locator("#settings button").first.click()
     write(page, page.locator("#settings").get_by_label("Steps").first, "3")
     page.locator("#go").click()

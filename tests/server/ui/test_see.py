@@ -54,9 +54,7 @@ def test_the_visualiser_is_scrubbed_and_walked_through(page, jobs):  # noqa: F81
         picture.wait_for()
         page.wait_for_function("(image) => image.naturalWidth > 0", arg=picture.element_handle())
         last = number_ + 1 == len(lessons.PARTS)
-        page.get_by_role(
-            "button", name="From the beginning" if last else "Next", exact=True
-        ).click()
+        page.get_by_role("button", name="From the beginning" if last else "Next", exact=True).click()
     page.locator(f"#walk-{lessons.PARTS[0].exhibit} img").wait_for()
     page.locator("#tab-gallery-button").click()  # lessons are no pictures of the gallery
     page.wait_for_selector("#pictures .empty")
@@ -65,9 +63,15 @@ def test_the_visualiser_is_scrubbed_and_walked_through(page, jobs):  # noqa: F81
 @pytest.mark.slow
 def test_a_picture_of_the_gallery_shows_how_it_was_made(page, jobs):  # noqa: F811
     made = GenerateSettings(
-        prompt="a red star", negative_prompt="a dog", seed=77, steps=3, sampler="euler", width=64,
-        height=64, guidance_scale=2.5,
-    )  # fmt: skip
+        prompt="a red star",
+        negative_prompt="a dog",
+        seed=77,
+        steps=3,
+        sampler="euler",
+        width=64,
+        height=64,
+        guidance_scale=2.5,
+    )
     record = metadata.Record.of(made, "r1", place("cpu", "float32"))
     metadata.save(Image.new("RGB", (64, 64)), jobs.outputs / "day" / "x.png", record)
     page.locator("#tab-gallery-button").click()

@@ -39,9 +39,7 @@ def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
     found = {row.name: row for row in library.everything(vocabulary)}
     assert found["broken"].fault and not found["owl"].fault
     assert found["owl"].vectors == 2 and len(found["owl"].near) == 5
-    assert (
-        0 <= found["owl"].percentile <= 100 and dict(found["owl"].scores)["reconstruction"] == 0.5
-    )
+    assert 0 <= found["owl"].percentile <= 100 and dict(found["owl"].scores)["reconstruction"] == 0.5
     shown = cards.table(list(found.values()), "owl")
     inside, handlers = nodes(shown)
     assert "script" not in inside and "img" not in inside and not handlers
@@ -57,9 +55,7 @@ def test_a_word_of_the_model_is_near_itself(vocabulary):
     (row,) = library.everything(vocabulary)
     assert row.near[0] == "cat"
     _, made = library.combine(vocabulary, "<my_cat> + dog - <my_cat>")
-    assert torch.allclose(
-        made.vectors[0], vocabulary.vectors("dog").mean(0, keepdim=True), atol=1e-4
-    )
+    assert torch.allclose(made.vectors[0], vocabulary.vectors("dog").mean(0, keepdim=True), atol=1e-4)
     with pytest.raises(UsageError, match="300"):
         library.combine(vocabulary, "cat + " * 100)
 

@@ -31,9 +31,7 @@ LONG = "150"  # steps: as many as may be asked for
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    settings = ServeSettings(
-        outputs=str(folder / "outputs"), state=str(folder / "state"), device="cpu"
-    )
+    settings = ServeSettings(outputs=str(folder / "outputs"), state=str(folder / "state"), device="cpu")
     opened = Jobs(settings).open()
     yield opened
     opened.close(6)
@@ -59,9 +57,7 @@ def visit(browser, address):
     contexts, wrong = [], []
 
     def open_page(width=1280, height=900, scheme="light"):
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme
-        )
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
         enter(page, address, wrong)
@@ -113,9 +109,7 @@ def drop(page, path):
 def made(path, prompt, **more):
     """A picture with a record, without waiting for one."""
     values = {"seed": 77, "width": 64, "height": 64, "guidance_scale": 2.5, "steps": 9} | more
-    record = metadata.Record.of(
-        GenerateSettings(prompt=prompt, **values), "r1", place("cpu", "float32")
-    )
+    record = metadata.Record.of(GenerateSettings(prompt=prompt, **values), "r1", place("cpu", "float32"))
     color = more.get("negative_prompt") or "red"
     color = color if color in ("red", "blue", "green") else "red"
     return metadata.save(Image.new("RGB", (64, 64), color), path, record)
@@ -154,9 +148,7 @@ def test_keys_generate_and_stop(visit, jobs):
         page.keyboard.press("Escape")
         until(lambda: feed.cancelled)
     page.wait_for_selector("#go")
-    page.wait_for_function(
-        "document.querySelector('.stage')?.innerText.includes('Stopped at step')"
-    )
+    page.wait_for_function("document.querySelector('.stage')?.innerText.includes('Stopped at step')")
     job = jobs.list(1)[0]
     assert job.state == "cancelled" and 0 < job.step <= 3
     assert len(pictures(jobs)) == before and page.locator(".stage img").count()
@@ -249,9 +241,7 @@ def test_learned_tokens_are_completed(visit, tmp_path):
     (tmp_path / "embeddings").mkdir()
     shutil.copy(ROOT / "embeddings" / "my_robot.safetensors", tmp_path / "embeddings")
     page = visit()
-    page.wait_for_function(
-        "document.querySelector('#words [data-words]')?.dataset.words.includes('robot')"
-    )
+    page.wait_for_function("document.querySelector('#words [data-words]')?.dataset.words.includes('robot')")
     prompt(page).press_sequentially("a picture of my_")
     page.wait_for_selector("#completions li")
     page.keyboard.press("Enter")
@@ -279,12 +269,21 @@ def test_a_dropped_picture_gives_its_settings_back(visit, tmp_path):
 
 def test_a_picture_of_comfyui_gives_its_settings_back(visit, tmp_path):
     graph = {
-        "1": {"class_type": "KSampler", "inputs": {
-            "seed": 42, "steps": 11, "cfg": 4.5, "sampler_name": "euler_ancestral", "scheduler": "normal",
-            "positive": ["2", 0], "negative": ["3", 0]}},
+        "1": {
+            "class_type": "KSampler",
+            "inputs": {
+                "seed": 42,
+                "steps": 11,
+                "cfg": 4.5,
+                "sampler_name": "euler_ancestral",
+                "scheduler": "normal",
+                "positive": ["2", 0],
+                "negative": ["3", 0],
+            },
+        },
         "2": {"class_type": "CLIPTextEncode", "inputs": {"text": EVIL}},
         "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "a dog"}},
-    }  # fmt: skip
+    }
     info = PngImagePlugin.PngInfo()
     info.add_text("prompt", json.dumps(graph))
     Image.new("RGB", (64, 64)).save(tmp_path / "theirs.png", pnginfo=info)
@@ -389,9 +388,7 @@ def test_what_is_deleted_comes_back(visit, shelf):
     page.locator("#gallery-trash", has_text="for good").click()
     page.wait_for_selector("#gallery-notice >> text=The trash is empty")
     assert not (shelf / ".trash").exists() and thumbs(page, 2) == ["b/three.png", "a/one.png"]
-    assert (
-        not page.locator("#undo").is_visible() and not page.locator("#gallery-trash").is_visible()
-    )
+    assert not page.locator("#undo").is_visible() and not page.locator("#gallery-trash").is_visible()
 
 
 def test_two_pictures_are_compared(visit, shelf):
@@ -424,9 +421,7 @@ def test_every_tab_fits_in_light_and_dark(visit, shelf, width, scheme):
     page.locator(".thumb").first.click()
     page.wait_for_selector("#facts .prompt")
     assert page.evaluate(wide)
-    light = page.evaluate(
-        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0] > 128"
-    )
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0] > 128")
     assert light == (scheme == "light")
     page.click("#shade")
     page.wait_for_function(

@@ -29,7 +29,7 @@ from diffusekit.server.ui import (
     shelf,
     thumbs,
     watching,
-)  # fmt: skip
+)
 from diffusekit.server.ui.album import Album
 from diffusekit.server.ui.emptying import Emptying
 from diffusekit.server.ui.likeness import Likeness
@@ -39,9 +39,7 @@ EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
 
 def picture(path, color="red", prompt="a red cat", **settings):
-    made = GenerateSettings(
-        prompt=prompt, seed=7, width=8, height=8, guidance_scale=3.0, **settings
-    )
+    made = GenerateSettings(prompt=prompt, seed=7, width=8, height=8, guidance_scale=3.0, **settings)
     record = metadata.Record.of(made, "r1", place("cpu", "float32"))
     return metadata.save(Image.new("RGB", (8, 8), color), path, record)
 
@@ -58,9 +56,15 @@ def test_an_empty_form_leaves_everything_to_the_model_and_to_chance():
 
 @pytest.mark.parametrize(
     ("values", "label"),
-    [({"steps": 0}, "Steps"), ({"seed": "x"}, "Seed"), ({"guidance_scale": -1}, "Guidance"),
-     ({"sampler": "magic"}, "Sampler"), ({"width": 3}, "Width"), ({"images": 0}, "Pictures")],
-)  # fmt: skip
+    [
+        ({"steps": 0}, "Steps"),
+        ({"seed": "x"}, "Seed"),
+        ({"guidance_scale": -1}, "Guidance"),
+        ({"sampler": "magic"}, "Sampler"),
+        ({"width": 3}, "Width"),
+        ({"images": 0}, "Pictures"),
+    ],
+)
 def test_errors_of_the_form_name_the_field_as_the_page_does(values, label):
     with pytest.raises(UsageError) as caught:
         form.settings_of({"prompt": "a cat"} | values)
@@ -83,19 +87,32 @@ def test_every_field_has_a_label_and_every_example_fits_the_model():
 
 @pytest.mark.parametrize(
     ("name", "text", "values"),
-    [("steps", "4, 8", [4, 8]), ("steps", "4-20 (+8)", [4, 12, 20]), ("seed", "1-3", [1, 2, 3]),
-     ("guidance_scale", "1-4 [3]", [1, 2.5, 4]), ("guidance_scale", "0.5..1.5(+.5)", [0.5, 1, 1.5]),
-     ("sampler", "Euler a, dpm++_2m", ["euler_a", "dpm++_2m"])],
-)  # fmt: skip
+    [
+        ("steps", "4, 8", [4, 8]),
+        ("steps", "4-20 (+8)", [4, 12, 20]),
+        ("seed", "1-3", [1, 2, 3]),
+        ("guidance_scale", "1-4 [3]", [1, 2.5, 4]),
+        ("guidance_scale", "0.5..1.5(+.5)", [0.5, 1, 1.5]),
+        ("sampler", "Euler a, dpm++_2m", ["euler_a", "dpm++_2m"]),
+    ],
+)
 def test_what_an_axis_takes(name, text, values):
     assert [value for _, value in grids.axis(name, text).places] == values
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("steps", ""), ("steps", "a few"), ("steps", "8-4"), ("seed", "1-5 (+0)"), ("sampler", "Magic"),
-     ("prompt", "cat"), ("steps", "1e999-2"), ("seed", "nan")],
-)  # fmt: skip
+    [
+        ("steps", ""),
+        ("steps", "a few"),
+        ("steps", "8-4"),
+        ("seed", "1-5 (+0)"),
+        ("sampler", "Magic"),
+        ("prompt", "cat"),
+        ("steps", "1e999-2"),
+        ("seed", "nan"),
+    ],
+)
 def test_what_an_axis_does_not_take(name, text):
     with pytest.raises(UsageError):
         grids.axis(name, text)
@@ -106,8 +123,11 @@ def test_cells_of_a_grid_run_through_the_axes_with_one_seed():
     cells = grids.cells(axes, {"prompt": "a cat", "negative_prompt": "", "seed": 5, "images": 3})
     told = [(c.x, c.y, c.z, c.settings["steps"], c.settings["prompt"]) for c in cells]
     assert told == [
-        (0, 0, 0, 4, "a cat"), (1, 0, 0, 8, "a cat"), (0, 1, 0, 4, "a dog"), (1, 1, 0, 8, "a dog"),
-    ]  # fmt: skip
+        (0, 0, 0, 4, "a cat"),
+        (1, 0, 0, 8, "a cat"),
+        (0, 1, 0, 4, "a dog"),
+        (1, 1, 0, 8, "a dog"),
+    ]
     assert all(c.settings["seed"] == 5 and c.settings["images"] == 1 for c in cells)
 
 
@@ -155,8 +175,9 @@ def test_a_sheet_says_how_it_was_made(tmp_path):
     path = metadata.save(Image.new("RGB", (8, 8)), tmp_path / "x-grid.png", record)
     found = metadata.read(path)
     assert found.record == record and found.record.axes == {
-        "Steps": ("4", "8"), "Prompt: replace": ("cat", "owl"),
-    }  # fmt: skip
+        "Steps": ("4", "8"),
+        "Prompt: replace": ("cat", "owl"),
+    }
     own = found.settings
     assert (own.prompt, own.negative_prompt, own.steps) == ("a red cat", "cats", 30)
     assert (own.sampler, own.seed, own.guidance_scale, own.width) == ("lms", 5, 3.0, 8)
@@ -239,9 +260,7 @@ def test_taking_back_never_overwrites(album):
     assert album.thrown_away() == [kept]
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.png", "/etc/passwd", "day/../../x.png", ".trash/1/x.png"]
-)
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "day/../../x.png", ".trash/1/x.png"])
 def test_nothing_outside_the_outputs_is_starred_or_thrown_away(album, name):
     (album.outputs.parent / "secret.png").write_bytes(b"x")
     for act in (album.star, album.throw_away):
@@ -331,8 +350,10 @@ def test_a_picture_gives_its_settings_back(tmp_path, jobs):
 
 def test_a_picture_of_a1111_gives_back_what_it_can(tmp_path, jobs):
     info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", "a cat\nNegative prompt: a dog\nSteps: 12, Sampler: Euler a, "
-                  "CFG scale: 5, Seed: 42, Size: 64x96, Model: other")  # fmt: skip
+    info.add_text(
+        "parameters",
+        "a cat\nNegative prompt: a dog\nSteps: 12, Sampler: Euler a, CFG scale: 5, Seed: 42, Size: 64x96, Model: other",
+    )
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
     found = restoring.values(jobs, tmp_path / "a.png", "all")
     assert (found["seed"], found["steps"], found["width"], found["height"]) == ("42", 12, 64, 96)
@@ -448,11 +469,15 @@ class Tags(html.parser.HTMLParser):
 def test_nothing_that_people_write_becomes_html(tmp_path):
     path = picture(tmp_path / "x.png", prompt=EVIL, negative_prompt=EVIL)
     pieces = [
-        look.notice(EVIL, EVIL, kind="error"), look.meter(3, 75, EVIL, [EVIL]), look.table({EVIL: EVIL}),
-        look.stage(["data:image/webp;base64,AA"], 0.5, EVIL), look.word_list([EVIL]),
-        facts.panel(path, EVIL), shelf.page("", EVIL),
+        look.notice(EVIL, EVIL, kind="error"),
+        look.meter(3, 75, EVIL, [EVIL]),
+        look.table({EVIL: EVIL}),
+        look.stage(["data:image/webp;base64,AA"], 0.5, EVIL),
+        look.word_list([EVIL]),
+        facts.panel(path, EVIL),
+        shelf.page("", EVIL),
         shelf.thumbs(tmp_path, [("x.png", 0.0, EVIL), (EVIL, 0.0, EVIL)], stars={EVIL}, shown=EVIL),
-    ]  # fmt: skip
+    ]
     for piece in pieces:
         for tag, attributes in Tags(piece).found:
             assert tag != "script", piece

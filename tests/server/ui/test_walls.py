@@ -24,9 +24,7 @@ def serve(tmp_path, monkeypatch):
     opened = []
 
     def build(**settings):
-        rules = ServeSettings(
-            outputs=str(tmp_path / "out"), state=str(tmp_path / "state"), **settings
-        )
+        rules = ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"), **settings)
         jobs = Jobs(rules).open()
         opened.append(jobs)
         page = ui.build(jobs, rules)
@@ -45,15 +43,11 @@ def client_of(app) -> TestClient:
 def routes(app, prefix=""):
     for route in app.routes:
         if isinstance(route, Mount):
-            yield from (
-                routes(route.app, prefix + route.path) if hasattr(route.app, "routes") else ()
-            )
+            yield from (routes(route.app, prefix + route.path) if hasattr(route.app, "routes") else ())
         elif hasattr(route, "routes") or hasattr(route, "original_router"):
             yield from routes(getattr(route, "original_router", route), prefix)
         else:
-            yield from (
-                (m, prefix + route.path) for m in getattr(route, "methods", None) or ["GET"]
-            )
+            yield from ((m, prefix + route.path) for m in getattr(route, "methods", None) or ["GET"])
 
 
 def test_every_route_of_the_mounted_page_wants_a_key(serve):
@@ -68,9 +62,7 @@ def test_every_route_of_the_mounted_page_wants_a_key(serve):
 
 def quick(page, inputs: int) -> int:
     """The number of the page's function behind the token counter: it runs without a queue."""
-    return next(
-        i for i, fn in page.fns.items() if fn.name == "counted" and len(fn.inputs) == inputs
-    )
+    return next(i for i, fn in page.fns.items() if fn.name == "counted" and len(fn.inputs) == inputs)
 
 
 @pytest.mark.parametrize("where", ["outside", "address"])

@@ -47,9 +47,7 @@ def paged(jobs: Jobs) -> Iterator[str]:
 
 @pytest.fixture
 def jobs(tmp_path):
-    settings = ServeSettings(
-        outputs=str(tmp_path / "outputs"), state=str(tmp_path / "state"), device="cpu"
-    )
+    settings = ServeSettings(outputs=str(tmp_path / "outputs"), state=str(tmp_path / "state"), device="cpu")
     opened = Jobs(settings).open()
     yield opened
     opened.close(6)

@@ -213,10 +213,7 @@ def planet(p: Pen) -> None:
 @subject("yellow", "night", flies=True)
 def moon(p: Pen) -> None:
     outer = [(math.cos(a), math.sin(a)) for a in (math.radians(d) for d in range(60, 301, 12))]
-    inner = [
-        (0.42 + 0.87 * math.cos(a), 0.87 * math.sin(a))
-        for a in (math.radians(d) for d in range(276, 83, -12))
-    ]
+    inner = [(0.42 + 0.87 * math.cos(a), 0.87 * math.sin(a)) for a in (math.radians(d) for d in range(276, 83, -12))]
     p.shape([(0.9 * x, 0.9 * y) for x, y in outer + inner])
 
 
