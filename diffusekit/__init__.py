@@ -5,23 +5,21 @@
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .denoise import Step, denoise
     from .embeddings import LearnedToken
     from .embeddings import find as find_token
     from .errors import DiffusekitError
-    from .generate import Picture, Stream, generate, stream
+    from .inversion.trainer import Inversion, invert
     from .metadata import Record
     from .metadata import read as read_metadata
     from .models import Model
     from .models import load as load_model
+    from .pipeline import Picture, Stream, generate, stream
+    from .sampling import Step, denoise
     from .schedule import SAMPLERS
     from .settings import GenerateSettings, InvertSettings
-    from .training.invert import Inversion, invert
 
 __version__ = "0.4.0"
 __all__ = [
@@ -49,21 +47,21 @@ _HOMES = {
     "SAMPLERS": ("schedule", "SAMPLERS"),
     "DiffusekitError": ("errors", "DiffusekitError"),
     "GenerateSettings": ("settings", "GenerateSettings"),
-    "Inversion": ("training.invert", "Inversion"),
+    "Inversion": ("inversion.trainer", "Inversion"),
     "InvertSettings": ("settings", "InvertSettings"),
     "LearnedToken": ("embeddings", "LearnedToken"),
     "Model": ("models", "Model"),
-    "Picture": ("generate", "Picture"),
+    "Picture": ("pipeline", "Picture"),
     "Record": ("metadata", "Record"),
-    "Step": ("denoise", "Step"),
-    "Stream": ("generate", "Stream"),
-    "denoise": ("denoise", "denoise"),
+    "Step": ("sampling", "Step"),
+    "Stream": ("pipeline", "Stream"),
+    "denoise": ("sampling", "denoise"),
     "find_token": ("embeddings", "find"),
-    "generate": ("generate", "generate"),
-    "invert": ("training.invert", "invert"),
+    "generate": ("pipeline", "generate"),
+    "invert": ("inversion.trainer", "invert"),
     "load_model": ("models", "load"),
     "read_metadata": ("metadata", "read"),
-    "stream": ("generate", "stream"),
+    "stream": ("pipeline", "stream"),
 }
 
 
@@ -79,14 +77,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps `diffusekit.generate` the function when the module of that name is imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

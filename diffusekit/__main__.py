@@ -1,6 +1,6 @@
 """`python -m diffusekit` is the `diffusekit` command."""
 
-from .cli.boundary import main
+from .cli.main import main
 
 if __name__ == "__main__":
     main()

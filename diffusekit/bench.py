@@ -22,13 +22,13 @@ from PIL import Image
 
 from . import attention, models
 from .embeddings import LearnedToken, Vocabulary
-from .generate import generate, stream
+from .inversion import dataset, placeholder
+from .inversion.batches import Samples
+from .inversion.captions import captions
+from .inversion.train_step import Learner
 from .models import Model
+from .pipeline import generate, stream
 from .settings import InvertSettings
-from .training import dataset, placeholder
-from .training.captions import captions
-from .training.learner import Learner
-from .training.samples import Samples
 from .visualise import Recording
 
 CLIP_TABLE = (49408, 768)

@@ -1,7 +1,6 @@
 """What tests share: the embedded model, small random models of real families, and an oracle."""
 
 import os
-import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -14,10 +13,6 @@ import pytest
 import torch
 
 from diffusekit import models
-from diffusekit.schedule import in_sigma_space
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # for training/, which is not installed
 
 
 @pytest.fixture(autouse=True)
@@ -100,25 +95,3 @@ def _miniature(folder: Path, prediction: str, *, width: int, heads, linear: bool
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
-
-
-class Oracle:
-    """A denoiser that knows x0, and answers as a network of any prediction type would."""
-
-    def __init__(self, x0: torch.Tensor, scheduler):
-        self.x0, self.scheduler, self.calls = x0, scheduler, 0
-
-    def __call__(self, x, timestep, states):
-        from types import SimpleNamespace
-
-        from diffusekit import schedule
-
-        self.calls += 1
-        alpha, sigma = schedule.level(self.scheduler, timestep)
-        if in_sigma_space(self.scheduler):  # the network sees latents of unit variance
-            norm = (1 + sigma**2) ** 0.5
-            alpha, sigma = 1 / norm, sigma / norm
-        eps = (x - alpha * self.x0) / sigma
-        kind = self.scheduler.config.prediction_type
-        answer = {"epsilon": eps, "sample": self.x0, "v_prediction": alpha * eps - sigma * self.x0}
-        return SimpleNamespace(sample=answer[kind])

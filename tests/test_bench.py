@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusekit import bench
-from diffusekit.cli.boundary import run
+from diffusekit.cli.main import run
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from diffusekit import models, schedule, text
-from diffusekit.denoise import denoise
+from diffusekit.sampling import denoise
 
 STEPS = 6
 

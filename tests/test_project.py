@@ -10,7 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from tests.helpers import ROOT
 
 PACKAGE = ROOT / "diffusekit"
 # A module may import only from a lower row.
@@ -76,7 +77,7 @@ def test_rooms_stay_small_and_say_what_they_are():
 def test_help_is_quick_and_light():
     """No torch, no diffusers, no numpy, no Pillow, no verb but the one asked about; half a second."""
     code = (
-        "import sys; from diffusekit.cli.boundary import run; run(['generate', '--help']);"
+        "import sys; from diffusekit.cli.main import run; run(['generate', '--help']);"
         "heavy = {'torch', 'diffusers', 'transformers', 'gradio', 'numpy', 'scipy', 'PIL',"
         " 'diffusekit.cli.serve'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -96,9 +97,7 @@ def test_info_loads_no_torch(tmp_path):
     from diffusekit import metadata
 
     metadata.save(Image.new("RGB", (8, 8)), tmp_path / "x.png", None)
-    code = (
-        "import sys; from diffusekit.cli.boundary import run; run(['info', 'x.png']);sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys; from diffusekit.cli.main import run; run(['info', 'x.png']);sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0
 
 
@@ -122,7 +121,7 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_every_python_block_of_the_readme_runs(tmp_path):
-    from training.mini.photos import write
+    from training.mini.world.photos import write
 
     write("owl", Path("my_owl"))
     found = blocks("python")
@@ -137,8 +136,8 @@ def test_every_command_of_the_readme_runs(capsys, monkeypatch):
     import shlex
     import shutil
 
-    from diffusekit.cli.boundary import run
-    from training.mini.photos import main as photos
+    from diffusekit.cli.main import run
+    from training.mini.world.photos import main as photos
 
     monkeypatch.setattr(sys, "argv", ["photos", "owl", "my_owl"])
     photos()

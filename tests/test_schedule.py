@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from conftest import Oracle
 
 from diffusekit import schedule
-from diffusekit.denoise import denoise
 from diffusekit.models import MINI
+from diffusekit.sampling import denoise
+from tests.helpers.oracle import Oracle
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 # Where the last step leaves some noise or PLMS' first steps are rough; the others land exactly.

@@ -143,8 +143,8 @@ def _folders() -> list[Finding]:
 
 def _model() -> list[Finding]:
     """The embedded model is whole, and draws."""
-    from ..generate import generate
     from ..models import MINI
+    from ..pipeline import generate
 
     if not (MINI / "model_index.json").is_file():
         return [Finding("mini", f"missing from {MINI}", False, "reinstall diffusekit")]

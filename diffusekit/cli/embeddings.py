@@ -97,7 +97,7 @@ def show(name: Name, model: ModelName = None, as_json: Json = False) -> None:
 
 def _run_of(token: "LearnedToken") -> dict[str, str]:
     """The page and the strip of previews of the run that learned a token, where they are."""
-    from ..training.run import Run
+    from ..inversion.run_folder import Run
 
     assert token.path is not None
     run = Run(token.path.parent, token.path.stem)
@@ -184,8 +184,8 @@ def remove(
     run: Annotated[bool, typer.Option("--run", help="Also the folder of its training.")] = False,
 ) -> None:
     """Delete a token's file; the folder of its training stays, unless --run says otherwise."""
-    from ..embeddings.library import locate
-    from ..training.run import Run
+    from ..embeddings.lookup import locate
+    from ..inversion.run_folder import Run
 
     path = locate(name)
     _check_learned(path)

@@ -17,7 +17,7 @@ from .output import Destination
 from .progress import follow, quiet_libraries
 
 if TYPE_CHECKING:
-    from ..generate import Picture
+    from ..pipeline import Picture
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def run(settings: GenerateSettings, prompts: list[str], manner: Manner) -> None:
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
     with quiet_libraries():
-        from ..generate import Stream
+        from ..pipeline import Stream
 
         running = Stream(settings, prompts)
         for _ in follow(running, show=not manner.quiet):

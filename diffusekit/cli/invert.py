@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..inversion import recipes
 from ..settings import InvertSettings, read_recipe, resolve
-from ..training import recipes
 from .options import with_settings
 from .progress import quiet_libraries
 from .stopping import Stopped
 
 if TYPE_CHECKING:
-    from ..training.invert import Inversion, Moment
+    from ..inversion.trainer import Inversion, Moment
 
 
 @with_settings(InvertSettings, "pictures")
@@ -46,7 +46,7 @@ def command(
     resolved = resolve(InvertSettings, "invert", _recipe(source, recipe) | settings)
     started = time.perf_counter()
     with quiet_libraries():
-        from ..training.invert import Inversion
+        from ..inversion.trainer import Inversion
 
         run = Inversion(resolved, output, resume=resume, overwrite=overwrite, strict=strict)
         quiet = quiet or not run.is_main  # of several processes, one speaks

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..generate import Stream
+    from ..pipeline import Stream
     from ..visualise import Recording
-    from ..visualise.heat import Watching
+    from ..visualise.attention_maps import Watching
 
 
 @contextmanager

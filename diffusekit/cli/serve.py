@@ -14,16 +14,16 @@ def command(settings: dict[str, Any]) -> None:
     """The web page, and the APIs that Open WebUI, SillyTavern and OpenAI's clients know."""
     resolved = resolve(ServeSettings, "serve", settings)
     with quiet_libraries():
-        from ..server import mcp
-        from ..server.guard import Rules
+        from ..server.routes import mcp_tool
+        from ..server.security import Rules
 
         Rules.of(resolved)  # before torch is imported: a server that would be open ends at once
         if resolved.mcp:
-            mcp.needed()
+            mcp_tool.needed()
         from .. import models
         from ..server.app import build
-        from ..server.jobs import Jobs
-        from ..server.listening import Server, listen, url
+        from ..server.jobs.queue import Jobs
+        from ..server.serve import Server, listen, url
 
         models.find(resolved.model)
         listener = listen(resolved.host, resolved.port)

@@ -4,11 +4,11 @@ The one owner of the file formats of learned tokens (`embeddings/README.md` desc
 """
 
 from .arithmetic import combine, interpolate
-from .exports import KINDS, export
-from .files import read, save
-from .library import FOLDER, available, find, find_spellings, named_in
+from .formats.export import KINDS, export
+from .formats.native import read, save
+from .formats.pickle_sandbox import import_pickle
+from .lookup import FOLDER, available, find, find_spellings, named_in
 from .names import name_fault, safe_name, token_fault
-from .pickles import import_pickle
 from .token import MAX_VECTORS, LearnedToken, check, fits, pack, unpack
 from .vocabulary import Vocabulary
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .library import find_spellings
+from .lookup import find_spellings
 from .token import LearnedToken
 from .vocabulary import Vocabulary
 

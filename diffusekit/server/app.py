@@ -11,10 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..settings import ServeSettings
-from . import answers, api, health, mcp, openai, sdapi
-from .gallery import Gallery
-from .guard import Guard, Rules
-from .jobs import Jobs
+from . import errors
+from .jobs.queue import Jobs
+from .routes import a1111, health, mcp_tool, openai_images
+from .routes import jobs as job_routes
+from .security import Guard, Rules
+from .storage.gallery import Gallery
 
 
 def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ()) -> FastAPI:
@@ -33,20 +35,20 @@ def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ())
         "auto_configure": False,
     }
     app = FastAPI(title="diffusekit", version=__version__, docs_url=None, redoc_url=None, telemetry=silent)
-    answers.install(app)
+    errors.install(app)
     app.include_router(health.router(jobs))
     if not settings.no_api:
         gallery = Gallery(jobs.outputs)
-        for routes in (api.router(jobs, gallery), openai.router(jobs), sdapi.router(jobs)):
+        for routes in (job_routes.router(jobs, gallery), openai_images.router(jobs), a1111.router(jobs)):
             app.include_router(routes)
     if settings.mcp:
-        mcp.install(app, jobs)
+        mcp_tool.install(app, jobs)
     app.add_middleware(Guard, rules=rules, room=jobs.room)
     if settings.allow_origin:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allow_origin,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", *mcp.HEADERS],
+            allow_headers=["Authorization", "Content-Type", *mcp_tool.HEADERS],
         )
     return app

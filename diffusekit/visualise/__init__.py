@@ -4,14 +4,14 @@ Every function is a consumer of Steps and returns an `Exhibit`: pictures, a film
 when they are saved or looked at. Nothing here changes a picture.
 """
 
-from .denoising import denoise
-from .exhibit import Exhibit
-from .heat import Heat, attention, watch
+from .attention_maps import Heat, attention, watch
+from .compare import compare
+from .figure import Exhibit
+from .forward import noise
 from .lesson import page
-from .lockstep import compare
-from .noising import noise
-from .reading import tokens
+from .reverse import denoise
 from .samplers import samplers
+from .tokens import tokens
 from .trace import Moment, Recording, Trace, record
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .drawing import INK, PAPER, SOFT
+from .contact_sheet import INK, PAPER, SOFT
 
 # Okabe and Ito's colors, told apart by color-blind eyes too, and darker ones for long lists.
 COLORS = (

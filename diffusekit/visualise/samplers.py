@@ -15,12 +15,12 @@ import torch
 
 from .. import models, schedule
 from ..errors import UsageError
-from ..generate import stream
+from ..pipeline import stream
 from ..settings import GenerateSettings, checked
 from . import plots
-from .drawing import INK
-from .exhibit import Exhibit
-from .noising import SCHEDULES, alpha_bars, levels
+from .contact_sheet import INK
+from .figure import Exhibit
+from .forward import SCHEDULES, alpha_bars, levels
 from .trace import Recording, Trace
 
 PROMPT = "a red cat on the grass"

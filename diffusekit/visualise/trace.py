@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from .. import images, latents
-from ..denoise import Step
-from ..generate import Picture, Stream, stream
 from ..models import Model
+from ..pipeline import Picture, Stream, stream
+from ..sampling import Step
 
 AT_ONCE = 4  # latents decoded in one go
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from strangers import rows
 
 from diffusekit.embeddings import LearnedToken, Vocabulary, combine, interpolate
 from diffusekit.errors import UsageError
+from tests.helpers.foreign_files import rows
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
-"""What docs/load.py measures, in small: nothing is lost, nothing is left, nothing grows."""
+"""What benchmarks/load.py measures, in small: nothing is lost, nothing is left, nothing grows."""
 
 import asyncio
 import json
 
 import pytest
 
-from docs import load
+from benchmarks import load
 
 QUEUE = 8
 LARGE = {"width": 256, "height": 256}

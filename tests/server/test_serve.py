@@ -11,10 +11,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from serving import until
 
-from diffusekit.cli.boundary import run
-from diffusekit.server.store import Store
+from diffusekit.cli.main import run
+from diffusekit.server.jobs.store import Store
+from tests.helpers.server import until
 
 COMMAND = [sys.executable, "-m", "diffusekit", "serve", "--port", "0", "--device", "cpu"]
 
@@ -64,7 +64,7 @@ def states() -> list[str]:
 
 def test_help_is_light():
     code = (
-        "import sys; from diffusekit.cli.boundary import run; run(['serve', '--help']);"
+        "import sys; from diffusekit.cli.main import run; run(['serve', '--help']);"
         "sys.exit(bool({'torch', 'fastapi', 'uvicorn', 'gradio'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
@@ -72,7 +72,7 @@ def test_help_is_light():
 
 def test_an_open_server_is_refused_before_torch_is_there(capsys):
     code = (
-        "import sys; from diffusekit.cli.boundary import run;"
+        "import sys; from diffusekit.cli.main import run;"
         "code = run(['serve', '--host', '0.0.0.0']); sys.exit(99 if 'torch' in sys.modules else code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from diffusekit.errors import UsageError
-from diffusekit.generate import stream
+from diffusekit.pipeline import stream
 from diffusekit.settings import GenerateSettings
 from diffusekit.visualise import lesson
-from diffusekit.visualise.lesson import gather, parts, writer
+from diffusekit.visualise.lesson import html, page, payload
 from diffusekit.visualise.trace import Recording
 
 EVIL = "<script>alert(1)</script>\"><img src=x onerror=alert(1)> </script> & 'q'"
@@ -233,7 +233,7 @@ def test_everything_is_escaped():
 
 def test_json_in_a_script_can_neither_close_it_nor_break_it():
     values = ["</script>", "<!--", "\u2028", "&amp;", "ü"]
-    text = writer.safe(values)
+    text = page.safe(values)
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == values
 
@@ -287,7 +287,7 @@ def test_without_guidance_nothing_is_said_of_it():
 
 
 def test_of_very_many_steps_evenly_spaced_ones_are_shown(monkeypatch):
-    monkeypatch.setattr(gather, "MOST_STEPS", 4)
+    monkeypatch.setattr(payload, "MOST_STEPS", 4)
     (trace,) = traces_of(["a red car"], steps=10)
     page = Page(lesson.exhibit([trace], heats=[heat_of(trace)]).page())
     (run,) = page.data["runs"]
@@ -321,7 +321,7 @@ def test_only_one_or_two_prompts():
 
 
 def test_numbers_as_people_read_them():
-    assert [parts.short(x) for x in (7, 1234, 0.5, 0.00002227, float("inf"))] == [
+    assert [html.short(x) for x in (7, 1234, 0.5, 0.00002227, float("inf"))] == [
         "7",
         "1,234",
         "0.5",
@@ -332,17 +332,17 @@ def test_numbers_as_people_read_them():
 
 def test_files_of_the_page_stay_small():
     for path in [
-        *parts.HERE.rglob("*.js"),
-        *parts.HERE.rglob("*.css"),
-        *parts.HERE.rglob("*.html"),
+        *html.HERE.rglob("*.js"),
+        *html.HERE.rglob("*.css"),
+        *html.HERE.rglob("*.html"),
     ]:
         assert path.read_text().count("\n") <= 400, path
-    assert {p.stem for p in (parts.HERE / "script").glob("*.js")} == set(writer.SCRIPTS)
+    assert {p.stem for p in (html.HERE / "script").glob("*.js")} == set(page.SCRIPTS)
 
 
 @pytest.mark.slow
 def test_the_command_line_writes_a_page_under_its_size(tmp_path, capsys):
-    from diffusekit.cli.boundary import run
+    from diffusekit.cli.main import run
 
     words = ["visualise", "page", "a red car on grass", "--seed", "0", "-q", "--device", "cpu"]
     assert run([*words, "-o", "lesson.html"]) == 0, capsys.readouterr().err

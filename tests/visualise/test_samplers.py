@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from diffusekit import SAMPLERS, visualise
-from diffusekit.cli.boundary import run
+from diffusekit.cli.main import run
 from diffusekit.errors import UsageError
 from diffusekit.schedule import make
 from diffusekit.visualise import plots

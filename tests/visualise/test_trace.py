@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusekit import generate, models, schedule, stream
+from diffusekit import models, pipeline, schedule, stream
 from diffusekit.visualise import Recording, record
 from diffusekit.visualise.trace import Moment, moment, rms
 
@@ -19,7 +19,7 @@ def pixels(picture):
 def test_a_recorded_picture_is_the_picture(sampler):
     settings = {"seed": 5, "steps": 4, "sampler": sampler}
     trace = record("a red cat", **settings)
-    assert (pixels(trace.picture) == pixels(generate("a red cat", **settings)[0])).all()
+    assert (pixels(trace.picture) == pixels(pipeline("a red cat", **settings)[0])).all()
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpm++_2m_karras", "heun", "pndm"])

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from . import clip, data, grade, reader, sitting, tokenizer, unet, vae
+from . import dataset, finetune, image_encoder, text_encoder, tokenizer, unet, vae
+from .config import RECIPES, Bench, Clock, Recipe
+from .evaluate import grade
 from .export import export
-from .recipe import RECIPES, Bench, Clock, Recipe
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--stage",
-        choices=sitting.STAGES,
+        choices=finetune.STAGES,
         default="unet",
         help="which part of --from goes on (default: unet)",
     )
@@ -49,8 +50,8 @@ def main() -> None:
         recipe = _with_pictures(recipe, options.pictures)
     bench = Bench(device, options.work, options.seed)
     if options.start:
-        plan = sitting.Sitting(options.start, recipe, bench, options.minutes, options.steps)
-        sitting.further(options.stage, plan, options.output)
+        plan = finetune.Sitting(options.start, recipe, bench, options.minutes, options.steps)
+        finetune.further(options.stage, plan, options.output)
     else:
         train(options, recipe, bench)
     bench.say(f"done: {options.output}")
@@ -62,12 +63,12 @@ def train(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
     bench.say(f"start: {bench.device}, bf16 {bench.bf16}, {len(words)} tokens, {len(recipe.part.subjects)} subjects")
     minutes, steps = options.minutes, options.steps
     codec = vae.train(recipe, bench, minutes * recipe.vae_share, steps)
-    latents = data.encode(recipe, bench, codec, words)
-    text = reader.train(recipe, bench, minutes * recipe.reader_share, words, steps)
+    latents = dataset.encode(recipe, bench, codec, words)
+    text = text_encoder.train(recipe, bench, minutes * recipe.reader_share, words, steps)
     learner = unet.Learner(recipe, bench, text, words)
     text, net = unet.train(learner, Clock(minutes * recipe.unet_share, steps), latents, codec)
     vae.polish(recipe, bench, minutes * recipe.decoder_share, codec, steps)
-    image, projection = clip.train(recipe, bench, minutes * recipe.clip_share, text, words, steps)
+    image, projection = image_encoder.train(recipe, bench, minutes * recipe.clip_share, text, words, steps)
     export(
         options.output,
         tokenizer=words,

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from .captions import words
+from .world.captions import words
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77

@@ -16,9 +16,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .data import CAPTIONS, tokens
+from .config import Bench, Clock, Recipe, warm_then_decay
+from .dataset import CAPTIONS, tokens
 from .muon import Muon
-from .recipe import Bench, Clock, Recipe, warm_then_decay
 
 PREVIEWS = (
     "a beautiful galaxy",

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from .data import render, to_tensor
+from .config import Bench, Clock, Recipe, warm_then_decay
+from .dataset import render, to_tensor
 from .muon import Muon
-from .recipe import Bench, Clock, Recipe, warm_then_decay
 
 LossOf = Callable[[AutoencoderKL, torch.Tensor, int], torch.Tensor]
 _TIE = 0.1  # weight of the squared distance of latents to what they were

@@ -7,7 +7,7 @@ import typer
 from ...settings import GenerateSettings, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import FILM, STILL, Manner, Quiet, watched
+from .options import FILM, STILL, Manner, Quiet, watched
 
 
 @with_group(Manner, "manner")
@@ -34,12 +34,12 @@ def command(
     resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
     manner.check(*STILL, *FILM)
     with quiet_libraries():
-        from ...generate import Stream
-        from ...visualise import heat
+        from ...pipeline import Stream
+        from ...visualise import attention_maps
 
-        watching = heat.Watching(Stream(resolved, [prompt]))
+        watching = attention_maps.Watching(Stream(resolved, [prompt]))
         running = watching.running
-        asked = heat.find(running.model, prompt, words or (), running.tokens)
+        asked = attention_maps.find(running.model, prompt, words or (), running.tokens)
         watched(watching, show=not quiet)
-        exhibit = heat.shown(watching.traces[0], watching.heats[0], asked)
+        exhibit = attention_maps.shown(watching.traces[0], watching.heats[0], asked)
         manner.write(exhibit, "attention")

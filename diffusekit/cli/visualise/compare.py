@@ -9,7 +9,7 @@ from ...schedule import SAMPLERS
 from ...settings import GenerateSettings, checked, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import FILM, STILL, Manner, Quiet, watched
+from .options import FILM, STILL, Manner, Quiet, watched
 
 _VARIED = ("sampler", "steps", "guidance_scale", "seed")
 
@@ -63,7 +63,7 @@ def command(
     manner.check(*STILL, *FILM)
     common = resolved.model_dump(exclude_unset=True, exclude={"prompt", "images", "batch"})
     with quiet_libraries():
-        from ...visualise import lockstep
+        from ...visualise.compare import compare, crossed
 
-        exhibit = lockstep.compare(lockstep.crossed(**values), watch=partial(watched, show=not quiet), **common)
+        exhibit = compare(crossed(**values), watch=partial(watched, show=not quiet), **common)
         manner.write(exhibit, "compare")

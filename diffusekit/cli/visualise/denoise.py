@@ -7,7 +7,7 @@ import typer
 from ...settings import GenerateSettings, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import FILM, STILL, Manner, Quiet, watched
+from .options import FILM, STILL, Manner, Quiet, watched
 
 
 @with_group(Manner, "manner")
@@ -26,9 +26,10 @@ def command(
     manner.check(*STILL, *FILM)
     with quiet_libraries():
         from ... import visualise
-        from ...generate import Stream
+        from ...pipeline import Stream
+        from ...visualise import reverse
 
         recording = visualise.Recording(Stream(resolved, [prompt]))
         watched(recording, show=not quiet)
-        exhibit = visualise.denoising.shown(recording.traces[0])
+        exhibit = reverse.shown(recording.traces[0])
         manner.write(exhibit, "denoise")

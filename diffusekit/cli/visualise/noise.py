@@ -8,7 +8,7 @@ import typer
 from ...settings import GenerateSettings, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import FILM, STILL, Manner
+from .options import FILM, STILL, Manner
 
 _TAKEN = {"model", "device", "dtype"}
 
@@ -44,7 +44,7 @@ def command(
     resolved = resolve(GenerateSettings, "visualise", settings | {"seed": seed})
     manner.check(*STILL, *FILM)
     with quiet_libraries():
-        from ...visualise.noising import noise
+        from ...visualise.forward import noise
 
         exhibit = noise(
             picture,

@@ -7,7 +7,7 @@ import typer
 from ...settings import GenerateSettings, checked, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import Manner, Quiet, watched
+from .options import Manner, Quiet, watched
 
 
 @with_group(Manner, "manner")
@@ -30,11 +30,11 @@ def command(
     for prompt in prompts:
         checked(GenerateSettings, {"prompt": prompt})
     with quiet_libraries():
-        from ...generate import Stream
-        from ...visualise import heat, lesson
+        from ...pipeline import Stream
+        from ...visualise import attention_maps, lesson
 
         lesson.check(prompts)
-        watching = heat.Watching(Stream(resolved, prompts))
+        watching = attention_maps.Watching(Stream(resolved, prompts))
         watched(watching, show=not quiet)
         exhibit = lesson.exhibit(watching.traces, watching.running.tokens, heats=watching.heats)
         manner.write(exhibit, "page")

@@ -9,7 +9,7 @@ from ...schedule import SAMPLERS
 from ...settings import GenerateSettings, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import STILL, Manner, Quiet, watched
+from .options import STILL, Manner, Quiet, watched
 
 Names = Annotated[
     list[str] | None,

@@ -8,7 +8,7 @@ from ...settings import GenerateSettings, resolve
 from ..info import _plain as plain
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .common import STILL, Manner
+from .options import STILL, Manner
 
 _TAKEN = {"model", "device", "dtype", "embedding"}
 
@@ -39,7 +39,7 @@ def command(
     resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
     manner.check(*STILL, ".svg")
     with quiet_libraries():
-        from ...visualise.reading import tokens
+        from ...visualise.tokens import tokens
 
         exhibit = tokens(
             prompt,

@@ -21,10 +21,13 @@ from fastapi import FastAPI
 from ... import embeddings, models
 from ...settings import ServeSettings, resolve
 from .. import app as server
-from .. import guard, listening, mcp
-from ..jobs import Jobs
-from . import gallery, generate, learn, look, see, tokens, walls
-from .house import QUICK, House
+from .. import security
+from .. import serve as web
+from ..jobs.queue import Jobs
+from ..routes import mcp_tool
+from . import hardening, theme
+from .context import QUICK, House
+from .tabs import gallery, generate, learn, see, tokens
 
 log = logging.getLogger(__name__)
 TABS: tuple[tuple[str, str, Any], ...] = (
@@ -43,7 +46,7 @@ def build(jobs: Jobs, settings: ServeSettings) -> gr.Blocks:
     os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(settings.state).resolve() / "page"))
     house = House.of(jobs, settings)
     with gr.Blocks(title="diffusekit", analytics_enabled=False, delete_cache=(CACHED, CACHED), fill_width=True) as demo:
-        gr.HTML(look.banner(), elem_id="banner")
+        gr.HTML(theme.banner(), elem_id="banner")
         with gr.Tabs(elem_id="tabs") as house.tabs:
             for name, label, tab in TABS:
                 with gr.Tab(label, id=name, elem_id=f"tab-{name}") as house.places[f"tab.{name}"]:
@@ -58,9 +61,9 @@ def build(jobs: Jobs, settings: ServeSettings) -> gr.Blocks:
 
 def mount(app: FastAPI, demo: gr.Blocks, settings: ServeSettings, *, path: str = "/") -> FastAPI:
     """Put the page on an application, behind whatever guards it."""
-    walls.shut(demo)
-    app.include_router(walls.files())
-    return gr.mount_gradio_app(app, demo, path, **_doors(settings), **look.dress())
+    hardening.shut(demo)
+    app.include_router(hardening.files())
+    return gr.mount_gradio_app(app, demo, path, **_doors(settings), **theme.dress())
 
 
 def _doors(settings: ServeSettings) -> dict[str, Any]:
@@ -89,20 +92,20 @@ def alone() -> tuple[gr.Blocks, Callable[[], None]]:
     `UsageError` for settings that would leave the server open, `ModelError` for a model that is not there.
     """
     settings = resolve(ServeSettings, "serve", {})
-    guard.Rules.of(settings)
+    security.Rules.of(settings)
     if settings.mcp:
-        mcp.needed()
+        mcp_tool.needed()
     models.find(settings.model)
     jobs = Jobs(settings).open()
     demo = build(jobs, settings)
 
     def serve() -> None:
         try:
-            listener = listening.listen(settings.host, settings.port)
+            listener = web.listen(settings.host, settings.port)
             app = mount(server.build(settings, jobs, uploads=UPLOADS), demo, settings)
-            log.warning("%s", listening.url(listener))
+            log.warning("%s", web.url(listener))
             with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes it on when all is over
-                listening.Server(app, jobs).run(sockets=[listener])
+                web.Server(app, jobs).run(sockets=[listener])
         finally:
             jobs.close(0)
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from ... import models
 from ...embeddings import Vocabulary
 from ...errors import ModelError
-from ...training import placeholder
+from ...inversion import placeholder
 
 _LOCK = threading.Lock()  # a tokenizer may be used by one at a time
 _KEY = "token_embedding.weight"

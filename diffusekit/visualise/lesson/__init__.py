@@ -11,12 +11,12 @@ from typing import Any
 
 from ...embeddings import LearnedToken
 from ...errors import UsageError
-from ...generate import stream
-from ..exhibit import Exhibit
-from ..heat import Watching
+from ...pipeline import stream
+from ..attention_maps import Watching
+from ..figure import Exhibit
 from ..trace import Trace
-from .gather import Heat, Run, gathered
-from .writer import written
+from .page import written
+from .payload import Heat, Run, gathered
 
 __all__ = ["Heat", "check", "exhibit", "page"]
 

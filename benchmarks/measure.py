@@ -1,0 +1,115 @@
+"""Measure what the documents claim: `python benchmarks/measure.py` prints the tables of docs/measurements.md.
+
+Parity with diffusers' own pipeline for every sampler, cold start beside a plain diffusers script, and
+seconds per picture. Runs on the CPU; nothing else should run beside it.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import diffusekit
+from diffusekit.models import MINI
+
+PLAIN = """
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+pipe = StableDiffusionPipeline.from_pretrained({folder!r})
+pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+pipe.set_progress_bar_config(disable=True)
+noise = torch.randn(1, pipe.unet.config.in_channels, 16, 16, generator=torch.Generator().manual_seed(7))
+pipe("A beautiful galaxy", num_inference_steps=20, guidance_scale=3.0, latents=noise).images[0].save({out!r})
+"""
+
+
+def seconds(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def cold_start(rounds: int = 5) -> None:
+    """The same picture from nothing, ours and plain diffusers in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = str(Path(folder) / "x.png")
+        ours = [
+            sys.executable,
+            "-m",
+            "diffusekit",
+            "generate",
+            "A beautiful galaxy",
+            "--seed",
+            "7",
+            "--device",
+            "cpu",
+            "--overwrite",
+            "-o",
+            out,
+        ]
+        theirs = [
+            sys.executable,
+            "-c",
+            PLAIN.format(folder=str(MINI), out=str(Path(folder) / "y.png")),
+        ]
+        times: dict[str, list[float]] = {"diffusekit generate": [], "plain diffusers script": []}
+        for _ in range(rounds):
+            times["diffusekit generate"].append(seconds(ours))
+            times["plain diffusers script"].append(seconds(theirs))
+        help_times = [seconds([sys.executable, "-m", "diffusekit", "--help"]) for _ in range(rounds)]
+    print("\n| from nothing, 20 steps | median s | fastest s |\n|---|--:|--:|")
+    for name, found in times.items():
+        print(f"| {name} | {statistics.median(found):.2f} | {min(found):.2f} |")
+    a, b = (statistics.median(found) for found in times.values())
+    print(f"| ratio | {a / b:.2f} | {min(times['diffusekit generate']) / min(times['plain diffusers script']):.2f} |")
+    print(f"\n`diffusekit --help`: median {statistics.median(help_times):.2f} s.")
+
+
+def warm(rounds: int = 10) -> None:
+    """Seconds for a picture of 20 guided steps, decode included, when the model is in memory."""
+    diffusekit.generate("a star", device="cpu", steps=2)
+    found = []
+    for seed in range(rounds):
+        started = time.perf_counter()
+        diffusekit.generate("A beautiful galaxy", seed=seed, device="cpu")
+        found.append(time.perf_counter() - started)
+    print(f"\n20 guided steps and decode, warm: median {statistics.median(found):.2f} s, fastest {min(found):.2f} s.")
+
+
+def parity() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from diffusers import StableDiffusionPipeline
+    from test_parity import STEPS, difference
+
+    from diffusekit import models, schedule
+
+    model, pipe = models.load("mini", "cpu"), StableDiffusionPipeline.from_pretrained(MINI)
+    pipe.set_progress_bar_config(disable=True)
+    print(f"\nLargest difference of the latents after {STEPS} steps:")
+    print("\n| sampler | guidance 1 | guidance 5 |\n|---|--:|--:|")
+    for name in schedule.SAMPLERS:
+        print(f"| {name} | {difference(model, pipe, name, 1.0):.1e} | {difference(model, pipe, name, 5.0):.1e} |")
+
+
+def sizes() -> None:
+    from safetensors.torch import load_file
+
+    print("\n| part | parameters | file |\n|---|--:|--:|")
+    for path in sorted(MINI.rglob("*.safetensors")):
+        count = sum(tensor.numel() for tensor in load_file(path).values())
+        print(f"| {path.relative_to(MINI)} | {count / 1e6:.2f} M | {path.stat().st_size / 1e6:.2f} MB |")
+    total = sum(p.stat().st_size for p in MINI.rglob("*") if p.is_file())
+    print(f"| everything | | {total / 1e6:.2f} MB |")
+
+
+if __name__ == "__main__":
+    from importlib.metadata import version
+
+    print(json.dumps({name: version(name) for name in ("diffusekit", "torch", "diffusers", "transformers")}))
+    cold_start()
+    warm()
+    sizes()
+    parity()

@@ -1,0 +1,178 @@
+"""Draw the pictures of README and docs with the weights that ship: `python benchmarks/pictures.py [NAME ...]`.
+
+The commands are those of docs/visualise.md. The pictures of web pages need Debian's chromium; those of
+inversion are made by benchmarks/inversion.py, the galaxies and the grid of the model card by training.mini.model_card.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+FOLDER = Path(__file__).parent / "pictures"
+DIFFUSEKIT = (sys.executable, "-m", "diffusekit")
+STAR = ("a yellow star over the sea", "--seed", "7")
+VERBS = {
+    "attention.jpg": ("attention", "an orange cat on the beach", "--seed", "5"),
+    "compare.jpg": ("compare", "a red cat", "a blue cat", "--seed", "4"),
+    "samplers.jpg": ("sampler", "--seed", "1"),
+    "tokens.jpg": ("tokens", "a red cat on the grass"),
+    "denoise.webp": ("denoise", "an orange cat on the beach", "--seed", "5", "--steps", "12"),
+}
+WIDE = 1200
+
+
+def run(*words: str) -> None:
+    subprocess.run([*DIFFUSEKIT, *words], check=True, capture_output=True, text=True)
+
+
+def visualise(name: str, *words: str) -> None:
+    """Save what a verb draws; stills as JPEG, at most `WIDE` pixels across."""
+    target = FOLDER / name
+    if target.suffix == ".webp":
+        run("visualise", *words, "--output", str(target), "--overwrite")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        still = Path(folder) / "still.png"
+        run("visualise", *words, "--output", str(still))
+        with Image.open(still) as picture:
+            small = picture.convert("RGB")
+            small.thumbnail((WIDE, WIDE * 4))
+            small.save(target, quality=88)
+
+
+def noise() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        galaxy = Path(folder) / "galaxy.png"
+        run("generate", "A beautiful galaxy", "--seed", "1", "--output", str(galaxy))
+        visualise("noise.jpg", "noise", str(galaxy))
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+def shot(page: Any, name: str) -> None:
+    page.screenshot(path=FOLDER / name, type="jpeg", quality=85)
+
+
+def lesson() -> None:
+    with tempfile.TemporaryDirectory() as folder, browser() as chromium:
+        file = Path(folder) / "lesson.html"
+        run("visualise", "page", *STAR, "--output", str(file))
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(file.as_uri())
+        page.evaluate("at.value = 12; at.dispatchEvent(new Event('input'))")
+        page.get_by_text("model's guess").first.click()
+        page.get_by_text("star", exact=True).first.hover()
+        page.wait_for_timeout(500)
+        shot(page, "lesson.jpg")
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """A server of its own, in an empty folder; yields its address."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen([*DIFFUSEKIT, "serve", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+            process.wait(40)
+
+
+PROMPTS = (
+    "a red cat on the grass",
+    "A beautiful galaxy",
+    "a blue house by the sea",
+    "a yellow car in the city",
+    "an oil painting of a red boat by the sea",
+    "an app icon of an orange cat",
+    "a moon under a night sky",
+    "a purple umbrella on the beach",
+)
+
+
+def web() -> None:
+    """The tabs as they look after a few pictures, and while one comes out of the noise."""
+    with served() as address, browser() as chromium:
+        page = chromium.new_page(viewport={"width": 1280, "height": 860})
+        page.set_default_timeout(120_000)
+        page.goto(address)
+        page.wait_for_selector("#go")
+        for prompt in PROMPTS:
+            generate(page, prompt)
+        tab(page, "Gallery")
+        shot(page, "ui-gallery.jpg")
+        page.set_viewport_size({"width": 1280, "height": 1000})
+        tab(page, "See")
+        page.get_by_role("button", name="Show").first.click()
+        page.wait_for_timeout(20_000)
+        shot(page, "ui-see.jpg")
+        page.set_viewport_size({"width": 1280, "height": 860})
+        tab(page, "Generate")
+        page.locator("#prompt textarea").fill("A beautiful galaxy")
+        if not page.locator("#seed").is_visible():
+            page.locator("#settings button").first.click()
+            page.wait_for_timeout(1_000)  # the fields get their defaults when they are unfolded
+        steps = page.locator("#settings").get_by_label("Steps").first
+        steps.fill("100")
+        steps.press("Tab")
+        page.click("#go")
+        page.wait_for_function("document.querySelector('.stage progress')?.position > 0.5")
+        shot(page, "ui-generate.jpg")
+        page.wait_for_selector("#result img[data-testid=detailed-image]")
+        phone = chromium.new_page(viewport={"width": 390, "height": 844})
+        phone.goto(address)
+        phone.wait_for_selector("#go")
+        generate(phone, "a red cat on the grass")
+        shot(phone, "ui-phone.jpg")
+
+
+def generate(page: Any, prompt: str) -> None:
+    page.locator("#prompt textarea").fill(prompt)
+    page.click("#go")
+    page.wait_for_selector("#stop", state="visible")
+    page.wait_for_selector("#go", state="visible")
+    page.wait_for_selector("#result img[data-testid=detailed-image]")
+
+
+def tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+    page.wait_for_timeout(2_000)
+
+
+MAKERS: dict[str, Callable[[], None]] = {
+    **{name: (lambda n=name, w=words: visualise(n, *w)) for name, words in VERBS.items()},
+    "noise.jpg": noise,
+    "lesson.jpg": lesson,
+    "web": web,
+}
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or list(MAKERS)
+    unknown = [name for name in wanted if name not in MAKERS]
+    if unknown:
+        sys.exit(f"there is no {unknown[0]}; there are {', '.join(MAKERS)}")
+    for name in wanted:
+        started = time.monotonic()
+        MAKERS[name]()
+        print(f"{name}: {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

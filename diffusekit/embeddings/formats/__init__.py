@@ -1,0 +1,1 @@
+"""Embedding file formats: one module per format."""

@@ -1,0 +1,127 @@
+"""Look at what has been learned: previews at fixed seeds, and the paper's two scores of them.
+
+Reconstruction: how much pictures of the token alone look like the training pictures. Editability: how much
+pictures of the token somewhere, or as something, look like the prompt without the token (Gal et al., 2022,
+section 5). Both by CLIP; without a CLIP there are pictures and no scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from .. import clip_score, images
+from ..embeddings import LearnedToken
+from ..models import Model
+from ..pipeline import Stream
+from ..settings import GenerateSettings, InvertSettings
+
+EDITS = {
+    "object": ("an app icon of {}", "an oil painting of {}", "{} in the snow", "{} on the beach"),
+    "style": (
+        "a cat in the style of {}",
+        "a house in the style of {}",
+        "a tree in the style of {}",
+        "a car in the style of {}",
+    ),
+}
+LOOKS = 4  # pictures of the token alone
+STEPS = 14
+KEEP = 0.9  # of the init word's editability, that a good token still has
+GAIN = 0.02  # of editability, that counts as progress; less is the noise of four pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """Pictures of the token alone, then of the edit prompts; scores are None without a judge."""
+
+    pictures: list[Image.Image]
+    reconstruction: float | None = None
+    editability: float | None = None
+
+    def scores(self) -> dict[str, float]:
+        if self.reconstruction is None or self.editability is None:
+            return {}
+        return {
+            "reconstruction": round(self.reconstruction, 4),
+            "editability": round(self.editability, 4),
+        }
+
+
+class Examiner:
+    """Makes previews of a run, always of the same prompts and seeds."""
+
+    def __init__(self, model: Model, settings: InvertSettings, photos: Sequence[Image.Image], prompt: str):
+        """`prompt` has `{}` where the token stands; `photos` are the training pictures."""
+        self._settings = GenerateSettings(
+            prompt="",
+            model=settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            steps=STEPS,
+            seed=settings.seed,
+            batch=LOOKS,
+        )
+        self.prompt, self.edits, self._token = prompt, EDITS[settings.property], settings.token
+        self.judge = clip_score.judge(model, settings.clip)
+        self.pairwise = None
+        if self.judge is not None:
+            fitted = [images.to_tensor(images.square(photo, model.side)) for photo in photos]
+            self._photos = self.judge.pictures(torch.stack(fitted))
+            self._texts = self.judge.texts([_without(edit) for edit in self.edits])
+            self.pairwise = clip_score.pairwise(self._photos)
+
+    @property
+    def labels(self) -> list[str]:
+        prompts = [*[self.prompt] * LOOKS, *self.edits]
+        return [prompt.replace("{}", self._token) for prompt in prompts]
+
+    def look(self, word: str, tokens: Sequence[LearnedToken] = ()) -> Preview:
+        """Preview a learned token, or a plain word to compare with, in the token's place."""
+        alone = self._draw([self.prompt.replace("{}", word)], LOOKS, tokens)
+        edited = self._draw([edit.replace("{}", word) for edit in self.edits], 1, tokens)
+        if self.judge is None:
+            return Preview(alone + edited)
+        seen, changed = self._seen(alone), self._seen(edited)
+        return Preview(
+            alone + edited,
+            float((seen @ self._photos.T).mean()),
+            float((changed * self._texts).sum(1).mean()),
+        )
+
+    def _draw(self, prompts: list[str], each: int, tokens: Sequence[LearnedToken]) -> list[Image.Image]:
+        running = Stream(self._settings.model_copy(update={"images": each}), prompts, tokens)
+        for _ in running:
+            pass
+        return [picture.image for picture in running.pictures]
+
+    def _seen(self, pictures: list[Image.Image]) -> torch.Tensor:
+        assert self.judge is not None
+        return self.judge.pictures(torch.stack([images.to_tensor(p) for p in pictures]))
+
+
+def _without(edit: str) -> str:
+    """An edit prompt without its token: "a picture in the snow"."""
+    if edit.startswith("{}"):
+        return "a picture " + edit.removeprefix("{} ")
+    return edit.replace(" in the style of {}", "").removesuffix(" of {}")
+
+
+def better(new: dict[str, Any], old: dict[str, Any] | None, baseline: dict[str, Any]) -> bool:
+    """Whether scores beat others by both measures.
+
+    The higher reconstruction among those that keep 90 % of the init word's editability; among those that
+    do not, the more editable.
+    """
+    if not old or not new:
+        return True
+    floor = KEEP * baseline["editability"]
+    keeps_new, keeps_old = new["editability"] >= floor, old["editability"] >= floor
+    if keeps_new != keeps_old:
+        return keeps_new
+    measure = "reconstruction" if keeps_new else "editability"
+    return new[measure] > old[measure]

@@ -1,0 +1,34 @@
+"""The loss of latent diffusion: noise a picture, let the frozen networks predict, compare.
+
+Gradients reach the learned vectors and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .. import schedule, text
+from .batches import Batch
+
+
+def loss(
+    unet: Any, encoder: Any, vectors: torch.Tensor, batch: Batch, alpha_bar: torch.Tensor, kind: str
+) -> torch.Tensor:
+    """Squared error of the prediction for every sample, (B,) float32 (Ho et al., 2020, eq. 14).
+
+    `vectors` (k, D) stand where `batch.places` says; `alpha_bar` (1000,) is the model's noise schedule
+    and `kind` its prediction type. Where the batch has weights, the mean is taken over them.
+    """
+    alpha = alpha_bar[batch.timesteps].sqrt()[:, None, None, None]
+    sigma = (1 - alpha_bar[batch.timesteps]).sqrt()[:, None, None, None]
+    with text.beside(encoder, batch.places, vectors):
+        states = encoder(batch.ids).last_hidden_state
+    noised = alpha * batch.latents + sigma * batch.noise
+    found = unet(noised.to(unet.dtype), batch.timesteps, states.to(unet.dtype)).sample.float()
+    error = (found - schedule.target(batch.latents, batch.noise, alpha, sigma, kind)) ** 2
+    if batch.weights is None:
+        return error.mean((1, 2, 3))
+    weights = batch.weights.expand_as(error)
+    return (error * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3)).clamp(min=1e-6)

@@ -1,0 +1,68 @@
+"""What a kind of job is given to work with: its settings, and a way to tell how it goes.
+
+Knows no queue and no clients.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ...errors import OutOfMemory
+from .events import Feed
+from .job import Job
+
+log = logging.getLogger(__name__)
+
+
+class Work:
+    """One job in the hands of the worker."""
+
+    def __init__(self, feed: Feed, outputs: Path, keep: Callable[[Job], object]):
+        """`keep` writes the job down."""
+        self._feed, self._keep, self._previews = feed, keep, True
+        self.outputs = outputs
+
+    @property
+    def job(self) -> Job:
+        return self._feed.job
+
+    def note(self, text: str) -> None:
+        """What goes on, in a few words."""
+        self._feed.update(note=text)
+
+    def progress(self, step: int, steps: int) -> None:
+        self._feed.update(step=step, steps=steps, note="")
+
+    def preview(self, make: Callable[[], Sequence[Image.Image]]) -> None:
+        """Show what `make` draws, if somebody watches; it is not called otherwise."""
+        try:
+            if self._previews:
+                self._feed.show(make)
+        except (OutOfMemory, RuntimeError) as error:
+            self._previews = False
+            log.warning("no previews of job %s: %s", self.job.id, error)
+
+    def next_path(self, seed: int, words: str) -> Path:
+        """Where the next picture goes: the same for the same job, so that a repeated one leaves one."""
+        job = self.job
+        day, clock = time.strftime("%Y-%m-%d %H%M%S", time.localtime(job.created)).split()
+        name = f"{clock}-{job.id[:8]}-{job.passed + 1:02}-{seed}-{words or 'picture'}.png"
+        return self.outputs / day / name
+
+    def finished(self, path: Path) -> None:
+        """A picture lies at `path`; a restart goes on behind it."""
+        shown = path.relative_to(self.outputs).as_posix()
+        self._keep(self._feed.update(pictures=(*self.job.pictures, shown), passed=self.job.passed + 1))
+
+    def skipped(self) -> bool:
+        """Whether somebody asked, since the last time, to leave out what is being made."""
+        asked, self._feed.skipped = self._feed.skipped, False
+        return asked
+
+    def leave_out(self, pictures: int) -> None:
+        self._feed.update(passed=self.job.passed + pictures)

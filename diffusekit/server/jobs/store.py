@@ -1,0 +1,98 @@
+"""The list of jobs on disk: a small SQLite file that one server at a time holds. Knows no work."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import DiskError, UsageError
+from .job import Job
+
+KEPT = 1000
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    job TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
+"""
+
+
+class Store:
+    """Jobs by number, in the order they came. Every call is one transaction, synced to the disk."""
+
+    def __init__(self, path: Path):
+        """Raises `UsageError` while another server holds the file, `DiskError` when it cannot be had."""
+        self._path, self._lock = path, threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise DiskError(f"cannot open {path}: {error}", "choose another --state") from None
+        try:
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            self._db.close()
+            if "locked" in str(error):
+                raise UsageError(f"another server uses {path}", "stop it, or choose another --state") from None
+            raise DiskError(f"{path} is no list of jobs: {error}", "move it away; a new one is made") from None
+
+    def put(self, job: Job) -> None:
+        """Write a job as it is now; a new one goes to the end."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO jobs (id, state, job) VALUES (?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET state = excluded.state, job = excluded.job",
+                (job.id, job.state, job.dump()),
+            )
+
+    def get(self, job_id: str) -> Job | None:
+        with self._transaction() as db:
+            row = db.execute("SELECT job FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return Job.load(row[0]) if row else None
+
+    def newest(self, limit: int) -> list[Job]:
+        with self._transaction() as db:
+            rows = db.execute("SELECT job FROM jobs ORDER BY number DESC LIMIT ?", (limit,))
+            return [Job.load(text) for (text,) in rows]
+
+    def unfinished(self) -> list[Job]:
+        """Jobs that wait or were being done, oldest first."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT job FROM jobs WHERE state IN ('queued', 'running') ORDER BY number")
+            return [Job.load(text) for (text,) in rows]
+
+    def prune(self) -> None:
+        """Forget all but the newest `KEPT` jobs that are over; their pictures stay."""
+        with self._transaction() as db:
+            db.execute(
+                "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND number <="
+                " (SELECT max(number) FROM jobs) - ?",
+                (KEPT,),
+            )
+
+    def forget(self, job_id: str) -> None:
+        """Strike a job that is over off the list; its pictures stay."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,))
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                with self._db:
+                    yield self._db
+            except sqlite3.Error as error:
+                raise DiskError(f"the list of jobs {self._path} cannot be used: {error}", "is there room?") from error

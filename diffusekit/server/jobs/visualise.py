@@ -1,0 +1,128 @@
+"""The kind of job that shows how a picture comes about: the lesson page, and one exhibit for each part of it.
+
+They lie in a hidden folder of the outputs, which is no part of the gallery. Knows no page.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ... import metadata
+from ...errors import UsageError
+from ...settings import GenerateSettings, checked
+from .context import Work
+
+KEPT = 40  # lessons
+MOST_STEPS = 60  # every one is kept and drawn
+MOST_PIXELS = 1024 * 1024
+_FOLDER = ".lessons"
+PAGE = "lesson.html"
+EXHIBITS = ("noise", "film", "steps", "words", "decode")
+
+
+def check(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of pictures, already checked, as those of a lesson; raises `UsageError`."""
+    if not 1 <= len(settings["prompts"]) <= 2:
+        raise UsageError(
+            f"prompts are {len(settings['prompts'])}, one is shown, or two side by side",
+            "leave some out",
+        )
+    if settings["steps"] > MOST_STEPS:
+        raise UsageError(
+            f"steps are {settings['steps']}, and every one is shown, at most {MOST_STEPS}",
+            "use fewer",
+        )
+    if (settings.get("width") or 1) * (settings.get("height") or 1) > MOST_PIXELS:
+        raise UsageError("width times height is too large to show every step", "make it smaller")
+    return settings | {"batch": 1}
+
+
+def folder_of(outputs: Path, job_id: str) -> Path:
+    """Where a job's lesson lies; raises `UsageError` when there is none."""
+    folder = outputs / _FOLDER / job_id
+    if not re.fullmatch(r"[0-9a-f]{16}", job_id) or not (folder / PAGE).is_file():
+        raise UsageError("this lesson is not kept any more", "make it again")
+    return folder
+
+
+def files(outputs: Path, job_id: str) -> Mapping[str, Path]:
+    """The page (`lesson`) and the exhibits of a finished job, by name."""
+    folder = folder_of(outputs, job_id)
+    found = {"lesson": folder / PAGE}
+    for name in EXHIBITS:
+        path = folder / f"{name}.{'webp' if name == 'film' else 'png'}"
+        if path.is_file():
+            found[name] = path
+    return found
+
+
+def run(work: Work) -> Generator[None]:
+    """Make the picture under watch, then draw what was seen; it may be stopped between all of it."""
+    from ...pipeline import Stream
+    from ...visualise import attention_maps, lesson
+
+    values = dict(work.job.settings)
+    prompts = values.pop("prompts")
+    work.note(f"loading {values['model']}")
+    settings = checked(GenerateSettings, values)
+    watching = attention_maps.Watching(Stream(settings, prompts))
+    for step, state in enumerate(watching, 1):
+        work.progress(step, watching.total)
+        work.preview(lambda state=state: watching.running.preview(state))
+        yield
+    work.note("drawing the page")
+    yield
+    folder = work.outputs / _FOLDER / work.job.id
+    yield from _exhibits(watching, folder)
+    page = lesson.exhibit(watching.traces, watching.running.tokens, heats=watching.heats)
+    page.save(folder / PAGE, overwrite=True)
+    _prune(work.outputs / _FOLDER)
+
+
+def _exhibits(watching: Any, folder: Path) -> Generator[None]:
+    """Noise, denoising, words, decoding: a picture or a film of each, for the first prompt."""
+    from ...visualise import attention_maps, contact_sheet, forward, reverse
+
+    trace = watching.traces[0]
+    model, made = trace.model, trace.picture.record.settings
+    noise = forward.noise(trace.picture, seed=made.seed or 0, model=made.model, device=made.device, dtype=made.dtype)
+    noise.save(folder / "noise.png", overwrite=True)
+    yield
+    way = reverse.shown(trace)
+    way.save(folder / "steps.png", overwrite=True)
+    yield
+    pictures = list(trace.decode([moment.denoised for moment in trace.moments]))
+    frames = [*pictures, trace.picture.image]
+    frames[0].save(
+        folder / "film.webp",
+        save_all=True,
+        append_images=frames[1:],
+        loop=0,
+        duration=[180] * len(pictures) + [2000],
+        **metadata.extras("WEBP", trace.picture.record, True),
+    )
+    yield
+    asked = attention_maps.find(model, trace.prompt, (), watching.running.tokens) if trace.prompt.strip() else {}
+    if asked:
+        attention_maps.shown(trace, watching.heats[0], asked).save(folder / "words.png", overwrite=True)
+    yield
+    last = trace.moments[-1].latents.float()
+    cells = [
+        [
+            contact_sheet.Cell(contact_sheet.channels(last, 256), "latents: the channels"),
+            contact_sheet.Cell(trace.picture.image, "decoded: the picture"),
+        ]
+    ]
+    told = contact_sheet.sheet(cells, side=256, title="what the VAE makes of the last latents")
+    metadata.save(told, folder / "decode.png", trace.picture.record, overwrite=True)
+
+
+def _prune(inside: Path) -> None:
+    """Remove the oldest lessons."""
+    folders = [path for path in inside.iterdir() if path.is_dir()]
+    for old in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)

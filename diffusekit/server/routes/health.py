@@ -1,0 +1,80 @@
+"""For those who watch the server: is it alive, is it ready, and how does it go. Knows no clients."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from ..jobs.job import OVER
+from ..jobs.queue import Jobs
+
+
+def router(jobs: Jobs) -> APIRouter:
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/healthz")
+    async def alive() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz")
+    async def ready() -> Response:
+        """The model is in memory and work is taken."""
+        return JSONResponse({"ready": jobs.ready}, 200 if jobs.ready else 503)
+
+    @routes.get("/metrics")
+    def metrics() -> Response:
+        """Queue, pictures and memory in Prometheus' text format."""
+        return PlainTextResponse(_metrics(jobs), media_type="text/plain; version=0.0.4")
+
+    return routes
+
+
+def _metrics(jobs: Jobs) -> str:
+    """Name, kind, what it is, and values by label."""
+    counts = jobs.counts
+    made = {"": float(counts["pictures"])}
+    rows: list[tuple[str, str, str, dict[str, float]]] = [
+        ("jobs_queued", "gauge", "Jobs that wait.", {"": jobs.waiting}),
+        ("jobs_running", "gauge", "Jobs being done.", {"": int(jobs.running is not None)}),
+        (
+            "jobs_total",
+            "counter",
+            "Jobs that ended, by how.",
+            {f'{{state="{state}"}}': counts[state] for state in OVER},
+        ),
+        ("pictures_total", "counter", "Finished pictures.", made),
+        ("work_seconds_total", "counter", "Seconds the worker was busy.", {"": jobs.seconds}),
+        ("seconds_per_picture", "gauge", "Mean since the start.", {"": jobs.per_picture}),
+        ("memory_bytes", "gauge", "Memory in use, by where.", _memory()),
+        ("threads", "gauge", "Threads of the process.", {"": threading.active_count()}),
+    ]
+    lines: list[str] = []
+    for name, kind, what, values in rows:
+        full = f"diffusekit_{name}"
+        lines += [f"# HELP {full} {what}", f"# TYPE {full} {kind}"]
+        lines += [f"{full}{label} {value}" for label, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _memory() -> dict[str, float]:
+    """Resident memory of the process, and what torch has allocated on a CUDA device."""
+    import torch
+
+    found: dict[str, float] = {}
+    if (statm := Path("/proc/self/statm")).exists():
+        pages = int(statm.read_text().split()[1])
+        found['{where="process"}'] = pages * os.sysconf("SC_PAGE_SIZE")
+    elif sys.platform != "win32":
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found['{where="process"}'] = peak * (1 if sys.platform == "darwin" else 1024)
+    if torch.cuda.is_available():
+        found['{where="cuda"}'] = torch.cuda.memory_allocated()
+    return found

@@ -1,0 +1,1 @@
+"""Files that the server keeps: gallery, tokens, uploads, trash."""

@@ -1,0 +1,61 @@
+"""What was thrown away and can be taken back until somebody empties the trash. Knows no page.
+
+A trash is a hidden folder beside the things that were in it: `outputs/.trash`, `embeddings/.trash`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import DiskError
+
+NAME = ".trash"
+
+
+@dataclass(frozen=True)
+class Held:
+    """How much there is in a trash."""
+
+    files: int
+    size: int  # bytes
+
+    def __str__(self) -> str:
+        size = self.size
+        amount = f"{size} bytes" if size < 1000 else f"{size / 1e3:.0f} kB"
+        amount = f"{size / 1e6:.1f} MB" if size >= 100_000 else amount
+        return f"{self.files:,} file{'s' * (self.files != 1)}, {amount}"
+
+
+def held(folder: Path) -> Held:
+    """What is in the trash of a folder."""
+    return measured(folder / NAME)
+
+
+def measured(folder: Path) -> Held:
+    """How much there is in a folder; links count as themselves, not as what they lead to."""
+    files = size = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            try:
+                size += os.lstat(Path(inside, name)).st_size
+            except OSError:  # it was taken back meanwhile
+                continue
+            files += 1
+    return Held(files, size)
+
+
+def empty(folder: Path) -> Held:
+    """Delete for good what is in the trash of a folder; says what that was. Raises `DiskError`."""
+    before = held(folder)
+    trash = folder / NAME
+    try:
+        if trash.is_symlink():
+            trash.unlink()
+        elif trash.exists():
+            shutil.rmtree(trash)
+    except OSError as error:
+        raise DiskError(f"the trash could not be emptied: {error.strerror or error}", "may you write there?") from None
+    return before

@@ -1,0 +1,233 @@
+"""The page itself: the .html, .css and .js files beside this one, filled with what was gathered.
+
+Everything a prompt can bring in is escaped here or in `told`. Knows no tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from ... import metadata
+from ...settings import GenerateSettings
+from . import html, sections
+from .html import file, filled
+from .payload import PREDICTIONS, Run
+
+SCRIPTS = ("state", "draw", "stage", "words", "layers", "cells", "live")
+BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
+KINDS = {
+    "noised": ("x<sub>t</sub>", "on its way", "t-xt"),
+    "denoised": ("x̂<sub>0</sub>", "the model's guess", "t-x0"),
+    "noise": ("ε̂", "the noise it sees", "t-ep"),
+    "without": ("without", "guess, no prompt", "t-wo"),
+    "with": ("with", "guess, prompt", "t-wi"),
+    "difference": ("change", "what the words do", "t-wi"),
+}
+_SECTIONS = (
+    ("words", "How the text was read"),
+    ("states", "What the text encoder makes of it"),
+    ("noise", "Where the picture starts"),
+    ("unet", "What the U-Net is asked"),
+    ("guidance", "What guidance does"),
+    ("scheduler", "What the scheduler does"),
+    ("vae", "How latents become pixels"),
+    ("numbers", "All the numbers"),
+)
+
+
+def written(runs: Sequence[Run], data: dict[str, Any]) -> str:
+    """The page of one or two runs as HTML."""
+    first = runs[0]
+    facts = sections.facts(runs, data)
+    kinds = [kind for kind in KINDS if kind not in PREDICTIONS or first.guided]
+    frames = [run["frames"] for run in data["runs"]]
+    said = " and ".join(f"“{run.prompt}”" for run in runs)
+    values = {
+        "title": escape(f"{said[:120]}: how a picture comes out of noise"),
+        "style": file("lesson.css"),
+        "script": _script(),
+        "data": safe(data),
+        "blank": BLANK,
+        "headline": " <span class='versus'>beside</span> ".join(
+            f"<q>{escape(run.prompt) or '(no words)'}</q>" for run in runs
+        ),
+        "lede": _lede(runs),
+        "pair": " pair" if len(runs) == 2 else "",
+        "views": "".join(_view(i, run, frames[i], len(runs)) for i, run in enumerate(runs)),
+        "kinds": "".join(_kind(kind, frames) for kind in kinds),
+        "words": html.words(data),
+        "readout": html.readout(runs),
+        "charts": html.charts(runs),
+        "cells": str(len(first.shown) + 1),
+        "last": str(len(first.shown)),
+        "strips": "".join(f'<img alt="" src="{found["strip"]}">' for found in frames),
+        "pipeline": filled("pipeline.html", facts | _pipeline(first)),
+        "sections": "".join(
+            _section(number, name, title, facts)
+            for number, (name, title) in enumerate(
+                (s for s in _SECTIONS if s[0] != "guidance" or first.guided), start=1
+            )
+        ),
+        "made": _made(runs),
+        "settings": _settings(first),
+        "command": escape(command(runs)),
+    }
+    return filled("lesson.html", values)
+
+
+def safe(data: Any) -> str:
+    """JSON that may stand in a script element: no `<` can close it, no line separator can break it."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    marks = {
+        "<": "\\u003c",
+        ">": "\\u003e",
+        "&": "\\u0026",
+        "\u2028": "\\u2028",
+        "\u2029": "\\u2029",
+    }
+    for mark, code in marks.items():
+        text = text.replace(mark, code)
+    return text
+
+
+def command(runs: Sequence[Run]) -> str:
+    """What to type to make the page again, quoted for a shell."""
+    model, settings = runs[0].trace.model, runs[0].trace.picture.record.settings
+    own = {"guidance_scale": model.guidance_scale, "width": model.side, "height": model.side}
+    words = ["diffusekit", "visualise", "page", *(run.prompt for run in runs)]
+    for name, field in GenerateSettings.model_fields.items():
+        value = getattr(settings, name)
+        if name in ("prompt", "images", "batch", "device") or value in (
+            None,
+            field.default,
+            own.get(name, ()),
+        ):
+            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        flags: Any = extra.get("flags") or [f"--{name.replace('_', '-')}"]
+        if value is True:
+            words.append(flags[0])
+            continue
+        for each in value if isinstance(value, tuple) else (value,):
+            words += [flags[0], f"{each:g}" if isinstance(each, float) else str(each)]
+    if any(run.prompt.startswith("-") for run in runs):
+        words = [
+            *words[:3],
+            *words[3 + len(runs) :],
+            "-o",
+            "lesson.html",
+            "--",
+            *words[3 : 3 + len(runs)],
+        ]
+        return shlex.join(words)
+    return shlex.join([*words, "-o", "lesson.html"])
+
+
+def _script() -> str:
+    parts = "\n".join(file(f"script/{name}.js") for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}\n}})();'
+
+
+def _lede(runs: Sequence[Run]) -> str:
+    settings = runs[0].trace.picture.record.settings
+    drew = "these two pictures" if len(runs) == 2 else "this picture"
+    steps = len(runs[0].trace.moments)
+    same = " from the same noise" if len(runs) == 2 else ""
+    thinned = ""
+    if len(runs[0].shown) < steps:
+        thinned = f" ({len(runs[0].shown)} of them are shown)"
+    return (
+        f"The model <b>{escape(settings.model)}</b> made {drew}{same}, in {html.count(steps, 'step')}{thinned}."
+        '<span class="js-only"> Move the slider to go back to the noise, or press play and watch. Point at'
+        " a word to see where the model looked for it.</span>"
+    )
+
+
+def _view(i: int, run: Run, frames: dict[str, Any], count: int) -> str:
+    width, height = run.trace.picture.image.size
+    alt = escape(f"The finished picture of “{run.prompt}”")
+    caption = f"<figcaption><q>{escape(run.prompt)}</q></figcaption>" if count == 2 else ""
+    return (
+        f'<figure class="view"><div class="screen" style="aspect-ratio: {width} / {height}">'
+        f'<img class="main" data-frame="main" data-run="{i}" alt="{alt}" width="{width}"'
+        f' height="{height}" decoding="sync" src="{frames["picture"]}">'
+        f'<canvas class="glow" data-glow="{i}" aria-hidden="true" hidden></canvas>'
+        f'<span class="spot" data-spot="{i}" hidden></span>'
+        f'<span class="tag js-only" data-tag="{i}"></span></div>{caption}</figure>'
+    )
+
+
+def _kind(kind: str, frames: Sequence[dict[str, Any]]) -> str:
+    name, says, color = KINDS[kind]
+    pictures = "".join(
+        f'<img data-frame="{kind}" data-run="{i}" alt="" decoding="sync" src="{BLANK}">' for i in range(len(frames))
+    )
+    pressed = "true" if kind == "noised" else "false"
+    return (
+        f'<button type="button" class="kind" data-kind="{kind}" aria-pressed="{pressed}">'
+        f'<span class="pair">{pictures}</span><span class="name {color}">{name}</span>'
+        f'<span class="says">{says}</span></button>'
+    )
+
+
+def _pipeline(run: Run) -> dict[str, Any]:
+    """What the boxes of the overview show of a run."""
+    pieces = [piece for piece in run.pieces() if piece["kind"] in ("piece", "learned")]
+    chips = "".join(f"<i>{escape(html.ident(piece))}</i>" for piece in pieces[:6])
+    scale = html.plain(run.trace.picture.record.settings.guidance_scale)
+    return {
+        "chips": chips + ("<i>…</i>" if len(pieces) > 6 else ""),
+        "blank": BLANK,
+        "guidance_box": filled("pipeline_guidance.html", {"scale": scale, "blank": BLANK}) if run.guided else "",
+        "prompt": escape(run.prompt[:80] + ("…" if len(run.prompt) > 80 else "")) or "(no words)",
+    }
+
+
+def _section(number: int, name: str, title: str, facts: dict[str, str]) -> str:
+    body = filled(f"sections/{name}.html", facts)
+    return (
+        f'<section class="layer" id="layer-{name}"><h3><button type="button" class="unfold"'
+        f' data-layer="{name}" id="title-{name}" aria-expanded="true" aria-controls="body-{name}">'
+        f'<span class="n">{number}</span><span class="what">{title}</span>'
+        f'<span class="gist">{facts[f"gist_{name}"]}</span></button></h3>'
+        f'<div class="body" id="body-{name}" role="region" aria-labelledby="title-{name}">{body}</div></section>'
+    )
+
+
+def _made(runs: Sequence[Run]) -> str:
+    record = runs[0].trace.picture.record
+    version = record.versions.get("diffusekit", "")
+    told = ("The picture was", "it", "it shows")
+    if len(runs) == 2:
+        told = ("The pictures were", "them", "they show")
+    return escape(
+        f"{told[0]} drawn by {record.settings.model} with diffusekit {version}; nobody painted"
+        f" {told[1]}, and {told[2]} nothing that was ever there."
+    )
+
+
+def _settings(run: Run) -> str:
+    record = run.trace.picture.record
+    settings = record.settings
+    rows = {
+        "model": settings.model,
+        "revision": record.revision,
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "sampler": metadata.SAMPLERS[settings.sampler].label,
+        "guidance": html.plain(settings.guidance_scale),
+        "negative prompt": settings.negative_prompt,
+        "size": f"{settings.width} × {settings.height}",
+        "learned tokens": ", ".join(settings.embedding),
+        "device": record.device,
+        "precision": record.dtype,
+    }
+    return "".join(
+        f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>"
+        for name, value in rows.items()
+        if value not in ("", None)
+    )

@@ -1,0 +1,273 @@
+"""`diffusekit invert` as people use it: in a terminal, stopped, resumed, on two processes."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusekit import embeddings
+from diffusekit.cli import invert
+from diffusekit.cli.main import run
+from diffusekit.cli.stopping import Stopped
+from diffusekit.inversion.trainer import Moment
+from diffusekit.settings import InvertSettings
+from tests.helpers.inversions import pictures
+
+SMALL = "--init cat --steps 12 --batch 2 --preview-every 0 --checkpoint-every 5 --device cpu --clip none"
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "diffusekit", *words]
+
+
+def test_it_learns_from_a_folder_alone_and_the_token_is_used(families, tmp_path, capsys):
+    pictures(tmp_path / "my_cat")
+    assert (
+        run(
+            [
+                "invert",
+                "my_cat",
+                "--model",
+                str(families["sd1"]),
+                "--steps",
+                "3",
+                "--batch",
+                "2",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert told["path"] == "embeddings/my_cat.safetensors" and Path(told["page"]).exists()
+    assert [row["used"] for row in told["pictures"]] == [True] * 3
+    for prompt in ("App icon of S*", "App icon of <my_cat>", "App icon of my_cat"):
+        words = [
+            "generate",
+            prompt,
+            "--model",
+            str(families["sd1"]),
+            "--steps",
+            "2",
+            "--seed",
+            "1",
+            "--json",
+        ]
+        assert run([*words, *(["--embedding", "my_cat"] if "S*" in prompt else [])]) == 0
+        capsys.readouterr()
+    made = sorted(Path("outputs").rglob("*.png"))
+    assert len(made) == 3
+    assert run(["info", str(made[0])]) == 0
+    shown = capsys.readouterr().out
+    assert "my_cat " + embeddings.find("my_cat").sha256[:12] in shown
+    assert run(["again", str(made[0]), "-o", "again.png"]) == 0
+    assert capsys.readouterr().err == ""
+    assert (
+        run(
+            [
+                "invert",
+                "my_cat",
+                "--model",
+                str(families["sd1"]),
+                "--steps",
+                "4",
+                "--seed",
+                "5",
+                "--batch",
+                "2",
+                "--overwrite",
+                "-q",
+            ]
+        )
+        == 0
+    )
+    assert run(["again", str(made[0]), "-o", "other.png"]) == 0
+    assert "learned anew" in capsys.readouterr().err
+
+
+def test_a_recipe_names_its_pictures_or_takes_a_folder(families, tmp_path, capsys):
+    pictures(tmp_path / "photos")
+    Path("recipes").mkdir()
+    Path("recipes/mine.toml").write_text(
+        f'pictures = "../photos"\nmodel = "{families["sd1"]}"\nsteps = 2\nbatch = 1\ninit = "cat"\ntoken = "<p>"\n'
+    )
+    assert run(["invert", "recipes/mine.toml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["token"] == "<p>"
+    assert (
+        run(
+            [
+                "invert",
+                "photos",
+                "--recipe",
+                "recipes/mine.toml",
+                "--name",
+                "two",
+                "--vectors",
+                "2",
+                "-q",
+            ]
+        )
+        == 0
+    )
+    assert embeddings.find("two").count == 2
+    Path("training").mkdir()
+    Path("training/wrong.toml").write_text("vektors = 2")
+    assert run(["invert", "photos", "--recipe", "wrong"]) == 2
+    assert "did you mean 'vectors'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["empty"], 4, "no picture"),
+        (["nowhere"], 2, "nowhere"),
+        (["mixed", "--strict"], 4, "notes.md"),
+        (["mixed", "--token", "two words"], 2, "white space"),
+        (["mixed", "--vectors", "99"], 2, "vectors"),
+        (["mixed", "--tracker", "excel"], 2, "excel"),
+        (["mixed", "--learning-rate", "1e30", "--norm-bound", "0"], 5, "learning rate"),
+        (
+            ["mixed", "--learning-rate", "1e-12", "--steps", "11", "--preview-every", "0"],
+            5,
+            "not moved",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_a_hint_and_a_code(families, tmp_path, capsys, words, code, said):
+    (tmp_path / "empty").mkdir()
+    pictures(tmp_path / "mixed")
+    (tmp_path / "mixed" / "notes.md").write_text("hello")
+    words = ["invert", *words, "--model", str(families["sd1"]), "--init", "cat", "--batch", "1"]
+    assert run(words) == code
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error:", "hint:"))]
+    assert len(error) == 2 and said in error[0]
+    assert not Path("embeddings/mixed.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("processes", "device", "first"),
+    [
+        (1, "cpu", "diffusekit invert three"),
+        (2, "cpu", "accelerate launch --cpu --num_processes 2 -m diffusekit invert three"),
+        (4, "cuda", "accelerate launch --num_processes 4 -m diffusekit invert three"),
+    ],
+)
+@pytest.mark.parametrize("is_main", [True, False])
+def test_one_process_says_how_to_go_on(capsys, monkeypatch, processes, device, first, is_main):
+    monkeypatch.setattr(sys, "argv", ["diffusekit", "invert", "three", "--overwrite"])
+    run = StoppedRun(processes, is_main, InvertSettings(device=device))
+    with (
+        pytest.raises(Stopped),
+        invert._asked_to_stop(speak=is_main) as asked,
+    ):
+        signal.raise_signal(signal.SIGINT)
+        invert._follow(run, asked, show=False)
+    said = capsys.readouterr().err
+    assert run.paused
+    assert said == (
+        f"stopping after this step; again: at once\nsaved at step 7; go on with:\n  {first} --resume\n"
+        if is_main
+        else ""
+    )
+
+
+class StoppedRun:
+    """As much of an inversion as following it needs: one step of it."""
+
+    step, rate, paused = 7, 0.1, False
+
+    def __init__(self, processes: int, is_main: bool, settings: InvertSettings):
+        self.processes, self.is_main, self.settings = processes, is_main, settings
+
+    def __iter__(self):
+        yield Moment(7, 0.5, 0.5, 1.0, 0.1, ("cat",))
+
+    def pause(self) -> None:
+        self.paused = True
+
+
+@pytest.mark.parametrize(("output", "name"), [("embeddings", "three"), ("else where", "my_three")])
+def test_the_example_finds_the_token(families, tmp_path, capsys, output, name):
+    pictures(tmp_path / "three")
+    words = ["invert", "three", "--name", name, "-o", output, "--model", str(families["sd1"])]
+    words += ["--init", "cat", "--steps", "1", "--batch", "1", "--preview-every", "0"]
+    assert run([*words, "--device", "cpu", "--clip", ""]) == 0
+    said = capsys.readouterr().err
+    line = next(line for line in said.splitlines() if line.startswith("use it:"))
+    example = shlex.split(line.removeprefix("use it:"))[1:]
+    assert ("three alone stays the word" in said) == (name == "three")
+    assert run([*example, "--steps", "1", "--device", "cpu"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(families, tmp_path, number, code):
+    pictures(tmp_path / "three")
+    words = ["invert", "three", "--model", str(families["sd1"]), *SMALL.split()]
+    words[words.index("--steps") + 1] = "400"
+    whole = subprocess.run(command(*words, "-o", "whole", "-q"), capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    running = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "embeddings/three/log.jsonl"
+    for _ in range(2400):
+        if log.exists() and log.read_text().count("\n") > 1:
+            break
+        time.sleep(0.05)
+    asked = time.monotonic()
+    running.send_signal(number)
+    output, errors = running.communicate(timeout=60)
+    assert running.returncode == code, errors
+    assert time.monotonic() - asked < 10
+    assert not output and not (tmp_path / "embeddings/three.safetensors").exists()
+    again = next(line for line in errors.splitlines() if line.strip().startswith("diffusekit invert"))
+    done = subprocess.run(command(*shlex.split(again)[1:]), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    two = [embeddings.read(tmp_path / folder / "three.safetensors") for folder in ("whole", "embeddings")]
+    assert two[0].sha256 == two[1].sha256
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same_token_as_one(families, tmp_path):
+    pictures(tmp_path / "three")
+    words = [
+        "-m",
+        "diffusekit",
+        "invert",
+        "three",
+        "--model",
+        str(families["sd1"]),
+        *SMALL.split(),
+        "-q",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    one = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
+    assert one.returncode == 0, one.stderr
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--main_process_port",
+        "29611",
+        "--multi_gpu",
+    ]
+    launch = [word for word in launch if word != "--multi_gpu"]
+    two = subprocess.run([*launch, *words, "-o", "two"], capture_output=True, text=True, env=environment, timeout=300)
+    assert two.returncode == 0, two.stderr[-2000:]
+    assert two.stdout.splitlines() == ["two/three.safetensors"]  # one process speaks
+    first, second = (embeddings.read(tmp_path / f / "three.safetensors") for f in ("embeddings", "two"))
+    assert torch.allclose(first.vectors[0], second.vectors[0], rtol=1e-4, atol=1e-6)
+    assert not torch.equal(first.vectors[0], torch.zeros_like(first.vectors[0]))

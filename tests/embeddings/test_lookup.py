@@ -1,0 +1,207 @@
+"""Finding tokens: by name, by path, and by what a prompt says."""
+
+import time
+
+import pytest
+
+from diffusekit import embeddings
+from diffusekit.embeddings import LearnedToken, find_spellings, lookup, named_in
+from diffusekit.embeddings.formats import native
+from diffusekit.errors import FileRefused, UsageError
+from tests.helpers import foreign_files
+from tests.helpers.foreign_files import rows
+
+
+def put(name: str, token: str = "", folder: str = "embeddings") -> LearnedToken:
+    given = LearnedToken(name, token or f"<{name}>", (rows(1, 256),))
+    return embeddings.read(embeddings.save(given, f"{folder}/{name}.safetensors"))
+
+
+def names(tokens) -> list[str]:
+    return [token.name for token in tokens]
+
+
+def spelled(prompt: str, *tokens: LearnedToken) -> list[tuple[str, str]]:
+    return [(prompt[a:b], token.name) for a, b, token in find_spellings(prompt, tokens)]
+
+
+CAT = LearnedToken("my_cat", "S*", (rows(1, 4),))
+DOG = LearnedToken("dog", "S**", (rows(1, 4),))
+BAD = LearnedToken("bad", "bad", (rows(1, 4),))
+HANDS = LearnedToken("bad_hands", "<bad-hands>", (rows(1, 4),))
+
+
+@pytest.mark.parametrize(
+    "prompt,found",
+    [
+        ("a photo of S*", ["S*"]),
+        ("two S* fishing", ["S*"]),
+        ("S*'s hat", ["S*"]),
+        ("S*S*", ["S*", "S*"]),
+        ("my_catS*my_cat S*my_cat", ["my_cat", "S*", "my_cat"]),
+        ("S* S*, S*", ["S*", "S*", "S*"]),
+        ("catS*", []),
+        ("s*", []),
+        ("S **", []),
+        ("S**", ["S**"]),
+        ("S***", ["S**"]),
+        ("my_cat and <my_cat>", ["my_cat", "<my_cat>"]),
+        ("my_cats, My_cat, xmy_cat, my_cat2, my_cat_", []),
+        ("(my_cat:1.2), [my_cat]", ["my_cat", "my_cat"]),
+        ("<my_cat", ["my_cat"]),
+        ("bad_hands", ["bad_hands"]),
+        ("bad, bad_hands, badly, <bad>", ["bad", "bad_hands", "<bad>"]),
+        ("<bad-hands>", ["<bad-hands>"]),
+        ("bad-hands", ["bad"]),
+        ("a dog's dogs", ["dog"]),
+        ("", []),
+    ],
+)
+def test_spellings(prompt, found):
+    places = find_spellings(prompt, [CAT, DOG, BAD, HANDS])
+    assert [prompt[a:b] for a, b, _ in places] == found
+    assert all(prompt[a:b] in token.spellings for a, b, token in places)
+
+
+def test_spellings_do_not_overlap_and_no_token_means_none():
+    places = find_spellings("S*S**S* <my_cat>my_cat", [CAT, DOG])
+    assert [(a, b) for a, b, _ in places] == [(0, 2), (2, 5), (5, 7), (8, 16), (16, 22)]
+    assert find_spellings("S*", []) == []
+
+
+def test_the_first_of_several_wins_a_spelling():
+    twin = LearnedToken("twin", "S*", (rows(1, 4),))
+    assert spelled("S* <my_cat>", twin, CAT) == [("S*", "twin"), ("<my_cat>", "my_cat")]
+
+
+def test_a_prompt_made_to_take_long():
+    started = time.perf_counter()
+    find_spellings("S" * 20_000 + "<" * 20_000 + "bad_" * 5_000, [CAT, DOG, BAD, HANDS])
+    assert time.perf_counter() - started < 1
+
+
+def test_available_and_find(tmp_path):
+    assert embeddings.available() == []
+    put("b")
+    put("a")
+    (tmp_path / "embeddings" / "deep").mkdir()
+    put("c", folder="embeddings/deep")
+    (tmp_path / "embeddings" / "x.pt").write_bytes(b"")
+    (tmp_path / "embeddings" / ".hidden.safetensors").write_bytes(b"")
+    assert [p.name for p in embeddings.available()] == ["a.safetensors", "b.safetensors"]
+    assert embeddings.find("a").name == "a" and embeddings.find("<a>").name == "a"
+    assert embeddings.find("embeddings/deep/c.safetensors").name == "c"
+    assert embeddings.find(tmp_path / "embeddings" / "b.safetensors").name == "b"
+    assert embeddings.find("b.safetensors").name == "b"
+
+
+def test_links_that_lead_out_are_left_out(tmp_path):
+    outside = put("outside", folder="elsewhere").path
+    assert outside is not None
+    put("inside")
+    (tmp_path / "embeddings" / "out.safetensors").symlink_to(outside.resolve())
+    (tmp_path / "embeddings" / "in.safetensors").symlink_to("inside.safetensors")
+    (tmp_path / "embeddings" / "loop.safetensors").symlink_to("loop.safetensors")
+    found = [p.stem for p in embeddings.available()]
+    assert found == ["in", "inside"]
+
+
+def test_near_matches_are_named():
+    put("my_cat")
+    for asked in ("my_cta", "My_cat"):
+        with pytest.raises(UsageError, match="no learned token") as caught:
+            embeddings.find(asked)
+        assert caught.value.hint == "did you mean my_cat?"
+    for asked in ("zebra", "no/such.safetensors", "..", "x" * 5000, "a\0b", "/\0", ""):
+        with pytest.raises(UsageError):
+            embeddings.find(asked)
+
+
+def test_two_files_of_one_name(tmp_path):
+    foreign_files.tensors(put("x").path.with_name("A B.safetensors"), {"emb_params": rows()})  # type: ignore[union-attr]
+    assert embeddings.find("A_B").token == "A_B"
+    foreign_files.tensors(tmp_path / "embeddings" / "A+B.safetensors", {"emb_params": rows()})
+    with pytest.raises(UsageError, match="is the name of"):
+        embeddings.find("A_B")
+
+
+# --- what prompts ask for ------------------------------------------------------------------------
+
+
+def test_named_in_takes_what_is_given_and_what_is_said():
+    for name, token in (("cat", "S*"), ("dog", "D*"), ("owl", ""), ("bat", "")):
+        put(name, token)
+    assert names(named_in(["a photo of S*"])) == ["cat"]
+    assert names(named_in(["<dog>", "an owl, an owl", "nothing"])) == ["dog", "owl"]
+    assert names(named_in(["nothing"])) == []
+    assert names(named_in(["a cat"], ["bat", "embeddings/bat.safetensors", "bat"])) == [
+        "bat",
+        "cat",
+    ]
+    with pytest.raises(UsageError, match="no learned token"):
+        named_in(["x"], ["nobody"])
+
+
+def test_a_name_that_is_a_word_is_left_to_the_word():
+    token = LearnedToken("dog", "S*", (rows(1, 256),), {"word": "dog"})
+    assert token.spellings == ("S*", "<dog>") and spelled("a dog, <dog>", token) == [("<dog>", "dog")]
+    path = embeddings.save(token, "embeddings/dog.safetensors")
+    assert named_in(["a photo of a dog"]) == []
+    assert names(named_in(["a photo of <dog>"])) == names(named_in(["S*"])) == ["dog"]
+    path.rename("embeddings/my_dog.safetensors")
+    assert names(named_in(["my_dog"])) == ["my_dog"]
+
+
+def test_of_files_that_are_not_named_only_the_header_is_read(tmp_path, monkeypatch):
+    put("cat", "S*")
+    put("dog", "D*")
+    opened = []
+    real = native._open
+
+    def spy(path, first=None):
+        opened.append((path.stem, first is None))
+        return real(path, first)
+
+    monkeypatch.setattr(native, "_open", spy)
+    named_in(["S*"])
+    assert [stem for stem, whole in opened if whole] == ["cat"]
+    assert {stem for stem, _ in opened} == {"cat", "dog"}
+
+
+def test_a_damaged_file_matters_only_when_it_is_named(tmp_path):
+    put("cat", "S*")
+    (tmp_path / "embeddings" / "dog.safetensors").write_bytes(b"rubbish")
+    assert names(named_in(["S* and a house"])) == ["cat"]
+    with pytest.raises(FileRefused, match="dog"):
+        named_in(["a dog"])
+
+
+def test_a_token_of_several_files():
+    put("dog", "S*")
+    put("my_cat", "S*")
+    with pytest.raises(UsageError) as caught:
+        named_in(["a photo of S*"])
+    assert caught.value.message == "S* is the token of dog and my_cat"
+    assert caught.value.hint == "say --embedding dog, or write <dog> in the prompt"
+    assert names(named_in(["S*"], ["my_cat"])) == ["my_cat"]
+    assert names(named_in(["<my_cat> and <dog>"])) == ["dog", "my_cat"]
+    both = named_in(["S* and <dog>"], ["my_cat"])
+    assert names(both) == ["my_cat", "dog"]
+    assert [t.name for *_, t in find_spellings("S* and <dog>", both)] == ["my_cat", "dog"]
+    with pytest.raises(UsageError, match="S\\* is the token of my_cat and dog") as caught:
+        named_in(["S*"], ["my_cat", "dog"])
+    assert caught.value.hint == "write <my_cat> in the prompt"
+    assert names(named_in(["<dog>"], ["my_cat", "dog"])) == ["my_cat", "dog"]
+
+
+def test_a_given_file_comes_before_one_of_its_name_in_the_folder():
+    put("cat")
+    elsewhere = put("cat", "C*", folder="elsewhere")
+    (found,) = named_in(["a <cat>"], [str(elsewhere.path)])
+    assert found.token == "C*"
+
+
+def test_the_folder_can_be_another():
+    put("cat", "S*", folder="mine")
+    assert names(named_in(["S*"], folder="mine")) == ["cat"] and named_in(["S*"]) == []
+    assert lookup.find("cat", "mine").name == "cat"

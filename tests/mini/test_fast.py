@@ -1,0 +1,132 @@
+"""Few steps: other defaults, a LoRA merged into the U-Net, and how that LoRA is taught."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import diffusekit
+from diffusekit import models
+from diffusekit.errors import ModelError
+from diffusekit.settings import FAST, GenerateSettings, resolve
+
+LINEAR = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+CONV = "down_blocks.0.resnets.0.conv1"
+
+
+@pytest.fixture
+def copy(families, tmp_path) -> Path:
+    return Path(shutil.copytree(families["sd1"], tmp_path / "copy"))
+
+
+def factors(unet, layer: str, rank: int = 3) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    shape = unet.get_submodule(layer).weight.shape
+    flat = (1,) * (len(shape) - 2)
+    return {
+        f"unet.{layer}.lora_A.weight": torch.randn(rank, *shape[1:]),
+        f"unet.{layer}.lora_B.weight": torch.randn(shape[0], rank, *flat),
+    }
+
+
+def test_fast_brings_other_defaults():
+    plain, fast = GenerateSettings(), GenerateSettings(fast=True)
+    assert {name: getattr(fast, name) for name in FAST} == FAST
+    assert all(getattr(plain, name) != value for name, value in FAST.items())
+    own = GenerateSettings(fast=True, steps=6, guidance_scale=None)
+    assert (own.steps, own.guidance_scale, own.sampler) == (6, 1.0, "ddim")
+    assert GenerateSettings(**fast.model_dump()) == fast  # as a picture's record is read again
+
+
+def test_fast_by_the_environment(monkeypatch):
+    monkeypatch.setenv("DIFFUSEKIT_FAST", "yes")
+    assert resolve(GenerateSettings, "generate", {}).steps == FAST["steps"]
+    monkeypatch.setenv("DIFFUSEKIT_FAST", "no")
+    assert resolve(GenerateSettings, "generate", {}).steps == 20
+
+
+def test_a_lora_is_added_to_the_weights(copy):
+    plain = models.load(str(copy), "cpu")
+    given = factors(plain.unet, LINEAR) | factors(plain.unet, CONV)
+    save_file(given, copy / models.FAST)
+    fast = models.load(str(copy), "cpu", fast=True)
+    assert fast.fast and not plain.fast
+    weights = dict(plain.unet.named_parameters())
+    for name, weight in fast.unet.named_parameters():
+        layer = name.removesuffix(".weight")
+        if layer in (LINEAR, CONV):
+            a, b = (given[f"unet.{layer}.lora_{k}.weight"].flatten(1) for k in "AB")
+            expected = weights[name] + (b @ a).view_as(weight)
+            assert not torch.equal(weight, weights[name])
+            torch.testing.assert_close(weight, expected)
+        else:
+            assert torch.equal(weight, weights[name])
+    assert models.fingerprint(fast) == models.fingerprint(plain)  # learned tokens fit both
+
+
+def test_a_model_without_one_says_so(copy):
+    with pytest.raises(ModelError) as error:
+        diffusekit.generate("a cat", model=str(copy), fast=True)
+    assert "no weights for few steps" in error.value.message and "--fast" in error.value.hint
+
+
+def test_a_negative_prompt_that_steers_nothing_is_told(mini, caplog):
+    diffusekit.generate("a cat", negative_prompt="a dog", steps=1, guidance_scale=2)
+    assert not caplog.messages
+    diffusekit.generate("a cat", negative_prompt="a dog", steps=1, guidance_scale=1)
+    assert "negative prompt steers nothing" in caplog.text
+
+
+def test_a_broken_one_is_refused(copy):
+    (copy / models.FAST).write_bytes(b"no weights at all")
+    with pytest.raises(ModelError):
+        models.load(str(copy), "cpu", fast=True)
+    save_file({f"unet.{LINEAR}.lora_A.weight": torch.ones(1, 2)}, copy / models.FAST)
+    with pytest.raises(ModelError):
+        models.load(str(copy), "cpu", fast=True)
+
+
+def test_one_ddim_step_by_the_taught_velocity_arrives():
+    from training.mini import distill
+    from training.mini.config import RECIPES, Bench
+    from training.mini.unet import build_unet, scheduler
+
+    bench = Bench(torch.device("cpu"), Path("work"))
+    student = distill.Student(bench, build_unet(RECIPES["cpu"]))
+    torch.manual_seed(0)
+    channels = student.unet.config.in_channels
+    stand, following = torch.randn(2, distill.JUMPS, channels, 16, 16)
+    jump, states = torch.arange(distill.JUMPS), torch.zeros(distill.JUMPS, 77, 256)
+    # A U-Net that says nothing errs by the whole velocity; find it, and let the sampler take it.
+    now, then = (student.alphas[k][:, None, None, None] for k in (jump, jump + 1))
+    a, s, b, r = now.sqrt(), (1 - now).sqrt(), then.sqrt(), (1 - then).sqrt()
+    velocity = ((b * a + r * s) * stand - following) / (b * s - r * a)
+    errors = student.errors(stand, following, jump, states)
+    torch.testing.assert_close(errors, velocity.square().mean((1, 2, 3)), rtol=1e-3, atol=1e-3)
+    sampler = scheduler()
+    sampler.set_timesteps(distill.JUMPS)
+    for k, t in enumerate(sampler.timesteps):
+        arrived = sampler.step(velocity[k : k + 1], t, stand[k : k + 1]).prev_sample
+        torch.testing.assert_close(arrived, following[k : k + 1], rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_taught_is_what_is_merged(tmp_path):
+    """The student's own weights, and those of a U-Net into which its file was merged."""
+    from training.mini import distill
+    from training.mini.config import RECIPES
+    from training.mini.unet import build_unet
+
+    torch.manual_seed(0)
+    plain, taught = build_unet(RECIPES["cpu"]), build_unet(RECIPES["cpu"])
+    taught.load_state_dict(plain.state_dict())
+    changes = distill.wrap(taught)
+    for change in changes.values():
+        torch.nn.init.normal_(change.up, std=0.1)
+    save_file(distill.lora(changes), tmp_path / "lora.safetensors")
+    models._merge(plain.requires_grad_(False), tmp_path / "lora.safetensors")
+    for layer in changes:
+        ours, theirs = (u.get_submodule(layer).weight for u in (plain, taught))
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)  # the file is in fp16
+    assert not any(name.startswith(("conv_in", "conv_out", "time_embedding")) for name in changes)

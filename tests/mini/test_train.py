@@ -1,0 +1,239 @@
+"""The training command: from nothing to a folder plain diffusers loads, and on from where it stopped."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close as close
+from transformers import CLIPTokenizer
+
+from diffusekit import latents, models
+from diffusekit.models import MINI
+from tests.helpers import ROOT
+from training.mini import finetune, loss_curves, text_encoder, widen
+from training.mini.config import RECIPES, Bench, Clock, warm_then_decay
+from training.mini.dataset import things, to_tensor, tokens
+from training.mini.muon import Muon, orthogonal
+from training.mini.unet import Learner, build_unet, latent_shape, scheduler, timestep_weights
+from training.mini.vae import build as build_vae
+from training.mini.world.scenes import Scene, Thing, draw_with_spots
+
+STAGES = (
+    ("fast", {"fast.safetensors"}),
+    ("text", {"text_encoder/model.safetensors"}),
+    # The LoRA of few steps was made for the U-Net that was: begun from a model that has one, this removes it.
+    ("unet", {"unet/diffusion_pytorch_model.safetensors", "fast.safetensors"}),
+    ("decoder", {"vae/diffusion_pytorch_model.safetensors"}),
+    ("tower", {"image_encoder/model.safetensors", "text_projection.safetensors"}),
+)
+GALAXY = Scene((Thing("galaxy", None),), place="space")
+
+
+def train(folder, *more):
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "training.mini",
+            "--steps",
+            "2",
+            "--pictures",
+            "100",
+            "--recipe",
+            "cpu",
+            "--work",
+            str(folder / "work"),
+            "--output",
+            str(folder / "model"),
+            *more,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def sums(model):
+    return {line.split()[1]: line.split()[0] for line in (model / "SHA256SUMS").read_text().splitlines()}
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_model_and_on(tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    done = train(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the first loss is 1.0" in done.stdout or "the first loss is 0.9" in done.stdout
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a cat", num_inference_steps=1).images[0].size == (128, 128)
+    done = train(tmp_path, "--steps", "3")
+    assert "step 2" in done.stdout and "unet: 3 steps" in done.stdout
+
+    for stage, weights in STAGES:
+        first = tmp_path / ("fast/model" if stage == "unet" else "model")
+        folder = tmp_path / stage
+        done = train(folder, "--from", str(first), "--stage", stage, "--seed", "1")
+        assert done.returncode == 0, done.stderr
+        before, after = (sums(f) for f in (first, folder / "model"))
+        assert {name for name in before | after if before.get(name) != after.get(name)} == weights
+        for kept in ("tokenizer/tokenizer.json", "unet/config.json", "vae/config.json"):
+            assert (first / kept).read_bytes() == (folder / "model" / kept).read_bytes()
+
+
+def test_the_noise_schedule_ends_in_noise_and_shares_out_its_timesteps():
+    alphas = scheduler().alphas_cumprod
+    assert 0 < alphas[-1] < 1e-4
+    weights = timestep_weights(alphas)
+    assert weights.sum() == pytest.approx(1, abs=1e-4) and (weights > 0).all()
+    snr = (alphas / (1 - alphas)).log()
+    assert abs(snr[weights.argmax()]) < 0.7
+
+
+def test_the_unet_starts_as_nothing():
+    unet = build_unet(RECIPES["cpu"])
+    assert 11e6 <= sum(p.numel() for p in unet.parameters()) <= 24e6
+    with torch.no_grad():
+        noise, states = torch.randn(1, *latent_shape(unet)), torch.randn(1, 77, 256)
+        found = unet(noise, torch.tensor([500]), states).sample
+    assert found.abs().max() == 0
+
+
+def test_a_channel_that_cannot_be_foretold_does_not_drown_the_others(tmp_path):
+    words = CLIPTokenizer.from_pretrained(MINI / "tokenizer")
+    recipe = replace(RECIPES["cpu"], text_layers=1)
+    bench = Bench(torch.device("cpu"), tmp_path)
+    learner = Learner(recipe, bench, text_encoder.build(recipe, words), words)
+    nothing, t = torch.zeros(3, 6, 16, 16), torch.tensor([10, 500, 990])
+    eps = torch.randn_like(nothing) * torch.tensor([0.1, 0.2, 0.5, 1, 2, 5])[:, None, None]
+    ids = learner.empty.repeat(3, 1)
+    with torch.no_grad():  # the U-Net says nothing yet, so its error is the velocity
+        plain = learner.loss(nothing, ids, t, eps)
+        told = learner.loss(nothing, ids, t, eps, torch.ones(3, 16, 16))
+    errors = (learner.alphas[t][:, None, None, None] * eps**2).mean((0, 2, 3))
+    close(plain.mean(), errors.mean(), rtol=1e-3, atol=0)
+    close(told.mean(), 1 / (1 / errors).mean(), rtol=1e-3, atol=0)
+
+
+def test_muon_takes_steps_of_one_size_in_every_direction():
+    weights = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(1)) ** 3
+    sizes = torch.linalg.svdvals(orthogonal(weights))
+    assert sizes.min() > 0.3 and sizes.max() < 1.3 < torch.linalg.svdvals(weights).max()
+    assert torch.equal(orthogonal(weights.mT), orthogonal(weights).mT)
+
+    layer = torch.nn.Conv2d(6, 4, 3, bias=False)
+    before = layer.weight.detach().clone()
+    muon = Muon(layer.parameters(), lr=0.01, weight_decay=0.0)
+    layer(torch.randn(2, 6, 9, 9)).square().sum().backward()
+    muon.step()
+    moved = (layer.weight.detach() - before).square().mean().sqrt()
+    assert moved == pytest.approx(0.01 * 0.2, rel=0.3)  # 0.2 is about AdamW's step
+
+
+def test_a_deeper_text_encoder_says_the_same_until_it_learns():
+    words = CLIPTokenizer.from_pretrained(ROOT / "diffusekit" / "mini" / "tokenizer")
+    recipe = replace(RECIPES["cpu"], text_layers=1)
+    torch.manual_seed(1)
+    text = text_encoder.build(recipe, words).eval()
+    ids = tokens(words, ["a red cat left of a blue dog"])
+    deeper = text_encoder.deepened(text, 3).eval()
+    assert len(deeper.encoder.layers) == 3 and deeper.config.num_hidden_layers == 3
+    with torch.no_grad():
+        assert torch.equal(text(ids).last_hidden_state, deeper(ids).last_hidden_state)
+
+
+def test_reading_on_holds_fast_to_what_was_said_of_all_but_pairs(tmp_path):
+    words = CLIPTokenizer.from_pretrained(ROOT / "diffusekit" / "mini" / "tokenizer")
+    recipe = replace(RECIPES["cpu"], text_layers=1)
+    text = text_encoder.build(recipe, words)
+    bench = Bench(torch.device("cpu"), tmp_path)
+    lesson = text_encoder.Reader(recipe, bench, words, text)
+    assert lesson.part.pairs == text_encoder.PAIRS > recipe.part.pairs
+    lesson.loss(0)
+    assert lesson.moved < 1e-4
+    with torch.no_grad():
+        text.final_layer_norm.bias += 1.0
+    lesson.loss(0)
+    assert lesson.moved == pytest.approx(0.02, rel=0.1)  # a running mean of squares of one
+
+
+def test_wider_latents_begin_as_what_they_were():
+    """The old channels say and mean what they did; the new ones reach the decoder, and the U-Net not yet."""
+    torch.manual_seed(1)
+    recipe = replace(RECIPES["cpu"], latent_channels=4, side=32)
+    vae, net = build_vae(recipe).eval(), build_unet(recipe).eval()
+    for layer in (net.conv_out, vae.quant_conv, vae.post_quant_conv):
+        torch.nn.init.normal_(layer.weight)
+        torch.nn.init.normal_(layer.bias)
+    codec, unet = widen.autoencoder(vae, 6), widen.unet(net, 6)
+    assert codec.config.latent_channels == unet.config.in_channels == unet.config.out_channels == 6
+    pictures, states = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 77, 256)
+    with torch.no_grad():
+        before, after = vae.encode(pictures).latent_dist, codec.encode(pictures).latent_dist
+        close(after.mean[:, :4], before.mean)
+        close(after.logvar[:, :4], before.logvar)
+        assert (after.mean[:, 4:].std((0, 2, 3)) > 0.01).all() and (after.logvar[:, 4:] == -4).all()
+        nothing, more = torch.zeros(2, 6, 4, 4), torch.randn(2, 6, 4, 4)
+        nothing[:, :4] = more[:, :4] = before.mean
+        close(codec.decode(nothing).sample, vae.decode(before.mean).sample)
+        assert not torch.allclose(codec.decode(more).sample, codec.decode(nothing).sample, atol=1e-3)
+        found = unet(more, torch.tensor([500, 20]), states).sample
+        close(found[:, :4], net(before.mean, torch.tensor([500, 20]), states).sample)
+        assert (found[:, 4:] == 0).all() and (found[:, :4] != 0).any()
+
+
+@pytest.mark.slow
+def test_a_sitting_of_the_vae_widens_the_model_to_its_recipe(tmp_path):
+    recipe = replace(RECIPES["cpu"], latent_channels=7, vae_pictures=40)
+    bench = Bench(torch.device("cpu"), tmp_path / "work")
+    plan = finetune.Sitting(MINI, recipe, bench, minutes=1, steps=2)
+    finetune.further("vae", plan, tmp_path / "model")
+    before, after = sums(MINI), sums(tmp_path / "model")
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    networks = {f"{part}/diffusion_pytorch_model.safetensors" for part in ("vae", "unet")}
+    assert changed == networks | {"fast.safetensors"}  # made for the U-Net that was
+    with torch.no_grad():
+        model = models.load(str(tmp_path / "model"), "cpu")
+        found = latents.encode(model, to_tensor(np.asarray(Image.linear_gradient("L").convert("RGB"))[None]))
+    assert found.shape == (1, 7, 32, 32) and model.unet.config.in_channels == 7
+    assert found.std() < 5
+
+
+def test_where_things_stand():
+    scene = Scene((Thing("cat", "red"), Thing("boat", "blue")), "left", "beach")
+    spots = draw_with_spots(scene, 1)[1]
+    where = things(spots, 16)
+    assert where[:, :8].any() and where[:, 8:].any() and not where[:, 7:9].all()
+    assert 0.2 < where.mean() < 0.5 and not where[0].any()
+    assert things([], 16).all() and things(draw_with_spots(GALAXY)[1], 16).all()
+
+
+def test_curves_put_sittings_one_after_the_other(tmp_path):
+    told = "09:00:00  unet: step {}, 9%, 50/s, loss {} | wrong caption {}\n"
+    for name, steps in (("one", (1, 100, 50)), ("two", (1, 300))):
+        (tmp_path / name).mkdir()
+        for step in steps:
+            with (tmp_path / name / "log.txt").open("a") as log:
+                log.write(told.format(step, " ".join(["0.5"] * 8), " ".join(["+0.1"] * 8)))
+            Image.new("RGB", (60, 20), "red").save(tmp_path / name / f"preview-{step:06}.png")
+    found = loss_curves.read([tmp_path / "one", tmp_path / "two"])
+    assert found.steps == [1, 50, 100, 101, 400] and found.ends == [100, 400]
+    assert loss_curves.shown(found) == [1, 50, 400]
+    page = loss_curves.draw(found)
+    assert page.getpixel((5, page.height - 20)) == (255, 0, 0)
+
+
+def test_clock_and_learning_rate():
+    clock = Clock(minutes=1, steps=10)
+    clock.step = 5
+    assert clock.progress == 0.5
+    again = Clock(minutes=1)
+    again.resume({"seconds": 30.0, "step": 3})
+    assert 0.5 <= again.progress < 0.6 and again.step == 3
+    assert warm_then_decay(1.0, 999) == 0 and warm_then_decay(0.1, 999) == 1
+    assert warm_then_decay(0.0, 0) < 0.01

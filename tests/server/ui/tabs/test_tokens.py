@@ -1,0 +1,182 @@
+"""The Tokens tab: the library on disk without a browser, and how it is used in one."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from diffusekit import embeddings
+from diffusekit.embeddings import LearnedToken
+from diffusekit.errors import DiffusekitError, FileRefused, UsageError
+from diffusekit.server.storage import tokens
+from diffusekit.server.ui import words
+from diffusekit.server.ui.tabs import tokens_html
+from tests.helpers.browser import address, fill, jobs, page, reads  # noqa: F401
+from tests.helpers.html import EVIL, nodes
+
+
+def token(name, *, vectors=2, **facts):
+    rows = torch.randn(vectors, 256, generator=torch.Generator().manual_seed(vectors))
+    made = LearnedToken(name, "S*", (rows,), {"base_model": "mini"} | facts)
+    embeddings.save(made, embeddings.FOLDER / f"{name}.safetensors")
+    return made
+
+
+@pytest.fixture
+def vocabulary():
+    return words.vocabulary("mini")
+
+
+def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
+    token("owl", scores='{"reconstruction": 0.5, "editability": true, "x": "y"}')
+    token("evil", base_model=EVIL, init=EVIL, scores=f'{{"{EVIL[2:10]}": 1}}')
+    Path("embeddings/broken.safetensors").write_bytes(b"nothing")
+    found = {row.name: row for row in tokens.everything(vocabulary)}
+    assert found["broken"].fault and not found["owl"].fault
+    assert found["owl"].vectors == 2 and len(found["owl"].near) == 5
+    assert 0 <= found["owl"].percentile <= 100 and dict(found["owl"].scores)["reconstruction"] == 0.5
+    shown = tokens_html.table(list(found.values()), "owl")
+    inside, handlers = nodes(shown)
+    assert "script" not in inside and "img" not in inside and not handlers
+    assert shown.count("<tbody><tr") == 1 and shown.count("aria-current=true") == 2
+    inside, handlers = nodes(tokens_html.card(embeddings.find("evil"), found["evil"]))
+    assert "script" not in inside and "img" not in inside and not handlers
+    assert all(row.percentile is None for row in tokens.everything(None))
+
+
+def test_a_word_of_the_model_is_near_itself(vocabulary):
+    vector = vocabulary.vectors("cat")
+    embeddings.save(LearnedToken("my_cat", "S*", (vector,)), "embeddings/my_cat.safetensors")
+    (row,) = tokens.everything(vocabulary)
+    assert row.near[0] == "cat"
+    _, made = tokens.combine(vocabulary, "<my_cat> + dog - <my_cat>")
+    assert torch.allclose(made.vectors[0], vocabulary.vectors("dog").mean(0, keepdim=True), atol=1e-4)
+    with pytest.raises(UsageError, match="300"):
+        tokens.combine(vocabulary, "cat + " * 100)
+
+
+def test_what_is_removed_comes_back_with_its_run():
+    token("owl")
+    run = embeddings.FOLDER / "owl"
+    run.mkdir()
+    (run / "log.jsonl").write_text("{}")
+    before = (embeddings.FOLDER / "owl.safetensors").read_bytes()
+    kept = tokens.remove("owl")
+    assert not run.exists() and not embeddings.available()
+    token("owl", vectors=1)
+    with pytest.raises(UsageError, match="again"):
+        tokens.take_back(kept)
+    tokens.remove("owl")
+    assert tokens.take_back(kept) == "owl"
+    assert (run / "log.jsonl").exists() and embeddings.available()[0].read_bytes() == before
+
+
+def test_a_run_is_discarded_unless_a_process_learns_in_it():
+    run = embeddings.FOLDER / "owl"
+    (run / "checkpoints").mkdir(parents=True)
+    with FileLock(run / ".lock"), pytest.raises(UsageError, match="learns owl"):
+        tokens.discard("owl")
+    assert run.exists()
+    tokens.discard("owl")
+    tokens.discard("owl")  # there is none: nothing happens
+    assert not run.exists() and len(list(Path("embeddings/.trash").glob("*/owl/checkpoints"))) == 1
+    for name in ("..", "../x", ".trash", ""):
+        with pytest.raises(UsageError):
+            tokens.discard(name)
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "/etc", "", ".trash", "a/b", "x" * 300, "\0"])
+def test_names_reach_nothing_else(name, tmp_path):
+    token("owl")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "log.jsonl").touch()
+    for act in (tokens.remove, tokens.take_back, tokens.known):
+        with pytest.raises(DiffusekitError):
+            act(name)
+    with pytest.raises(DiffusekitError):
+        tokens.hand_out(name, "a1111", tmp_path / "out")
+    assert (tmp_path / "x" / "log.jsonl").exists() and embeddings.available()
+
+
+def test_files_of_other_programs_come_in_and_go_out(tmp_path):
+    made = token("owl", vectors=1)
+    for kind in embeddings.KINDS:
+        path = tokens.hand_out("owl", kind, tmp_path / "out")
+        name = f"from_{kind}"
+        found = tokens.bring_in(path, name, "O*")
+        assert found.token == "O*" and torch.equal(found.vectors[0], made.vectors[0])
+        with pytest.raises(UsageError, match="already"):
+            tokens.bring_in(path, name, "")
+    both = LearnedToken("xl", "S*", (torch.ones(1, 768), torch.ones(1, 1280)))
+    embeddings.save(both, "embeddings/xl.safetensors")
+    with zipfile.ZipFile(tokens.hand_out("xl", "diffusers", tmp_path / "out")) as archive:
+        assert len(archive.namelist()) == 2
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("pwned").absolute(),))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors", ".png"])
+def test_a_file_that_would_run_code_is_refused(tmp_path, suffix):
+    path = tmp_path / f"evil{suffix}"
+    path.write_bytes(pickle.dumps({"string_to_param": Bomb()}))
+    with pytest.raises(FileRefused) as caught:
+        tokens.bring_in(path, "", "")
+    assert str(tmp_path) not in caught.value.message
+    assert not Path("pwned").exists() and not embeddings.available()
+
+
+@pytest.mark.slow
+def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):  # noqa: F811
+    token("owl", vectors=1)
+    page.locator("#tab-tokens-button").click()
+    page.locator(".tokens-table button[data-name=owl]").click()
+    page.wait_for_selector("#token-facts h3")
+    page.locator("#token-combine button").first.click()
+    fill(page, "#sum", "cat - red + <owl>")
+    page.locator("#sum-go").click()
+    page.wait_for_selector("#sum-near li")
+    fill(page, "#sum-name", "<b>")
+    page.locator("#sum-keep").click()
+    page.wait_for_selector("#tokens-notice .error")
+    fill(page, "#sum-name", "mix")
+    page.locator("#sum-keep").click()
+    page.wait_for_selector(".tokens-table button[data-name=mix][aria-current]")
+    page.locator("#token-kind input").click()
+    page.get_by_role("option", name="A1111").click()
+    with page.expect_download() as download:
+        page.locator("#token-file").click()
+    file = Path(download.value.path()).rename(Path("mix.pt").absolute())
+    page.locator("#token-import button").first.click()
+    fill(page, "#import-name", "again")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#import-file").click()
+    chooser.value.set_files(file)
+    page.wait_for_selector(".tokens-table button[data-name=again]")
+    assert torch.equal(embeddings.find("again").vectors[0], embeddings.find("mix").vectors[0])
+    page.locator("#token-remove").click()
+    page.wait_for_selector("#tokens-undo")
+    assert [path.stem for path in embeddings.available()] == ["mix", "owl"]
+    listed = "document.querySelector('#words [data-words]').dataset.words.includes('again')"
+    page.wait_for_function(f"!{listed}")
+    page.locator("#tokens-undo").click()
+    page.wait_for_selector(".tokens-table button[data-name=again]")
+    page.wait_for_function(listed)
+    page.locator("#token-use").click()
+    page.wait_for_selector("#prompt textarea")
+    reads(page, page.locator("#prompt textarea"), "a picture of <again>")
+    token("late", vectors=1)
+    page.locator("#tab-tokens-button").click()
+    page.wait_for_selector(".tokens-table button[data-name=late]")  # the list is read anew
+    page.wait_for_selector(".tokens-table button[data-name=again][aria-current]")
+    page.locator("#token-remove").click()
+    page.wait_for_selector("#tokens-undo")
+    page.locator("#tokens-trash", has_text="Empty trash (1 file").click()
+    page.locator("#tokens-trash", has_text="for good").click()
+    page.wait_for_selector("#tokens-notice >> text=The trash is empty")
+    assert not Path("embeddings/.trash").exists() and not page.locator("#tokens-undo").is_visible()

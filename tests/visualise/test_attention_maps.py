@@ -1,0 +1,270 @@
+"""Which word drew what: maps by word, words that are asked for, and the exhibit they make."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+import diffusekit
+from diffusekit import attention, models, read_metadata, text
+from diffusekit.cli.main import run
+from diffusekit.embeddings import LearnedToken
+from diffusekit.errors import UsageError
+from diffusekit.visualise import attention_maps
+from tests.helpers import ROOT
+
+PROMPT = "a red cat on the grass"
+SETTINGS = {"seed": 7, "steps": 3, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def watched():
+    return attention_maps.watch(PROMPT, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def exhibit():
+    return attention_maps.attention(PROMPT, ["cat", "grass"], **SETTINGS)
+
+
+def sums_to_one(maps: torch.Tensor) -> bool:
+    total = maps.float().sum(-3)
+    return torch.allclose(total, torch.ones_like(total), atol=2e-3)
+
+
+def test_the_maps_of_every_step_sum_to_one_over_words(watched):
+    trace, found = watched
+    assert found.words == ("start", "a", "red", "cat", "on", "the", "grass", "end")
+    assert found.maps.shape == (3, 8, 8, 8) and found.maps.dtype == torch.float16
+    assert found.averaged().shape == (8, 8, 8)
+    assert sums_to_one(found.maps) and sums_to_one(found.averaged())
+    assert found.steps == (0, 1, 2)
+    assert list(found.timesteps) == [m.timestep for m in trace.moments]
+    assert found.cut == ""
+
+
+def test_the_picture_is_the_same(watched):
+    plain = diffusekit.generate(PROMPT, **SETTINGS)[0].image
+    assert plain.tobytes() == watched[0].picture.image.tobytes()
+
+
+def test_a_word_is_the_sum_of_its_places(mini):
+    tokens = torch.rand(2, 77, 4, 4)
+    words = [text.Word("S*", 1, 4), text.Word("galaxy", 4, 5)]
+    found = attention_maps.grouped(tokens, words)
+    assert found.shape == (2, 4, 4, 4)
+    assert torch.equal(found[:, 0], tokens[:, 0]) and torch.equal(found[:, 2], tokens[:, 4])
+    assert torch.allclose(found[:, 1], tokens[:, 1:4].sum(1))
+    assert torch.allclose(found.sum(1), tokens.sum(1))
+    assert attention_maps.grouped(tokens, []).shape == (2, 2, 4, 4)
+
+
+@pytest.fixture
+def learned(mini) -> LearnedToken:
+    table = mini.text_encoders[0].get_input_embeddings().weight
+    return LearnedToken("my_thing", "S*", (table[[300, 301, 302]].clone(),), {})
+
+
+def test_a_learned_token_of_three_vectors_is_one_word(mini, learned):
+    from diffusekit.settings import GenerateSettings
+
+    def stream():
+        return diffusekit.Stream(GenerateSettings(**SETTINGS), ["a photo of S*"], [learned])
+
+    watching = attention_maps.Watching(stream())
+    last = [watching.latest[0] for _ in watching]
+    found = watching.heats[0]
+    assert found.words == ("start", "a", "photo", "of", "S*", "end")
+    assert torch.allclose(found.maps[-1, 4].float(), last[-1][4:7].sum(0), atol=1e-3)
+    assert sums_to_one(found.maps)
+    asked = attention_maps.find(mini, "a photo of S*", ["S*"], [learned])
+    assert asked == {"S*": (4,)}
+
+
+def test_watching_goes_over_batches_and_finds_the_prompt_of_each(mini):
+    running = diffusekit.stream(["a cat", "a big red car"], images=2, batch=3, **SETTINGS)
+    watching = attention_maps.Watching(running, steps=[1])
+    total = watching.total
+    assert sum(1 for _ in watching) == total == 6
+    assert [len(h.words) for h in watching.heats] == [4, 4, 6, 6]
+    assert all(h.steps == (1,) and h.maps.shape[0] == 1 for h in watching.heats)
+    assert len(watching.traces) == 4 and all(len(t.moments) == 3 for t in watching.traces)
+    first, _ = watching.heats[0], watching.heats[1]
+    alone = attention_maps.watch("a cat", **SETTINGS)[1]
+    assert torch.allclose(first.maps[0].float(), alone.maps[1].float(), atol=2e-3)
+
+
+def test_only_the_steps_asked_for_are_computed(mini, monkeypatch):
+    taken, take = [], attention.Maps.take
+
+    def counted(maps):
+        taken.append(maps)
+        return take(maps)
+
+    monkeypatch.setattr(attention.Maps, "take", counted)
+    for _ in attention_maps.Watching(diffusekit.stream(PROMPT, **SETTINGS), steps=[0, 2]):
+        pass
+    assert len(taken) == 2
+
+
+def test_layers_can_be_chosen(mini):
+    watching = attention_maps.Watching(diffusekit.stream(PROMPT, **SETTINGS), layers=["mid_block"])
+    for _ in watching:
+        pass
+    assert watching.heats[0].maps.shape == (3, 8, 4, 4)
+
+
+def test_cancelling_leaves_nothing_behind():
+    running = diffusekit.stream(PROMPT, **SETTINGS)
+    unet, steps = running.model.unet, iter(attention_maps.Watching(running))
+    next(steps)
+    assert any(m._forward_pre_hooks for m in unet.modules())
+    steps.close()
+    assert not any(m._forward_pre_hooks for m in unet.modules())
+
+
+def test_two_in_lock_step_do_not_mix(mini):
+    def one(prompt, guidance):
+        return attention_maps.Watching(diffusekit.stream(prompt, guidance_scale=guidance, **SETTINGS))
+
+    left, right = one(PROMPT, 3.0), one("a blue car", 1.0)
+    for _ in zip(left, right, strict=True):
+        pass
+    for found, prompt, guidance in ((left, PROMPT, 3.0), (right, "a blue car", 1.0)):
+        alone = attention_maps.watch(prompt, guidance_scale=guidance, **SETTINGS)[1]
+        assert torch.equal(found.heats[0].maps, alone.maps)
+
+
+@pytest.mark.parametrize("step", [-1, 3])
+def test_a_step_that_does_not_exist(mini, step):
+    with pytest.raises(UsageError, match=f"no step {step}"):
+        attention_maps.Watching(diffusekit.stream(PROMPT, **SETTINGS), steps=[step])
+
+
+def test_words_that_are_asked_for(mini):
+    prompt = "a red cat and a red car"
+    assert attention_maps.find(mini, prompt, ["red"]) == {"red": (2, 6)}
+    assert attention_maps.find(mini, prompt, ["red car", "Cat"]) == {"red car": (6, 7), "Cat": (3,)}
+    assert list(attention_maps.find(mini, prompt)) == ["a", "red", "cat", "and", "car"]
+
+
+@pytest.mark.parametrize("word", ["dog", "", "  ", "cat red", "c" * 100])
+def test_a_word_that_is_not_there(mini, word):
+    with pytest.raises(UsageError, match="is not in the prompt") as caught:
+        attention_maps.find(mini, PROMPT, [word])
+    assert caught.value.hint == "the words are a, red, cat, on, the, grass"
+    assert len(caught.value.message) < 120
+
+
+def test_an_empty_prompt_has_no_word(mini):
+    with pytest.raises(UsageError, match="no word"):
+        attention_maps.attention("", **SETTINGS)
+
+
+def test_a_long_prompt(mini):
+    prompt = "a red cat " * 24 + "on the grass, snow mountain"
+    _, found = attention_maps.watch(prompt, **SETTINGS)
+    assert len(found.words) == 77 and "mountain" in found.cut
+    assert sums_to_one(found.maps)
+    with pytest.raises(UsageError, match="was cut"):
+        attention_maps.find(mini, prompt, ["mountain"])
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2"])
+def test_other_families_and_sizes(families, family):
+    trace, found = attention_maps.watch(
+        PROMPT, model=str(families[family]), width=32, height=16, guidance_scale=1.0, **SETTINGS
+    )
+    assert trace.picture.image.size == (32, 16)
+    assert found.maps.shape == (3, 8, 4, 8) and sums_to_one(found.maps)
+    assert models.load(str(families[family]), "cpu").unet is trace.model.unet
+
+
+def test_the_peak_is_in_pixels():
+    found = torch.zeros(4, 8)
+    found[1, 6] = 1
+    assert attention_maps.peak(found, (128, 64)) == (104.0, 24.0)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_still_says_how_the_picture_was_made(exhibit, tmp_path, ending):
+    path = exhibit.save(tmp_path / f"words.{ending}")
+    assert read_metadata(path).settings.prompt == PROMPT
+    with Image.open(path) as sheet:
+        assert sheet.width > 3 * attention_maps.SIDE
+
+
+@pytest.mark.parametrize("ending", ["webp", "apng", "gif"])
+def test_a_film_has_a_frame_for_every_step_and_the_mean(exhibit, tmp_path, ending):
+    path = exhibit.save(tmp_path / f"words.{ending}")
+    with Image.open(path) as film:
+        assert film.n_frames == 4
+        frames = []
+        for i in range(4):
+            film.seek(i)
+            frames.append(film.convert("RGB").tobytes())
+    assert len(set(frames)) == 4
+
+
+def test_numbers_are_the_maps_numbers(exhibit, watched, tmp_path):
+    found = json.loads(exhibit.save(tmp_path / "words.json").read_text())
+    assert found["words"] == list(watched[1].words) and found["cut"] == ""
+    assert [step["step"] for step in found["steps"]] == [1, 2, 3]
+    cat = watched[1].maps[1, 3].float()
+    row = found["steps"][1]["words"][0]
+    assert [r["word"] for r in found["averaged"]] == ["cat", "grass", "start", "end"]
+    assert row["word"] == "cat" and row["share"] == pytest.approx(float(cat.mean()), abs=1e-4)
+    at = int(row["peak"]["y"] // 16), int(row["peak"]["x"] // 16)
+    assert float(cat[at]) == float(cat.max()) == pytest.approx(row["peak"]["share"], abs=1e-4)
+
+
+def test_every_word_shown_and_both_ends_sum_to_one(mini):
+    found = attention_maps.attention(PROMPT, **SETTINGS).numbers
+    assert sum(row["share"] for row in found["averaged"]) == pytest.approx(1, abs=2e-3)
+
+
+def test_a_learned_token_of_the_folder(tmp_path):
+    (tmp_path / "embeddings").mkdir()
+    for file in (ROOT / "embeddings").glob("my_robot*.safetensors"):
+        shutil.copy(file, tmp_path / "embeddings")
+    prompt = "a picture of <my_robot> in the snow"
+    found = attention_maps.attention(prompt, ["<my_robot>"], **SETTINGS).numbers
+    assert found["averaged"][0]["word"] == "<my_robot>" and found["averaged"][0]["share"] > 0
+
+
+class TestCommand:
+    """`heat` is behind `diffusekit visualise attention`."""
+
+    @pytest.fixture(autouse=True)
+    def _there(self):
+        from diffusekit.cli import visualise
+        from diffusekit.cli.visualise import attention
+
+        if "attention" not in [command.name for command in visualise.app.registered_commands]:
+            visualise.app.command("attention")(attention.command)
+
+    def verb(self, *words):
+        return run(["visualise", "attention", *words, "--steps", "2", "--seed", "7", "-q"])
+
+    def test_a_picture_under_a_dated_name(self, capsys):
+        assert self.verb(PROMPT) == 0
+        path = capsys.readouterr().out.strip()
+        assert path.startswith("outputs/") and "attention-00001.png" in path
+        assert read_metadata(path).settings.prompt == PROMPT
+
+    def test_a_film_of_words_and_their_numbers(self, capsys, tmp_path):
+        assert self.verb(PROMPT, "--word", "cat", "--word", "grass", "-o", "x.webp", "--json") == 0
+        rows = json.loads(capsys.readouterr().out)["averaged"]
+        assert [row["word"] for row in rows] == ["cat", "grass", "start", "end"]
+        assert (tmp_path / "x.webp").exists()
+
+    def test_refused(self, capsys, tmp_path):
+        assert self.verb(PROMPT, "--word", "dog", "-o", "x.png") == 2
+        said = capsys.readouterr().err
+        assert "'dog' is not in the prompt" in said and "the words are a, red, cat" in said
+        assert self.verb(PROMPT, "-o", "x.txt") == 2
+        (tmp_path / "x.png").write_text("mine")
+        assert self.verb(PROMPT, "-o", "x.png") == 2
+        assert (tmp_path / "x.png").read_text() == "mine"

@@ -1,0 +1,165 @@
+"""The way into noise: the numbers are those of the formula, and bad input is one sentence."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from diffusekit import images, latents, pipeline, read_metadata
+from diffusekit.cli.main import run
+from diffusekit.errors import FileRefused, UsageError
+from diffusekit.schedule import make
+from diffusekit.visualise import forward
+from diffusekit.visualise.forward import SCHEDULES, alpha_bars, noise
+
+
+@pytest.fixture
+def picture(tmp_path):
+    gradient = Image.linear_gradient("L").resize((150, 128))
+    merged = Image.merge("RGB", (gradient, gradient.rotate(180), Image.new("L", (150, 128), 90)))
+    merged.save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_encode_is_the_vaes_mean_and_scaled(families, mini):
+    from diffusekit import models
+
+    model = models.load(str(families["sd1"]), "cpu")
+    pixels = torch.rand(2, 3, 16, 16) * 2 - 1
+    found = latents.encode(model, pixels)
+    known = model.vae.encode(pixels).latent_dist.mean * model.vae.config.scaling_factor
+    assert found.shape == (2, 4, 8, 8) and torch.equal(found, known)
+    assert model.vae.config.scaling_factor != 1
+
+
+def test_the_schedules_are_those_of_the_papers(mini):
+    config = mini.scheduler_config
+    own = make("ddim", config).alphas_cumprod.double()
+    assert torch.equal(alpha_bars("own", config), own)
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    assert alpha_bars("linear", config) == pytest.approx((1 - betas).cumprod(0), rel=1e-4)
+    roots = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64)
+    known = (1 - roots**2).cumprod(0)
+    assert alpha_bars("scaled-linear", config) == pytest.approx(known, rel=1e-4)
+    at = torch.arange(1, 1000, dtype=torch.float64) / 1000  # Nichol and Dhariwal, equation 17
+    cosine = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2 / (math.cos(0.008 / 1.008 * math.pi / 2) ** 2)
+    assert alpha_bars("cosine", config)[:-1] == pytest.approx(cosine, abs=1e-5)
+    zero = alpha_bars("zero_terminal", config)
+    assert zero[-1] == 0 and float(zero[0]) == pytest.approx(float(own[0]), rel=1e-6)
+    for name in SCHEDULES:
+        curve = alpha_bars(name, config)
+        assert len(curve) == 1000 and bool((curve.diff() < 0).all()), name
+
+
+def test_a_schedule_that_was_rescaled_is_not_rescaled_under_another_name(mini):
+    rescaled = {**mini.scheduler_config, "rescale_betas_zero_snr": True}
+    assert torch.equal(alpha_bars("linear", rescaled), alpha_bars("linear", mini.scheduler_config))
+
+
+def test_the_numbers_are_those_of_the_formula(picture, mini):
+    exhibit = noise(picture, at=[999, 250, 0, 250], schedules=("own", "zero_terminal"), seed=3)
+    rows = exhibit.numbers["schedules"]["own"]
+    assert [row["timestep"] for row in rows] == [0, 250, 999]
+    curve = make("ddim", mini.scheduler_config).alphas_cumprod
+    x0 = images.to_tensor(images.square(Image.open(picture), mini.side))
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
+    for row in rows:
+        bar = float(curve[row["timestep"]])
+        assert row["alpha_bar"] == pytest.approx(bar)
+        assert row["sigma"] ** 2 == pytest.approx(1 - bar)
+        assert row["snr"] == pytest.approx(bar / (1 - bar), rel=1e-4)
+        assert row["log_snr"] == pytest.approx(math.log(row["snr"]))
+        noised = bar**0.5 * x0 + (1 - bar) ** 0.5 * eps
+        assert row["rms_pixels"] == pytest.approx(float(noised.square().mean().sqrt()), rel=1e-5)
+    last = exhibit.numbers["schedules"]["zero_terminal"][-1]
+    assert last["snr"] == 0 and last["log_snr"] is None and last["sigma"] == 1
+
+
+def test_what_the_vae_loses_is_what_can_be_measured_in_the_sheet(picture, mini):
+    exhibit = noise(picture, at=[0])
+    before = images.square(Image.open(picture).convert("RGB"), mini.side)
+    z0 = latents.encode(mini, images.to_tensor(before)[None])
+    after = images.to_pil(latents.decode(mini, z0))[0]
+    error = (images.to_tensor(after) - images.to_tensor(before)).double() * 127.5
+    lost = exhibit.numbers["vae"]
+    assert lost["psnr"] == pytest.approx(10 * math.log10(255**2 / float(error.square().mean())))
+    assert lost["factor"] * float(error.abs().max()) / 127.5 > 0.2  # it can be seen
+
+
+def test_eight_timesteps_from_the_first_to_the_last_without_at(picture):
+    times = [row["timestep"] for row in noise(picture).numbers["schedules"]["own"]]
+    assert len(times) == 8 and times[0] == 0 and times[-1] == 999
+
+
+def test_the_first_pixels_of_the_sheet_are_the_picture_and_the_last_are_noise(picture, mini):
+    found = forward._subject(mini, images.upright(Image.open(picture)), 0)
+    first, last = found.seen(1.0)[0], found.seen(0.0)[0]
+    assert first.tobytes() == images.square(Image.open(picture), mini.side).tobytes()
+    assert last.tobytes() == images.to_pil(found.pixel_noise)[0].tobytes()
+
+
+def test_the_film_goes_up_and_keeps_its_size(picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(forward, "FRAMES", 4)
+    path = noise(picture, schedules=("own", "cosine")).save(tmp_path / "way.webp")
+    with Image.open(path) as film:
+        assert film.n_frames == 4
+        seen = []
+        for i in range(4):
+            film.seek(i)
+            seen.append(film.convert("RGB").tobytes())
+        assert len(set(seen)) == 4 and len({len(s) for s in seen}) == 1
+
+
+def test_a_picture_of_ours_keeps_its_record(tmp_path):
+    made = pipeline("a red cat", seed=1, steps=1)[0]
+    made.save(tmp_path / "cat.png")
+    for source in (made, tmp_path / "cat.png"):
+        path = noise(source, at=[0, 999]).save(tmp_path / "way.png", overwrite=True)
+        assert read_metadata(path).settings.prompt == "a red cat"
+
+
+@pytest.mark.parametrize("t", [-1, 1000])
+def test_a_timestep_that_does_not_exist(picture, capsys, t):
+    with pytest.raises(UsageError, match=f"no timestep {t}"):
+        noise(picture, at=[t])
+    assert run(["visualise", "noise", str(picture), "--at", str(t)]) == 2
+    assert "0 to 999" in capsys.readouterr().err
+
+
+def test_a_schedule_that_does_not_exist(picture):
+    with pytest.raises(UsageError) as caught:
+        noise(picture, schedules=("quadratic",))
+    assert "zero_terminal" in caught.value.hint
+
+
+def test_files_that_are_no_still_picture_are_refused(tmp_path, capsys):
+    (tmp_path / "words.png").write_text("not a picture")
+    frames = [Image.new("RGB", (32, 32), c) for c in ("red", "blue", "green")]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
+    for name, word in (
+        ("words.png", "not a picture"),
+        ("film.gif", "3 frames"),
+        ("bomb.png", "too large"),
+        ("missing.png", "cannot open"),
+    ):
+        with pytest.raises(FileRefused, match=word):
+            noise(tmp_path / name)
+        assert run(["visualise", "noise", name]) == 3
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and "hint: " in said and said.count("\n") == 2
+    assert not list(tmp_path.glob("outputs/**/*.png"))
+
+
+def test_the_command_writes_what_was_asked_for(picture, capsys):
+    assert run(["visualise", "noise", str(picture), "--at", "0", "--at", "500", "-o", "n.json"]) == 0
+    assert capsys.readouterr().out == "n.json\n"
+    written = json.loads(Path("n.json").read_text())
+    assert [row["timestep"] for row in written["schedules"]["own"]] == [0, 500]
+    assert run(["visualise", "noise", str(picture), "--at", "0", "--at", "500", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == written
+    assert run(["visualise", "noise", str(picture), "-o", "n.json"]) == 2
+    assert run(["visualise", "noise", str(picture), "-o", "n.txt"]) == 2

@@ -1,0 +1,1 @@
+"""Grading of `mini` with six kinds of questions, as GenEval asks them."""

@@ -1,0 +1,96 @@
+"""What a scene is called: full sentences, located and short forms, and the words the world needs."""
+
+from random import Random
+
+from .backgrounds import PLACES
+from .pen import COLORS
+from .scenes import RELATIONS, Scene, Thing
+from .styles import STYLES
+from .subjects import HELD_OUT, SUBJECTS
+
+NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four"}
+PRAISE = ("beautiful", "lovely", "nice", "pretty", "cute")
+_SIZE_WORDS = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge"), "": ("",)}
+_BETWEEN = {
+    "left": ("left of", "to the left of"),
+    "right": ("right of", "to the right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+    "on": ("on", "on top of"),
+    "in": ("in", "inside"),
+}
+
+
+def article(phrase: str) -> str:
+    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+
+
+def noun(thing: Thing, rng: Random, *, color: bool = True) -> str:
+    """A thing with its article or number, size and color: "three small red apples"."""
+    name = thing.subject if thing.count == 1 else SUBJECTS[thing.subject].plural
+    size = rng.choice(_SIZE_WORDS[thing.size])
+    praise = rng.choice(PRAISE) if rng.random() < (0.6 if name == "galaxy" else 0.06) else ""
+    words = [praise, size, thing.color if color and thing.color else "", name]
+    phrase = " ".join(w for w in words if w)
+    return article(phrase) if thing.count == 1 else f"{NUMBERS[thing.count]} {phrase}"
+
+
+def caption(scene: Scene, rng: Random) -> str:
+    """One of the ways to say a scene; most say everything that can vary."""
+    style = STYLES[scene.style]
+    place = rng.choice(PLACES[scene.place]) if style.place else ""
+    if not scene.things:
+        what = rng.choice(("{}", "an empty place {}", "nothing {}")).format(place)
+        return rng.choice(style.phrases).format(what)
+    if scene.things[0].subject == "galaxy":
+        what = noun(scene.things[0], rng) + rng.choice(("", "", " in space", " among the stars"))
+        return rng.choice(style.phrases).format(what)
+    what = _pair(scene, rng) if scene.relation else _single(scene, rng)
+    hidden = place in PLACES["plain"] or (not scene.relation and SUBJECTS[scene.things[0].subject].home == scene.place)
+    if place and not (hidden and rng.random() < 0.4):
+        what = f"{place}, {what}" if rng.random() < 0.08 else f"{what} {place}"
+    return rng.choice(style.phrases).format(what)
+
+
+def _single(scene: Scene, rng: Random) -> str:
+    thing = scene.things[0]
+    natural = thing.color == SUBJECTS[thing.subject].color
+    return noun(thing, rng, color=not (natural and rng.random() < 0.4))
+
+
+def _pair(scene: Scene, rng: Random) -> str:
+    first, second = (noun(t, rng) for t in scene.things)
+    relation, form = scene.relation, rng.random()
+    if relation == "left" and form < 0.35:
+        return f"on the left {first} and on the right {second}"
+    if relation == "left" and form < 0.45:
+        return f"{first} and {second}"
+    if relation in ("left", "above") and form < 0.7:  # the same, said from the other side
+        relation = {"left": "right", "above": "below"}[relation]
+        first, second = second, first
+    return f"{first} {rng.choice(_BETWEEN[relation])} {second}"
+
+
+def words() -> list[str]:
+    """Every word of the world, held-out subjects too: each gets a token of its own."""
+    sentences = [
+        *COLORS,
+        *PRAISE,
+        *NUMBERS.values(),
+        *RELATIONS,
+        "galaxy galaxies one five an the and with",
+    ]
+    sentences += [f"{name} {s.plural}" for name, s in SUBJECTS.items()]
+    sentences += [
+        phrase for group in (_SIZE_WORDS, _BETWEEN, PLACES) for phrases in group.values() for phrase in phrases
+    ]
+    sentences += [phrase.replace("{}", " ").replace(",", " , ") for s in STYLES.values() for phrase in s.phrases]
+    sentences += [
+        "an empty place nothing on the left and on the right",
+        ". , - * my your this it is",
+    ]
+    return sorted({word for sentence in sentences for word in sentence.split()})
+
+
+def held_out_words() -> set[str]:
+    return {w for name in HELD_OUT for w in (name, SUBJECTS[name].plural)}

@@ -1,0 +1,245 @@
+"""The world that `mini` is taught: scenes that can be said in words, and a picture of each.
+
+A `Scene` is everything a picture shows; `draw` makes the picture and `caption` (captions.py) the words.
+Scene number i of a world is always the same scene, on every machine. It knows nothing of models.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from .backgrounds import GALAXY_COLORS, PAINT, PLACES, Canvas, edges, galaxy, icon, wall
+from .pen import COLORS, Pen
+from .styles import STYLES
+from .subjects import HELD_OUT, SUBJECTS
+
+SIZES = {"small": 0.72, "": 1.0, "big": 1.32}
+RELATIONS = ("left", "above", "on", "in")
+
+
+@dataclass(frozen=True)
+class Thing:
+    """`count` of one `subject`, of one `color` and `size`."""
+
+    subject: str
+    color: str | None
+    size: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One or two things, how the first lies to the second, where, and in which style."""
+
+    things: tuple[Thing, ...]
+    relation: str = ""
+    place: str = "plain"
+    style: str = "flat"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the world to be taught: its subjects and styles, and how often each kind of scene comes."""
+
+    subjects: tuple[str, ...]
+    styles: dict[str, float]
+    galaxies: float = 0.06
+    pairs: float = 0.2
+    counts: float = 0.16
+    empty: float = 0.02
+    other: "Part | None" = None  # taught beside it,
+    others: float = 0.0  # so often
+
+
+WHOLE = Part(
+    subjects=tuple(name for name in SUBJECTS if name not in HELD_OUT),
+    styles={"flat": 0.4} | {name: 0.075 for name in STYLES if name != "flat"},
+)
+# What two cores can learn in an hour and a half.
+FIRST = Part(
+    subjects=(
+        "cat",
+        "dog",
+        "rabbit",
+        "bird",
+        "fish",
+        "car",
+        "boat",
+        "rocket",
+        "balloon",
+        "tree",
+        "flower",
+        "apple",
+        "house",
+        "castle",
+        "cup",
+        "teapot",
+        "backpack",
+        "umbrella",
+        "star",
+        "planet",
+        "moon",
+    ),
+    styles={"flat": 0.74, "oil": 0.08, "pixel": 0.09, "icon": 0.09},
+    galaxies=0.12,
+    pairs=0.08,
+    counts=0.1,
+)
+
+# What comes last, for another sitting: two different things, several of a thing, and, half of the time, the whole
+# world.
+MANY = replace(
+    FIRST,
+    galaxies=0.04,
+    pairs=0.5,
+    counts=0.2,
+    empty=0.01,
+    other=replace(WHOLE, galaxies=0.03, pairs=0.45, counts=0.2),
+    others=0.5,
+)
+
+
+def held_out(subject: str, color: str | None, place: str, style: str) -> bool:
+    """Whether a combination is kept from training: a tenth of all, chosen by a hash."""
+    key = f"{subject} {color} {place} {style}".encode()
+    return hashlib.sha256(key).digest()[0] < 26
+
+
+def never_trained(scene: Scene) -> bool:
+    """Whether any thing of a scene is a held-out subject or a held-out combination."""
+    return any(t.subject in HELD_OUT or held_out(t.subject, t.color, scene.place, scene.style) for t in scene.things)
+
+
+def sample(part: Part, index: int, seed: int = 0, *, unseen: bool = False) -> Scene:
+    """Scene `index` of the world `seed`: for training, or of the combinations held out from it."""
+    rng = Random(f"{seed}/{index}/{unseen}")
+    while True:
+        scene = _sample(part, rng)
+        if not scene.things or never_trained(scene) == unseen:
+            return scene
+
+
+def _sample(part: Part, rng: Random) -> Scene:
+    if part.other and rng.random() < part.others:
+        part = part.other
+    kind = rng.random()
+    if kind < part.galaxies:
+        color = rng.choice(GALAXY_COLORS) if rng.random() < 0.6 else None
+        return Scene((Thing("galaxy", color, rng.choice(("", "", "small", "big"))),), place="space")
+    style = rng.choices(list(part.styles), list(part.styles.values()))[0]
+    place = rng.choice(list(PLACES)) if STYLES[style].place else "plain"
+    kind -= part.galaxies
+    if kind < part.empty and STYLES[style].place:
+        return Scene((), place=place, style=style)
+    first = _thing(part, rng, style)
+    if kind < part.empty + part.counts:
+        return Scene((replace(first, count=rng.choice((2, 2, 3, 3, 4)), size=""),), place=place, style=style)
+    if kind < part.empty + part.counts + part.pairs:
+        relation = rng.choices(RELATIONS, (0.5, 0.2, 0.15, 0.15))[0]
+        second = _thing(part, rng, style)
+        if relation == "in":
+            second = replace(second, subject=rng.choice([n for n in part.subjects if SUBJECTS[n].holds]))
+        if second.subject != first.subject:
+            things = replace(first, size=""), replace(second, size="")
+            return Scene(things, relation, place, style)
+    natural = SUBJECTS[first.subject]
+    if STYLES[style].place and rng.random() < 0.12:  # as it is when nobody says more
+        return Scene(
+            (Thing(first.subject, natural.color if STYLES[style].color else None),),
+            place=natural.home,
+            style=style,
+        )
+    return Scene((first,), place=place, style=style)
+
+
+def _thing(part: Part, rng: Random, style: str) -> Thing:
+    color = rng.choice(list(COLORS)) if STYLES[style].color else None
+    size = rng.choices(("", "small", "big"), (0.7, 0.15, 0.15))[0]
+    return Thing(rng.choice(part.subjects), color, size)
+
+
+# Middles (x, y) and radii, in fractions of the side.
+_COUNTED = {
+    1: ((0.5, 0.55, 0.28),),
+    2: ((0.28, 0.57, 0.19), (0.72, 0.57, 0.19)),
+    3: ((0.19, 0.58, 0.15), (0.5, 0.58, 0.15), (0.81, 0.58, 0.15)),
+    4: ((0.29, 0.33, 0.16), (0.71, 0.33, 0.16), (0.29, 0.73, 0.16), (0.71, 0.73, 0.16)),
+}
+_RELATED = {
+    "left": ((0.27, 0.58, 0.2), (0.73, 0.58, 0.2)),
+    "above": ((0.5, 0.25, 0.17), (0.5, 0.72, 0.2)),
+    "on": ((0.5, 0.345, 0.16), (0.5, 0.7, 0.22)),
+    "in": ((0.5, 0.42, 0.19), (0.5, 0.68, 0.26)),
+}
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One drawn thing and its box (left, top, right, bottom) in fractions of the picture."""
+
+    thing: Thing
+    x: float
+    y: float
+    radius: float
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        return (
+            self.x - self.radius,
+            self.y - self.radius,
+            self.x + self.radius,
+            self.y + self.radius,
+        )
+
+
+def layout(scene: Scene, rng: Random) -> list[Spot]:
+    """Where everything in a scene goes, in the order it is painted."""
+    if not scene.things:
+        return []
+    if scene.relation:
+        spots = [Spot(t, *at) for t, at in zip(scene.things, _RELATED[scene.relation], strict=True)]
+    else:
+        thing = scene.things[0]
+        scale = SIZES[thing.size]
+        spots = [Spot(thing, x, y, r * scale) for x, y, r in _COUNTED[thing.count]]
+    dx, dy = (rng.uniform(-0.05, 0.05) if len(spots) < 3 else 0.0 for _ in range(2))
+    if len(spots) == 1 and SUBJECTS.get(spots[0].thing.subject) and SUBJECTS[spots[0].thing.subject].flies:
+        dy -= 0.08
+    return [replace(s, x=s.x + dx, y=s.y + dy) for s in spots]
+
+
+def draw(scene: Scene, seed: int = 0, side: int = 128) -> Image.Image:
+    """Paint a scene, `side` pixels wide; `seed` decides what its caption does not."""
+    return draw_with_spots(scene, seed, side)[0]
+
+
+def draw_with_spots(scene: Scene, seed: int = 0, side: int = 128) -> tuple[Image.Image, list[Spot]]:
+    """What `draw` paints, and where everything in it went."""
+    rng, style = Random(f"draw {seed}"), STYLES[scene.style]
+    canvas = Canvas(side * 2, rng)
+    if scene.things and scene.things[0].subject == "galaxy":
+        galaxy(canvas, scene.things[0].color, 0.95 * SIZES[scene.things[0].size])
+    elif not style.place:
+        (icon if scene.style == "icon" else wall)(canvas)
+    else:
+        PAINT[scene.place](canvas)
+        if scene.style == "pencil":
+            canvas.image.paste(edges(canvas.image).convert("RGB"))
+    spots = layout(scene, rng)
+    for spot in spots:
+        if spot.thing.subject != "galaxy":
+            color = COLORS[spot.thing.color or "white"]
+            pen = Pen(
+                canvas.draw,
+                spot.x * canvas.side,
+                spot.y * canvas.side,
+                spot.radius * canvas.side,
+                color,
+                style.fill,
+            )
+            SUBJECTS[spot.thing.subject].draw(pen)
+    picture = canvas.image.reduce(2)
+    return Image.fromarray(style.finish(np.asarray(picture))), spots
