@@ -80,11 +80,10 @@ def warm(rounds: int = 10) -> None:
 
 
 def parity() -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from diffusers import StableDiffusionPipeline
-    from test_parity import STEPS, difference
 
     from diffusekit import models, schedule
+    from tests.test_parity import STEPS, difference
 
     model, pipe = models.load("mini", "cpu"), StableDiffusionPipeline.from_pretrained(MINI)
     pipe.set_progress_bar_config(disable=True)

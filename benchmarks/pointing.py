@@ -74,15 +74,15 @@ def drawn(model: Model, index: int, scene: Scene, *, shift: float = 0.0) -> Case
     picture = moved(picture, round(dx * picture.width), round(dy * picture.height))
     pixels = torch.from_numpy(np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1)[None]
     said = caption(scene, Random(index))
-    words = text.words(model, text.read(model, said))
+    words = text.word_spans(model, text.tokenize(model, said))
     with torch.no_grad():
         x0 = model.vae.encode(pixels).latent_dist.mean * model.vae.config.scaling_factor
         eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(index))
         times = torch.tensor(TIMESTEPS)
-        alpha_bar = schedule.make("ddim", model.scheduler_config).alphas_cumprod[times].view(-1, 1, 1, 1)
+        alpha_bar = schedule.make_scheduler("ddim", model.scheduler_config).alphas_cumprod[times].view(-1, 1, 1, 1)
         noised = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
         states = text.encode(model, [said]).expand(len(times), -1, -1)
-        with attention.recording(model.unet) as maps:
+        with attention.record(model.unet) as maps:
             model.unet(noised, times, states)
             layers = {name: grouped(each, words) for name, each in maps.per_layer().items()}
     names = [w.text for w in words]
@@ -162,7 +162,7 @@ def row(label: str, cases: list[Case], layers: list[str], steps: slice = slice(N
 def main() -> None:
     """Print the tables."""
     model = models.load("mini", "cpu")
-    all_layers, chosen = list(attention.layers(model.unet)), attention.pointing(model.unet)
+    all_layers, chosen = list(attention.layers(model.unet)), attention.localizing_layers(model.unet)
     one = [drawn(model, *each) for each in scenes(50, things=1)]
     two = [drawn(model, *each) for each in scenes(50, things=2)]
     heads = ("boxes", "its word", "other words", "the other subject's", "middle", "chance")

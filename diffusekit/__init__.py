@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .metadata import read as read_metadata
     from .models import Model
     from .models import load as load_model
-    from .pipeline import Picture, Stream, generate, stream
+    from .pipeline import GeneratedImage, Generation, generate, stream
     from .sampling import Step, denoise
     from .schedule import SAMPLERS
     from .settings import GenerateSettings, InvertSettings
@@ -26,14 +26,14 @@ __all__ = [
     "SAMPLERS",
     "DiffusekitError",
     "GenerateSettings",
+    "GeneratedImage",
+    "Generation",
     "Inversion",
     "InvertSettings",
     "LearnedToken",
     "Model",
-    "Picture",
     "Record",
     "Step",
-    "Stream",
     "denoise",
     "find_token",
     "generate",
@@ -51,10 +51,10 @@ _HOMES = {
     "InvertSettings": ("settings", "InvertSettings"),
     "LearnedToken": ("embeddings", "LearnedToken"),
     "Model": ("models", "Model"),
-    "Picture": ("pipeline", "Picture"),
+    "GeneratedImage": ("pipeline", "GeneratedImage"),
     "Record": ("metadata", "Record"),
     "Step": ("sampling", "Step"),
-    "Stream": ("pipeline", "Stream"),
+    "Generation": ("pipeline", "Generation"),
     "denoise": ("sampling", "denoise"),
     "find_token": ("embeddings", "find"),
     "generate": ("pipeline", "generate"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from .errors import DiskError
 
 
-def put(path: Path, data: bytes, check: Callable[[Path], object] | None = None) -> Path:
+def write_atomic(path: Path, data: bytes, check: Callable[[Path], object] | None = None) -> Path:
     """Write `data` beside `path`, sync it, let `check` open it again, and rename it into place.
 
     Raises `DiskError` when that fails; then what was at `path` is still there, and nothing else.
@@ -19,21 +19,21 @@ def put(path: Path, data: bytes, check: Callable[[Path], object] | None = None) 
     beside = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        reached("before writing")
+        crash_point("before writing")
         with beside.open("wb") as file:
             half = len(data) // 2
             file.write(data[:half])
-            reached("half written")
+            crash_point("half written")
             file.write(data[half:])
             file.flush()
-            reached("before syncing")
+            crash_point("before syncing")
             os.fsync(file.fileno())
         if check is not None:
             check(beside)
-        reached("before renaming")
+        crash_point("before renaming")
         beside.replace(path)
         _sync_folder(path.parent)
-        reached("after renaming")
+        crash_point("after renaming")
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def put(path: Path, data: bytes, check: Callable[[Path], object] | None = None) 
     return path
 
 
-def reached(site: str) -> None:
+def crash_point(site: str) -> None:
     """A place where a crash would hurt most; tests stop the process here."""
 
 

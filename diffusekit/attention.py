@@ -30,16 +30,16 @@ class _Heard:
     temb: torch.Tensor | None
 
 
-class Maps:
+class AttentionRecorder:
     """What the layers of a U-Net look at; made by `recording`. Set `on` to False to skip evaluations."""
 
     def __init__(self, layers: dict[str, Any], *, guided: bool):
-        self.on = True
+        self.is_recording = True
         self._layers, self._guided = layers, guided
         self._heard: dict[str, _Heard] = {}
         self._size = (0, 0)
 
-    def take(self) -> torch.Tensor:
+    def maps(self) -> torch.Tensor:
         """The last evaluation, averaged over heads and layers: (B, T, h, w), float32, on the CPU.
 
         `h w` are those of the layer that sees most; the others are enlarged to it (bilinear). At every
@@ -69,7 +69,7 @@ class Maps:
 
     def _hear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a layer runs: keep what goes into it."""
-        if self.on:
+        if self.is_recording:
             given = dict(zip(("hidden_states", "encoder_hidden_states"), args, strict=False)) | kwargs
             self._heard[name] = _Heard(
                 given["hidden_states"],
@@ -88,7 +88,7 @@ def layers(unet: Any) -> dict[str, Any]:
     }
 
 
-def pointing(unet: Any) -> list[str]:
+def localizing_layers(unet: Any) -> list[str]:
     """The layers whose maps point at things: on the way up, finer than the middle of the U-Net.
 
     `docs/visualise.md` has the measurements. All layers, in a U-Net that has none of these.
@@ -99,7 +99,7 @@ def pointing(unet: Any) -> list[str]:
 
 
 @contextmanager
-def recording(unet: Any, *, layers: Sequence[str] | None = None, guided: bool = False) -> Iterator[Maps]:
+def record(unet: Any, *, layers: Sequence[str] | None = None, guided: bool = False) -> Iterator[AttentionRecorder]:
     """While open, the result's `take()` says where the last evaluation of `unet` looked.
 
     `layers` are beginnings of names to choose from (`layers()` lists them), all without it. `guided` says
@@ -107,7 +107,7 @@ def recording(unet: Any, *, layers: Sequence[str] | None = None, guided: bool = 
     Recordings may overlap. The layers are left as they were, whatever happens.
     """
     there = _chosen(unet, layers)
-    maps = Maps(there, guided=guided)
+    maps = AttentionRecorder(there, guided=guided)
     hooks = [unet.register_forward_pre_hook(maps._begin, with_kwargs=True)]
     try:
         for name, layer in there.items():
@@ -128,7 +128,7 @@ def _chosen(unet: Any, names: Sequence[str] | None) -> dict[str, Any]:
     return {name: layer for name, layer in there.items() if name.startswith(tuple(names))}
 
 
-def _listener(maps: Maps, name: str) -> Any:
+def _listener(maps: AttentionRecorder, name: str) -> Any:
     def listen(_layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         maps._hear(name, args, kwargs)
 

@@ -69,7 +69,7 @@ def invert(
     base = models.load(model, device, dtype)
     subject = _with_clip_table(base) if clip_table else base
     with tempfile.TemporaryDirectory() as folder:
-        paths = _pictures(Path(folder), base.side)
+        paths = _pictures(Path(folder), base.native_size)
         ours, our_memory = _ours(subject, Path(folder), batch)
         theirs, their_memory = _reference(subject, paths, batch)
         our_seconds, their_seconds = _in_turns([ours, theirs], steps)
@@ -102,9 +102,9 @@ def visualise(
 
     def attended(number: int) -> None:
         running = stream("a red cat on the grass", seed=number, **settings)
-        with attention.recording(running.model.unet, guided=True) as maps:
+        with attention.record(running.model.unet, guided=True) as maps:
             for _ in running:
-                maps.take()
+                maps.maps()
 
     times = _in_turns([plain, recorded, attended], pictures)
     return Watched(times[0], times[1], times[2], pictures)
@@ -178,7 +178,7 @@ def _ours(model: Model, folder: Path, batch: int) -> tuple[Callable[[int], objec
     holder = placeholder.place(model, vocabulary, "cat", count=1, start="word", norm_bound=1.0)
     token = LearnedToken("bench", "S*", (holder.rows.detach().cpu(),), {})
     data = dataset.collect(folder)
-    encoded = dataset.encode(model, data, side=model.side)
+    encoded = dataset.encode(model, data, side=model.native_size)
     samples = Samples(model, encoded, captions(data, "object", "templates"), token, 0)
     accelerator = Accelerator(cpu=model.placement.device.type == "cpu")
     learner = Learner(model, vocabulary, holder, samples, settings, accelerator)
@@ -200,7 +200,7 @@ def _reference(model: Model, paths: list[Path], batch: int) -> tuple[Callable[[i
     scheduler: Any = DDPMScheduler.from_config(model.scheduler_config)
     others = torch.ones(len(table), dtype=torch.bool, device=device)
     others[new] = False
-    side, unet, vae = model.side, model.unet, model.vae
+    side, unet, vae = model.native_size, model.unet, model.vae
 
     def picture(number: int) -> torch.Tensor:
         with Image.open(paths[number % len(paths)]) as file:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _MEAN, _STD = (0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)
 
 
-class Judge:
+class ClipScorer:
     """Both towers of a CLIP; all embeddings are (N, P), float32, on the CPU, of length one."""
 
     def __init__(
@@ -35,25 +35,25 @@ class Judge:
         self.name, self._side, self._see, self._read = name, side, see, read
 
     @torch.no_grad()
-    def pictures(self, pictures: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, pictures: torch.Tensor) -> torch.Tensor:
         """Embeddings of pictures (N, 3, H, W) in [-1, 1], of any size."""
         fitted = F.interpolate(pictures.float(), (self._side, self._side), mode="bicubic", antialias=True)
         return F.normalize(self._see(fitted.clamp(-1, 1)).float(), dim=-1).cpu()
 
     @torch.no_grad()
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Embeddings of texts."""
         return F.normalize(self._read(texts).float(), dim=-1).cpu()
 
 
-def judge(model: Model, clip: str = "") -> Judge | None:
+def load_scorer(model: Model, clip: str = "") -> ClipScorer | None:
     """The CLIP that goes with a model: its own, or `clip` if that lies in the cache; None without."""
     if (model.folder / "text_projection.safetensors").is_file():
         return _own(model)
     return _cached(clip, model.placement.device) if clip else None
 
 
-def pairwise(embeddings: torch.Tensor) -> float:
+def mean_pairwise_similarity(embeddings: torch.Tensor) -> float:
     """Mean cosine between different rows of (N, P); 1 when there is only one."""
     count = len(embeddings)
     if count < 2:
@@ -61,7 +61,7 @@ def pairwise(embeddings: torch.Tensor) -> float:
     return float((embeddings @ embeddings.T).sum() - count) / (count * (count - 1))
 
 
-def _own(model: Model) -> Judge:
+def _own(model: Model) -> ClipScorer:
     from safetensors.torch import load_file
     from transformers import CLIPVisionModelWithProjection
 
@@ -74,14 +74,14 @@ def _own(model: Model) -> Judge:
     projection = projection.float().to(device)
 
     def read(texts: Sequence[str]) -> torch.Tensor:
-        ids = torch.tensor([text.read(model, each).ids for each in texts], device=device)
+        ids = torch.tensor([text.tokenize(model, each).ids for each in texts], device=device)
         return model.text_encoders[0](ids).pooler_output.float() @ projection.T
 
     side = json.loads((model.folder / "image_encoder" / "config.json").read_text())["image_size"]
-    return Judge(f"{model.name}'s own CLIP", side, lambda x: tower(x.to(device)).image_embeds, read)
+    return ClipScorer(f"{model.name}'s own CLIP", side, lambda x: tower(x.to(device)).image_embeds, read)
 
 
-def _cached(name: str, device: torch.device) -> Judge | None:
+def _cached(name: str, device: torch.device) -> ClipScorer | None:
     from transformers import CLIPModel, CLIPTokenizer
 
     try:
@@ -103,4 +103,4 @@ def _cached(name: str, device: torch.device) -> Judge | None:
         found = clip.text_model(**words.to(device)).pooler_output
         return clip.text_projection(found)
 
-    return Judge(Path(name).name, clip.config.vision_config.image_size, see, read)
+    return ClipScorer(Path(name).name, clip.config.vision_config.image_size, see, read)

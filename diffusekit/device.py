@@ -36,7 +36,7 @@ def available() -> list[str]:
     return [kind for kind, there in kinds.items() if there]
 
 
-def place(device: str = "auto", dtype: str = "auto") -> Placement:
+def choose(device: str = "auto", dtype: str = "auto") -> Placement:
     """Choose device and precision.
 
     Half precision on CUDA and XPU, where it doubles speed and halves memory; float32 elsewhere, where
@@ -66,13 +66,13 @@ def _named(device: str, kinds: list[str]) -> torch.device:
     return chosen
 
 
-def attention(placement: Placement) -> str:
+def attention_backend(placement: Placement) -> str:
     """The attention that really runs on a device: a one-token call of torch's own, reported by name."""
     token = torch.ones(1, 1, 1, 64, device=placement.device, dtype=placement.dtype)
     torch.nn.functional.scaled_dot_product_attention(token, token, token)
     return "torch scaled_dot_product_attention"
 
 
-def generators(seeds: list[int]) -> list[torch.Generator]:
+def make_generators(seeds: list[int]) -> list[torch.Generator]:
     """One CPU generator per image: the same noise at any batch size, on any device."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

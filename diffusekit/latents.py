@@ -14,7 +14,7 @@ from .models import Model
 def shape(model: Model, width: int, height: int) -> tuple[int, int, int]:
     """(channels, h, w) of the latents of a picture; raises `UsageError` unless both sides are
     multiples of what the model can draw."""
-    step = model.factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
+    step = model.vae_scale_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
     for name, pixels in (("width", width), ("height", height)):
         if pixels % step:
             below = max(pixels // step * step, step)
@@ -22,7 +22,7 @@ def shape(model: Model, width: int, height: int) -> tuple[int, int, int]:
                 f"{name} must be a multiple of {step} for this model, got {pixels}",
                 f"try {below} or {below + step}",
             )
-    return model.unet.config.in_channels, height // model.factor, width // model.factor
+    return model.unet.config.in_channels, height // model.vae_scale_factor, width // model.vae_scale_factor
 
 
 def noise(size: tuple[int, int, int], generators: list[torch.Generator]) -> torch.Tensor:

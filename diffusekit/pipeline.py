@@ -16,17 +16,17 @@ import torch
 from PIL import Image
 
 from . import images, latents, metadata, models, schedule, text
-from .device import generators
-from .embeddings import LearnedToken, fits, named_in
+from .device import make_generators
+from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
 from .errors import DiffusekitError, OutOfMemory, UsageError
 from .sampling import Step, denoise
-from .settings import MAX_SEED, GenerateSettings, checked
+from .settings import MAX_SEED, GenerateSettings, validate
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class GeneratedImage:
     """A finished picture and how it was made."""
 
     image: Image.Image
@@ -48,7 +48,7 @@ class _Task:
     seed: int
 
 
-class Stream:
+class Generation:
     """Pictures on their way: iterate for Steps; `pictures` holds those that are finished.
 
     `total` is how many Steps there will be. Stop iterating to cancel: finished pictures stay.
@@ -62,11 +62,11 @@ class Stream:
     ):
         """`tokens` are learned tokens at hand; without them, those that the prompts name are found."""
         if tokens is None:
-            tokens = named_in([*prompts, settings.negative_prompt], settings.embedding)
+            tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding)
         self.tokens = tuple(tokens)
         self.model = models.load(settings.model, settings.device, settings.dtype, fast=settings.fast)
         for token in self.tokens:
-            fits(token, self.model)
+            check_compatible(token, self.model)
         self.settings = _completed(settings, self.model).model_copy(
             update={"embedding": tuple(token.name for token in self.tokens)}
         )
@@ -80,16 +80,16 @@ class Stream:
         on_gpu = self.model.placement.device.type != "cpu"
         self._batch = settings.batch if settings.batch is not None else (4 if on_gpu else 1)
         self._evaluations = len(self._scheduler().timesteps)
-        self.pictures: list[Picture] = []
+        self.images: list[GeneratedImage] = []
 
     @property
     def total(self) -> int:
-        done = -(-len(self.pictures) // self._batch)
-        return self._evaluations * (done + -(-(len(self._tasks) - len(self.pictures)) // self._batch))
+        done = -(-len(self.images) // self._batch)
+        return self._evaluations * (done + -(-(len(self._tasks) - len(self.images)) // self._batch))
 
     def __iter__(self) -> Iterator[Step]:
-        while len(self.pictures) < len(self._tasks):
-            tasks = self._tasks[len(self.pictures) : len(self.pictures) + self._batch]
+        while len(self.images) < len(self._tasks):
+            tasks = self._tasks[len(self.images) : len(self.images) + self._batch]
             try:
                 yield from self._make(tasks)
             except RuntimeError as error:
@@ -97,7 +97,7 @@ class Stream:
 
     def preview(self, step: Step) -> list[Image.Image]:
         """What the model believes the pictures will be, at a step."""
-        return images.to_pil(latents.decode(self.model, step.denoised))
+        return images.to_pil(latents.decode(self.model, step.x0))
 
     def _make(self, tasks: list[_Task]) -> Iterator[Step]:
         """One batch: text, noise, the loop, pixels."""
@@ -107,7 +107,7 @@ class Stream:
         negative = None
         if guidance_scale != 1:
             negative = text.encode(model, [settings.negative_prompt] * len(tasks), self.tokens)
-        draws = generators([task.seed for task in tasks])
+        draws = make_generators([task.seed for task in tasks])
         scheduler = self._scheduler()
         start = latents.noise(self._size, draws).to(model.placement.device) * scheduler.init_noise_sigma
         step = None
@@ -122,13 +122,13 @@ class Stream:
         ):
             yield step
         assert step is not None
-        if not step.latents.isfinite().all():
+        if not step.x_next.isfinite().all():
             raise DiffusekitError("the picture came out as not-a-number", "try --dtype float32, or another sampler")
-        pictures = images.to_pil(latents.decode(model, step.latents))
-        self.pictures += [Picture(p, self._record(task)) for p, task in zip(pictures, tasks, strict=True)]
+        pixels = images.to_pil(latents.decode(model, step.x_next))
+        self.images += [GeneratedImage(p, self._record(task)) for p, task in zip(pixels, tasks, strict=True)]
 
     def _scheduler(self) -> Any:
-        scheduler = schedule.make(self.settings.sampler, self.model.scheduler_config)
+        scheduler = schedule.make_scheduler(self.settings.sampler, self.model.scheduler_config)
         try:
             scheduler.set_timesteps(self.settings.steps, device=self.model.placement.device)
         except ValueError as error:
@@ -170,14 +170,14 @@ def _completed(settings: GenerateSettings, model: models.Model) -> GenerateSetti
     defaults = {
         "seed": secrets.randbelow(2**32),
         "guidance_scale": model.guidance_scale,
-        "width": model.side,
-        "height": model.side,
+        "width": model.native_size,
+        "height": model.native_size,
     }
     missing = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
     return settings.model_copy(update=missing)
 
 
-def stream(prompt: str | Sequence[str], **settings: Any) -> Stream:
+def stream(prompt: str | Sequence[str], **settings: Any) -> Generation:
     """Start pictures of one or several prompts; iterate the result for their `Step`s.
 
     `settings` are the fields of `GenerateSettings`. Each prompt gets `images` pictures, with seeds
@@ -192,11 +192,11 @@ def stream(prompt: str | Sequence[str], **settings: Any) -> Stream:
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     for each in prompts:
-        checked(GenerateSettings, settings | {"prompt": each})
-    return Stream(checked(GenerateSettings, settings), prompts)
+        validate(GenerateSettings, settings | {"prompt": each})
+    return Generation(validate(GenerateSettings, settings), prompts)
 
 
-def generate(prompt: str | Sequence[str], **settings: Any) -> list[Picture]:
+def generate(prompt: str | Sequence[str], **settings: Any) -> list[GeneratedImage]:
     """Make pictures: `generate("A beautiful galaxy", seed=7)[0].save("galaxy.png")`.
 
     Takes what `stream` takes; returns the pictures in the order of the prompts.
@@ -204,4 +204,4 @@ def generate(prompt: str | Sequence[str], **settings: Any) -> list[Picture]:
     running = stream(prompt, **settings)
     for _ in running:
         pass
-    return running.pictures
+    return running.images

@@ -28,17 +28,17 @@ class Step:
     index: int
     timestep: int
     sigma: float
-    latents: torch.Tensor
-    noise: torch.Tensor
-    denoised: torch.Tensor
+    x_next: torch.Tensor
+    eps: torch.Tensor
+    x0: torch.Tensor
     alpha: float
-    noised: torch.Tensor
+    x_t: torch.Tensor
     outputs: tuple[torch.Tensor, ...]
     prediction_type: str
 
-    def split(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def x0_and_eps(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(x0, eps) from one of the `outputs`."""
-        return schedule.split(self.noised, output, self.alpha, self.sigma, self.prediction_type)
+        return schedule.x0_and_eps(self.x_t, output, self.alpha, self.sigma, self.prediction_type)
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def denoise(
     kind = scheduler.config.prediction_type
     for index, timestep in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(latents, timestep).to(states.dtype)
-        alpha, sigma = schedule.level(scheduler, timestep)
+        alpha, sigma = schedule.alpha_sigma(scheduler, timestep)
         if guided:
             found = unet(torch.cat([scaled, scaled]), timestep, states).sample.float().chunk(2)
             output = found[0] + guidance_scale * (found[1] - found[0])
@@ -76,6 +76,6 @@ def denoise(
             output = unet(scaled, timestep, states).sample.float()
             found = (output,)
         noised = latents
-        x0, eps = schedule.split(latents, output, alpha, sigma, kind)
+        x0, eps = schedule.x0_and_eps(latents, output, alpha, sigma, kind)
         latents = scheduler.step(output, timestep, latents, **noise_source).prev_sample
         yield Step(index, int(timestep), sigma, latents, eps, x0, alpha, noised, found, kind)

@@ -63,7 +63,7 @@ _TRAINED_WITH = (
 )
 
 
-def make(name: str, config: Mapping[str, Any]) -> Any:
+def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """A fresh diffusers scheduler for the sampler `name`, with the noise schedule of a model's `config`.
 
     Schedulers keep state: make one for every run. Latents are never clipped to [-1, 1], as some
@@ -77,7 +77,7 @@ def make(name: str, config: Mapping[str, Any]) -> Any:
     return kind.from_config(trained | {"clip_sample": False} | dict(sampler.options))
 
 
-def level(scheduler: Any, timestep: torch.Tensor) -> tuple[float, float]:
+def alpha_sigma(scheduler: Any, timestep: torch.Tensor) -> tuple[float, float]:
     """(alpha, sigma) of the latents a scheduler is about to denoise at `timestep`.
 
     Schedulers with a table of sigmas say it themselves, since Karras' spacing falls between timesteps;
@@ -105,7 +105,7 @@ def in_sigma_space(scheduler: Any) -> bool:
     )
 
 
-def split(
+def x0_and_eps(
     x: torch.Tensor, output: torch.Tensor, alpha: float, sigma: float, kind: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(x0, eps) from a network's `output` for the latents `x` = alpha * x0 + sigma * eps.

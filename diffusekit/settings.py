@@ -27,7 +27,7 @@ from .schedule import SAMPLERS
 
 MAX_PROMPT = 20_000
 MAX_SEED = 2**63
-FAST: dict[str, Any] = {"steps": 4, "guidance_scale": 1.0, "sampler": "ddim"}
+FAST_DEFAULTS: dict[str, Any] = {"steps": 4, "guidance_scale": 1.0, "sampler": "ddim"}
 
 
 def flag(default: Any, sentence: str, *names: str, **checks: Any) -> Any:
@@ -86,7 +86,7 @@ class GenerateSettings(Settings):
     def _few_steps(cls, values: Any) -> Any:
         """`fast` brings other defaults."""
         if isinstance(values, dict) and _is_yes(values.get("fast")):
-            return FAST | {name: value for name, value in values.items() if value is not None}
+            return FAST_DEFAULTS | {name: value for name, value in values.items() if value is not None}
         return values
 
     @field_validator("embedding", mode="before")
@@ -242,7 +242,7 @@ def _is_yes(value: Any) -> bool:
 S = TypeVar("S", bound=Settings)
 
 
-def checked(model: type[S], values: Mapping[str, Any], source: str = "") -> S:
+def validate(model: type[S], values: Mapping[str, Any], source: str = "") -> S:
     """Make settings of plain values, or raise a `UsageError` that names the field and what it takes."""
     unknown = [name for name in values if name not in model.model_fields]
     if unknown:
@@ -265,12 +265,12 @@ def resolve(model: type[S], verb: str, given: Mapping[str, Any]) -> S:
     values: dict[str, Any] = {}
     for path in config_files():
         layer = _read_toml(path, verb)
-        checked(model, layer, f" in {path}")
+        validate(model, layer, f" in {path}")
         values |= layer
     environment = _environment(model)
-    checked(model, environment, " in the environment (DIFFUSEKIT_*)")
+    validate(model, environment, " in the environment (DIFFUSEKIT_*)")
     values |= environment | {name: value for name, value in given.items() if value is not None}
-    return checked(model, values)
+    return validate(model, values)
 
 
 def read_recipe(model: type[Settings], path: Path) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def read_recipe(model: type[Settings], path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error.strerror}", "give a recipe's path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}", "training/object.toml shows how") from None
-    checked(model, values, f" in {path}")
+    validate(model, values, f" in {path}")
     return values
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from .embeddings import LearnedToken, find_spellings
+from .embeddings import LearnedToken, find_mentions
 from .models import Model
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenizedPrompt:
     """A prompt as a model reads it.
 
     `ids` (T,) are token ids, begin and end and padding included. `rows` (T,) says where a learned vector
@@ -31,12 +31,12 @@ class Reading:
     """
 
     ids: list[int]
-    rows: list[int]
-    cut: str
+    vector_index: list[int]
+    truncated: str
 
 
 @dataclass(frozen=True)
-class Word:
+class WordSpan:
     """A word of a prompt, or a learned token: its places in a `Reading` are `start` to `stop` - 1."""
 
     text: str
@@ -52,7 +52,7 @@ class _Piece:
     whole: bool  # a learned token is never cut in half
 
 
-def read(model: Model, prompt: str, tokens: Sequence[LearnedToken] = ()) -> Reading:
+def tokenize(model: Model, prompt: str, tokens: Sequence[LearnedToken] = ()) -> TokenizedPrompt:
     """Split a prompt into exactly as many token ids as the text encoder has positions (77).
 
     Learned tokens are found by their spellings and expanded here, on ids, never in the text.
@@ -72,7 +72,7 @@ def read(model: Model, prompt: str, tokens: Sequence[LearnedToken] = ()) -> Read
         if len(piece.ids) > keep:
             lost.append(tokenizer.decode(piece.ids[keep:]).strip())
     padding = room - len(ids)
-    return Reading(
+    return TokenizedPrompt(
         [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding],
         [-1, *rows, -1, *[-1] * padding],
         " ".join(lost),
@@ -86,7 +86,7 @@ def _pieces(tokenizer: Any, prompt: str, tokens: Sequence[LearnedToken]) -> Iter
         first[id(token)] = sum(t.count for t in tokens[: len(first)])
     stand_in = next(i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids)
     end = 0
-    for start, stop, token in [*find_spellings(prompt, tokens), (len(prompt), len(prompt), None)]:
+    for start, stop, token in [*find_mentions(prompt, tokens), (len(prompt), len(prompt), None)]:
         if plain := prompt[end:start].strip():
             ids = tokenizer(plain, add_special_tokens=False, verbose=False).input_ids
             yield _Piece(plain, ids, [-1] * len(ids), whole=False)
@@ -96,7 +96,7 @@ def _pieces(tokenizer: Any, prompt: str, tokens: Sequence[LearnedToken]) -> Iter
         end = stop
 
 
-def words(model: Model, reading: Reading, tokens: Sequence[LearnedToken] = ()) -> list[Word]:
+def word_spans(model: Model, reading: TokenizedPrompt, tokens: Sequence[LearnedToken] = ()) -> list[WordSpan]:
     """The words that a model reads, in order: pieces of one word together, a learned token as one.
 
     What was cut is not among them, nor are begin, end and padding.
@@ -105,24 +105,24 @@ def words(model: Model, reading: Reading, tokens: Sequence[LearnedToken] = ()) -
     owner = [token for token in tokens for _ in range(token.count)]
     first = {sum(t.count for t in tokens[:i]) for i in range(len(tokens))}
     stop = reading.ids.index(tokenizer.eos_token_id, 1)
-    found: list[Word] = []
+    found: list[WordSpan] = []
     start = 1
     for place in range(1, stop):
-        row = reading.rows[place]
-        after = reading.rows[place + 1]
+        row = reading.vector_index[place]
+        after = reading.vector_index[place + 1]
         if row >= 0:
             if after != row + 1 or after in first:
-                found.append(Word(owner[row].token, start, place + 1))
+                found.append(WordSpan(owner[row].token, start, place + 1))
                 start = place + 1
         elif tokenizer.convert_ids_to_tokens(reading.ids[place]).endswith("</w>") or after >= 0 or place + 1 == stop:
             text = tokenizer.decode(reading.ids[start : place + 1]).strip()
-            found.append(Word(text, start, place + 1))
+            found.append(WordSpan(text, start, place + 1))
             start = place + 1
     return found
 
 
 @contextmanager
-def beside(encoder: Any, places: torch.Tensor, vectors: torch.Tensor) -> Iterator[None]:
+def injected_vectors(encoder: Any, places: torch.Tensor, vectors: torch.Tensor) -> Iterator[None]:
     """While open, `encoder` sees `vectors[places]` (k, D) wherever `places` (B, T) is not -1.
 
     The token table keeps every bit; gradients flow into `vectors`.
@@ -146,16 +146,16 @@ def encode(model: Model, prompts: Sequence[str], tokens: Sequence[LearnedToken] 
     A prompt that is too long is cut, and the log says what was lost.
     """
     different = list(dict.fromkeys(prompts))
-    readings = [read(model, prompt, tokens) for prompt in different]
+    readings = [tokenize(model, prompt, tokens) for prompt in different]
     for reading in readings:
-        if reading.cut:
-            log.warning("the prompt is too long for this model; it does not see: %r", reading.cut)
+        if reading.truncated:
+            log.warning("the prompt is too long for this model; it does not see: %r", reading.truncated)
     device = model.placement.device
     ids = torch.tensor([reading.ids for reading in readings], device=device)
     if tokens:
-        places = torch.tensor([reading.rows for reading in readings], device=device)
+        places = torch.tensor([reading.vector_index for reading in readings], device=device)
         vectors = torch.cat([token.vectors[0] for token in tokens]).to(device)
-        with beside(model.text_encoders[0], places, vectors):
+        with injected_vectors(model.text_encoders[0], places, vectors):
             states = model.text_encoders[0](ids).last_hidden_state
     else:
         states = model.text_encoders[0](ids).last_hidden_state

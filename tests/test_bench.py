@@ -21,7 +21,7 @@ def test_inversion_is_faster_than_the_reference_algorithm(capsys):
 
 def test_the_reference_learns_its_row_and_restores_the_others(mini, tmp_path):
     """What it is compared with really is textual inversion."""
-    paths = bench._pictures(tmp_path, mini.side)
+    paths = bench._pictures(tmp_path, mini.native_size)
     step, _ = bench._reference(mini, paths, 2)
     cells = dict(zip(step.__code__.co_freevars, (c.cell_contents for c in step.__closure__), strict=True))
     table, original, others = cells["table"], cells["original"], cells["others"]

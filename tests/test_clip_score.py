@@ -10,7 +10,7 @@ from tests.helpers import ROOT
 
 @pytest.fixture(scope="module")
 def judge(mini):
-    found = clip_score.judge(mini)
+    found = clip_score.load_scorer(mini)
     assert found is not None
     return found
 
@@ -24,10 +24,10 @@ def drawn(*scenes) -> torch.Tensor:
 
 def test_embeddings_have_length_one_and_do_not_depend_on_the_size(judge):
     pictures = drawn(("cat", "red", "grass"), ("boat", "blue", "beach"))
-    found = judge.pictures(pictures)
+    found = judge.embed_images(pictures)
     assert found.shape[0] == 2 and torch.allclose(found.norm(dim=1), torch.ones(2), atol=1e-5)
     larger = torch.nn.functional.interpolate(pictures, scale_factor=2, mode="bicubic")
-    assert (judge.pictures(larger) * found).sum(1).min() > 0.9
+    assert (judge.embed_images(larger) * found).sum(1).min() > 0.9
 
 
 def test_pictures_are_most_like_their_own_captions(judge):
@@ -43,22 +43,22 @@ def test_pictures_are_most_like_their_own_captions(judge):
         "snow": "in the snow",
         "street": "on a street",
     }
-    texts = judge.texts([f"a {color} {what} {places[place]}" for what, color, place in scenes])
-    likeness = judge.pictures(drawn(*scenes)) @ texts.T
+    texts = judge.embed_texts([f"a {color} {what} {places[place]}" for what, color, place in scenes])
+    likeness = judge.embed_images(drawn(*scenes)) @ texts.T
     assert likeness.argmax(1).tolist() == [0, 1, 2, 3]
 
 
 def test_pairwise_leaves_out_the_picture_itself():
     rows = torch.eye(3)
-    assert clip_score.pairwise(rows) == pytest.approx(0)
-    assert clip_score.pairwise(rows[:1]) == 1
-    assert clip_score.pairwise(torch.ones(2, 4) / 2) == pytest.approx(1)
+    assert clip_score.mean_pairwise_similarity(rows) == pytest.approx(0)
+    assert clip_score.mean_pairwise_similarity(rows[:1]) == 1
+    assert clip_score.mean_pairwise_similarity(torch.ones(2, 4) / 2) == pytest.approx(1)
 
 
 def test_a_model_without_towers_and_without_a_cached_clip_has_no_judge(families):
     model = models.load(str(families["sd1"]), "cpu")
-    assert clip_score.judge(model) is None
-    assert clip_score.judge(model, "openai/clip-vit-large-patch14") is None
+    assert clip_score.load_scorer(model) is None
+    assert clip_score.load_scorer(model, "openai/clip-vit-large-patch14") is None
 
 
 def test_a_clip_from_a_folder_judges_real_families(families, tmp_path):
@@ -77,15 +77,15 @@ def test_a_clip_from_a_folder_judges_real_families(families, tmp_path):
     clip = CLIPModel(config).eval()
     clip.save_pretrained(tmp_path / "clip")
     tokenizer.save_pretrained(tmp_path / "clip")
-    judge = clip_score.judge(models.load(str(families["sd1"]), "cpu"), str(tmp_path / "clip"))
+    judge = clip_score.load_scorer(models.load(str(families["sd1"]), "cpu"), str(tmp_path / "clip"))
     assert judge is not None and judge.name == "clip"
     words = tokenizer(["a red cat"], return_tensors="pt")
     pixels = torch.rand(1, 3, 32, 32) * 2 - 1
     mean, std = (torch.tensor(v)[:, None, None] for v in (clip_score._MEAN, clip_score._STD))
     with torch.no_grad():
         out = clip(**words, pixel_values=((pixels + 1) / 2 - mean) / std)
-    assert torch.allclose(judge.texts(["a red cat"]), out.text_embeds, atol=1e-5)
-    assert torch.allclose(judge.pictures(pixels), out.image_embeds, atol=1e-5)
+    assert torch.allclose(judge.embed_texts(["a red cat"]), out.text_embeds, atol=1e-5)
+    assert torch.allclose(judge.embed_images(pixels), out.image_embeds, atol=1e-5)
 
 
 def test_edit_prompts_without_their_token_are_sentences():

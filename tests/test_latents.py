@@ -3,12 +3,12 @@
 import torch
 
 from diffusekit import latents
-from diffusekit.device import generators
+from diffusekit.device import make_generators
 
 
 def test_noise_belongs_to_its_seed():
-    alone = latents.noise((4, 8, 8), generators([6]))
-    among = latents.noise((4, 8, 8), generators([5, 6, 7]))
+    alone = latents.noise((4, 8, 8), make_generators([6]))
+    among = latents.noise((4, 8, 8), make_generators([5, 6, 7]))
     assert torch.equal(alone[0], among[1])
     assert abs(among.mean()) < 0.15 and abs(among.std() - 1) < 0.1
 

@@ -30,7 +30,7 @@ def difference(model, pipe, sampler, scale):
         model.unet.config.sample_size,
     )
     noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(3))
-    ours = schedule.make(sampler, model.scheduler_config)
+    ours = schedule.make_scheduler(sampler, model.scheduler_config)
     ours.set_timesteps(STEPS)
     states, negative = text.encode(model, ["a red cat on the grass"]), text.encode(model, ["a dog"])
     draws = [torch.Generator().manual_seed(5)]
@@ -43,7 +43,7 @@ def difference(model, pipe, sampler, scale):
         guidance_scale=scale,
         generators=draws,
     )
-    pipe.scheduler = schedule.make(sampler, model.scheduler_config)
+    pipe.scheduler = schedule.make_scheduler(sampler, model.scheduler_config)
     theirs = pipe(
         "a red cat on the grass",
         negative_prompt="a dog",

@@ -81,7 +81,7 @@ def test_stream_counts_and_previews():
         seen += 1
         assert len(running.preview(step)) == 1
     assert seen == running.total == 6
-    assert len(running.pictures) == 2 and isinstance(running.pictures[0].image, Image.Image)
+    assert len(running.images) == 2 and isinstance(running.images[0].image, Image.Image)
 
 
 def test_stopping_keeps_what_is_finished():
@@ -89,7 +89,7 @@ def test_stopping_keeps_what_is_finished():
     for count, _ in enumerate(running):
         if count == 4:
             break
-    assert len(running.pictures) == 1
+    assert len(running.images) == 1
 
 
 class Greedy:
@@ -119,10 +119,10 @@ def with_limit(limit, **settings):
 
 def test_out_of_memory_falls_back_to_smaller_batches(caplog):
     running = with_limit(4, images=5, batch=5)  # guided: two samples a picture
-    assert len(running.pictures) == 5
+    assert len(running.images) == 5
     assert "going on with 2 picture(s) at once" in caplog.text
     expected = make(images=5, steps=2, seed=3)
-    for a, b in zip(running.pictures, expected, strict=True):
+    for a, b in zip(running.images, expected, strict=True):
         assert np.abs(pixels(a) - pixels(b)).max() <= 1
 
 
@@ -154,7 +154,7 @@ def test_not_a_number_is_never_a_picture(monkeypatch):
     with pytest.raises(DiffusekitError, match="not-a-number"):
         for _ in running:
             pass
-    assert running.pictures == []
+    assert running.images == []
 
 
 def test_public_names_are_found_and_others_are_not():

@@ -23,7 +23,7 @@ class Counting:
 
 
 def start(name="ddim", steps=4, batch=3):
-    scheduler = schedule.make(name, {"beta_schedule": "scaled_linear"})
+    scheduler = schedule.make_scheduler(name, {"beta_schedule": "scaled_linear"})
     scheduler.set_timesteps(steps)
     return scheduler, torch.randn(batch, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -26,7 +26,7 @@ def configs():
 def test_every_sampler_lands_on_x0(name, kind, config):
     torch.manual_seed(0)
     x0 = torch.randn(2, 4, 8, 8)
-    scheduler = schedule.make(name, config)
+    scheduler = schedule.make_scheduler(name, config)
     scheduler.set_timesteps(25)
     noise = torch.randn(2, 4, 8, 8) * scheduler.init_noise_sigma
     draws = [torch.Generator().manual_seed(i) for i in range(2)]
@@ -46,22 +46,22 @@ def test_split_undoes_noising(kind, alpha, sigma):
     x0, eps = torch.randn(2, 2, 4, 4, 4, dtype=torch.float64)
     norm = (alpha**2 + sigma**2) ** 0.5
     output = {"epsilon": eps, "sample": x0, "v_prediction": (alpha * eps - sigma * x0) / norm}[kind]
-    found, noise = schedule.split(alpha * x0 + sigma * eps, output, alpha, sigma, kind)
+    found, noise = schedule.x0_and_eps(alpha * x0 + sigma * eps, output, alpha, sigma, kind)
     torch.testing.assert_close(found, x0)
     torch.testing.assert_close(noise, eps)
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "euler", "euler_a", "heun"])
 def test_x0_is_the_schedulers_own_where_it_has_one(name):
-    scheduler = schedule.make(name, SD | {"prediction_type": "epsilon"})
+    scheduler = schedule.make_scheduler(name, SD | {"prediction_type": "epsilon"})
     scheduler.set_timesteps(8)
     torch.manual_seed(2)
     x = torch.randn(1, 4, 8, 8) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps[:3]:
         output = torch.randn(1, 4, 8, 8)
         scheduler.scale_model_input(x, timestep)
-        alpha, sigma = schedule.level(scheduler, timestep)
-        x0, _ = schedule.split(x, output, alpha, sigma, "epsilon")
+        alpha, sigma = schedule.alpha_sigma(scheduler, timestep)
+        x0, _ = schedule.x0_and_eps(x, output, alpha, sigma, "epsilon")
         made = scheduler.step(output, timestep, x)
         torch.testing.assert_close(x0, made.pred_original_sample, rtol=1e-4, atol=1e-4)
         x = made.prev_sample

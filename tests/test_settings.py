@@ -3,7 +3,7 @@
 import pytest
 
 from diffusekit.errors import UsageError
-from diffusekit.settings import GenerateSettings, checked, resolve
+from diffusekit.settings import GenerateSettings, resolve, validate
 
 
 def test_defaults_are_what_the_model_wants():
@@ -12,7 +12,7 @@ def test_defaults_are_what_the_model_wants():
 
 
 def test_zero_is_a_seed_and_a_guidance():
-    settings = checked(GenerateSettings, {"seed": 0, "guidance_scale": 0.0})
+    settings = validate(GenerateSettings, {"seed": 0, "guidance_scale": 0.0})
     assert settings.seed == 0 and settings.guidance_scale == 0.0
 
 
@@ -31,14 +31,14 @@ def test_zero_is_a_seed_and_a_guidance():
 )
 def test_a_bad_value_names_its_field(values, says):
     with pytest.raises(UsageError) as error:
-        checked(GenerateSettings, values)
+        validate(GenerateSettings, values)
     assert says in error.value.message and len(error.value.message) < 250
     assert error.value.exit_code == 2 and error.value.hint
 
 
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(UsageError) as error:
-        checked(GenerateSettings, {"stpes": 3})
+        validate(GenerateSettings, {"stpes": 3})
     assert error.value.message == "there is no setting 'stpes'"
     assert error.value.hint == "did you mean 'steps'?"
 

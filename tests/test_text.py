@@ -10,12 +10,12 @@ from diffusekit.embeddings import LearnedToken
 def test_ids_are_the_tokenizers_own(mini):
     for prompt in ("", "a red cat", "Zebra, é 猫!"):
         own = mini.tokenizers[0](prompt, padding="max_length", max_length=77, truncation=True).input_ids
-        assert text.read(mini, prompt).ids == own
+        assert text.tokenize(mini, prompt).ids == own
 
 
 def test_every_length_fits_and_says_what_was_cut(mini):
     for count in (74, 75, 76, 77, 1000):
-        reading = text.read(mini, " ".join(["cat"] * (count - 1) + ["dog"]))
+        reading = text.tokenize(mini, " ".join(["cat"] * (count - 1) + ["dog"]))
         assert len(reading.ids) == 77
         assert reading.cut == " ".join(["cat"] * (count - 76) + ["dog"] if count > 75 else [])
 
@@ -42,27 +42,27 @@ def token(name: str, spelled: str, count: int, width: int = 256) -> LearnedToken
 
 def test_a_token_stands_as_so_many_ids_as_it_has_vectors(mini):
     three, two = token("my_cat", "S*", 3), token("other", "<other>", 2)
-    reading = text.read(mini, "a picture of S* and <other>, S*S*", [three, two])
+    reading = text.tokenize(mini, "a picture of S* and <other>, S*S*", [three, two])
     assert len(reading.ids) == len(reading.rows) == 77
     placed = [row for row in reading.rows if row >= 0]
     assert placed == [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2]
-    plain = text.read(mini, "a picture of and ,")
+    plain = text.tokenize(mini, "a picture of and ,")
     kept = [i for i, row in zip(reading.ids, reading.rows, strict=True) if row < 0]
     assert kept == plain.ids[: len(kept)]
 
 
 def test_names_that_begin_alike_are_told_apart(mini):
     bad, hands = token("bad", "bad", 2), token("bad_hands", "bad_hands", 3)
-    reading = text.read(mini, "bad, bad_hands", [bad, hands])
+    reading = text.tokenize(mini, "bad, bad_hands", [bad, hands])
     assert [row for row in reading.rows if row >= 0] == [0, 1, 2, 3, 4]
     assert reading.cut == ""
 
 
 def test_a_learned_token_that_does_not_fit_is_cut_whole_and_said(mini, caplog):
     long = " ".join(["red"] * 73)
-    reading = text.read(mini, f"{long} S* cat", [token("my_cat", "S*", 5)])
+    reading = text.tokenize(mini, f"{long} S* cat", [token("my_cat", "S*", 5)])
     assert all(row == -1 for row in reading.rows) and reading.cut == "S* cat"
-    fits = text.read(mini, " ".join(["red"] * 70) + " S* cat", [token("my_cat", "S*", 5)])
+    fits = text.tokenize(mini, " ".join(["red"] * 70) + " S* cat", [token("my_cat", "S*", 5)])
     assert [row for row in fits.rows if row >= 0] == [0, 1, 2, 3, 4] and fits.cut == "cat"
     text.encode(mini, [f"{long} S* cat"], [token("my_cat", "S*", 5)])
     assert "S* cat" in caplog.text
@@ -86,16 +86,16 @@ def test_the_table_keeps_every_bit_and_nothing_stays_behind(mini):
     assert torch.equal(embedding.weight, before) and len(embedding.weight) == len(before)
     assert not embedding._forward_hooks and encoder.get_input_embeddings() is embedding
     assert torch.equal(text.encode(mini, ["a red cat"]), plain)
-    with pytest.raises(RuntimeError), text.beside(encoder, torch.zeros(1, 77).long(), before[:1]):
+    with pytest.raises(RuntimeError), text.injected_vectors(encoder, torch.zeros(1, 77).long(), before[:1]):
         raise RuntimeError
     assert not embedding._forward_hooks
 
 
 def test_gradients_reach_the_vectors_and_nothing_else(mini):
-    reading = text.read(mini, "a picture of S*", [token("x", "S*", 2)])
+    reading = text.tokenize(mini, "a picture of S*", [token("x", "S*", 2)])
     rows = torch.randn(2, 256, requires_grad=True)
     places, ids = torch.tensor([reading.rows]), torch.tensor([reading.ids])
-    with text.beside(mini.text_encoders[0], places, rows):
+    with text.injected_vectors(mini.text_encoders[0], places, rows):
         mini.text_encoders[0](ids).last_hidden_state.sum().backward()
     assert rows.grad is not None and (rows.grad.abs().sum(1) > 0).all()
     assert all(p.grad is None for p in mini.text_encoders[0].parameters())

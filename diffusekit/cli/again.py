@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import FileRefused
-from ..settings import GenerateSettings, checked
+from ..settings import GenerateSettings, validate
 from .generate import Manner, run, split_size
 from .options import with_group, with_settings
 
@@ -35,7 +35,7 @@ def command(
     values = found.model_dump(exclude={"device", "batch"}) | given
     if prompt is not None:
         values["prompt"] = prompt
-    merged = checked(GenerateSettings, values)
+    merged = validate(GenerateSettings, values)
     manner.destination(merged.images)
     if said.record is not None:
         _warn_of_changes(said.record)

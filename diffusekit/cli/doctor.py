@@ -79,13 +79,13 @@ def _versions() -> list[Finding]:
 def _device() -> list[Finding]:
     import torch
 
-    from ..device import attention, available, place
+    from ..device import attention_backend, available, choose
 
-    chosen = place()
+    chosen = choose()
     findings = [
         Finding("devices", ", ".join(available())),
         Finding("chosen", chosen.reason),
-        Finding("attention", f"{attention(chosen)}, tried on {chosen.device}"),
+        Finding("attention", f"{attention_backend(chosen)}, tried on {chosen.device}"),
     ]
     if chosen.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(chosen.device)
@@ -106,9 +106,9 @@ def _xformers() -> list[Finding]:
         import torch
         import xformers.ops  # type: ignore[import-not-found]
 
-        from ..device import place
+        from ..device import choose
 
-        chosen = place()
+        chosen = choose()
         token = torch.ones(1, 1, 1, 64, device=chosen.device, dtype=chosen.dtype)
         xformers.ops.memory_efficient_attention(token, token, token)
         return [Finding("xformers", f"{name}, runs on {chosen.device}")]

@@ -62,7 +62,7 @@ def _summary(token: "LearnedToken") -> dict[str, Any]:
 @app.command("show")
 def show(name: Name, model: ModelName = None, as_json: Json = False) -> None:
     """Show what is known of a token, and which words lie near its vectors."""
-    from ..embeddings import find, fits
+    from ..embeddings import check_compatible, find
     from ..models import load
 
     token = find(name)
@@ -70,7 +70,7 @@ def show(name: Name, model: ModelName = None, as_json: Json = False) -> None:
     found: dict[str, Any] = _summary(token) | _run_of(token) | {"facts": told}
     base = load(model or "mini")
     try:
-        fits(token, base)
+        check_compatible(token, base)
         found["encoders"] = [_near(token, base, i) for i in range(len(token.vectors))]
     except FileRefused as refused:
         if model is not None:
@@ -143,9 +143,9 @@ def import_command(
     """Bring in a token that another program wrote; pickles are opened where they can do no harm."""
     from dataclasses import replace
 
-    from ..embeddings import import_pickle, save, token_fault
+    from ..embeddings import import_pickle, save, token_error
 
-    if token is not None and (fault := token_fault(token)):
+    if token is not None and (fault := token_error(token)):
         raise UsageError(f"the token {token!r} {fault}", "choose a word like S*")
     if name is not None:
         _check_name(name)
@@ -156,9 +156,9 @@ def import_command(
 
 
 def _check_name(name: str) -> None:
-    from ..embeddings import name_fault, safe_name
+    from ..embeddings import name_error, safe_name
 
-    if fault := name_fault(name):
+    if fault := name_error(name):
         raise UsageError(f"the name {name[:120]!r} {fault}", f"for example {safe_name(name)}")
 
 
@@ -233,13 +233,13 @@ def combine_command(
     as_json: Json = False,
 ) -> None:
     """Add and subtract words and learned tokens, and show which words lie nearest."""
-    from ..embeddings import Vocabulary, combine, fits, named_in
+    from ..embeddings import Vocabulary, check_compatible, combine, tokens_in_prompts
     from ..models import load
 
-    tokens = named_in([expression], flag="")
+    tokens = tokens_in_prompts([expression], flag="")
     base = load(model or "mini")
     for token in tokens:
-        fits(token, base)
+        check_compatible(token, base)
     words = Vocabulary(base)
     vector = combine(words, expression, tokens)
     (near,) = words.nearest(vector[None], count, leave_out=expression.split())
@@ -274,12 +274,12 @@ def interpolate_command(
 
 def _word(name: str, token: "LearnedToken", model: str | None) -> dict[str, str]:
     """The fact that a name is a word of the token's model, where that is at hand."""
-    from ..embeddings import Vocabulary, fits
+    from ..embeddings import Vocabulary, check_compatible
     from ..models import load
 
     base = load(model or "mini")
     try:
-        fits(token, base)
+        check_compatible(token, base)
     except FileRefused:
         return {}
     return Vocabulary(base).word(name)
@@ -287,18 +287,18 @@ def _word(name: str, token: "LearnedToken", model: str | None) -> dict[str, str]
 
 def _start(token: "LearnedToken", model: str | None) -> Any:
     """The vectors a token was learned from: as its file says, or the rows of its first words."""
-    from ..embeddings import Vocabulary, fits, unpack
+    from ..embeddings import Vocabulary, check_compatible, decode_vectors
     from ..models import load
 
     for fact in ("start_vectors", "start"):
         try:
-            return unpack(token.facts.get(fact, ""), token.vectors)
+            return decode_vectors(token.facts.get(fact, ""), token.vectors)
         except FileRefused:  # `start` may also say how it began: "word", "output"
             pass
     words = token.facts.get("init", "")
     if not words:
         raise FileRefused(f"{token.name} does not say what it was learned from", "learn it again with --init")
     base = load(model or "mini")
-    fits(token, base)
+    check_compatible(token, base)
     rows = [Vocabulary(base, i).vectors(words) for i in range(len(token.vectors))]
     return tuple(r.repeat(-(-token.count // len(r)), 1)[: token.count] for r in rows)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from ..settings import GenerateSettings, checked, resolve
+from ..settings import GenerateSettings, resolve, validate
 from .options import with_group, with_settings
 from .output import Destination
 from .progress import follow, quiet_libraries
 
 if TYPE_CHECKING:
-    from ..pipeline import Picture
+    from ..pipeline import GeneratedImage
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def command(
     resolved = resolve(GenerateSettings, "generate", given)
     wanted = _prompts(prompts or [], prompts_file)
     for prompt in wanted:
-        checked(GenerateSettings, {"prompt": prompt})
+        validate(GenerateSettings, {"prompt": prompt})
     run(resolved, wanted, manner)
 
 
@@ -116,11 +116,11 @@ def run(settings: GenerateSettings, prompts: list[str], manner: Manner) -> None:
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
     with quiet_libraries():
-        from ..pipeline import Stream
+        from ..pipeline import Generation
 
-        running = Stream(settings, prompts)
+        running = Generation(settings, prompts)
         for _ in follow(running, show=not manner.quiet):
-            for picture in running.pictures[len(rows) :]:
+            for picture in running.images[len(rows) :]:
                 rows.append(_save(picture, destination, manner))
                 if not manner.as_json:
                     print(rows[-1]["path"], flush=True)
@@ -133,7 +133,7 @@ def run(settings: GenerateSettings, prompts: list[str], manner: Manner) -> None:
         )
 
 
-def _save(picture: "Picture", destination: Destination, manner: Manner) -> dict[str, Any]:
+def _save(picture: "GeneratedImage", destination: Destination, manner: Manner) -> dict[str, Any]:
     from .. import metadata
 
     settings = picture.record.settings

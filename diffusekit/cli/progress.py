@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..pipeline import Stream
+    from ..pipeline import Generation
     from ..visualise import Recording
     from ..visualise.attention_maps import Watching
 
@@ -39,7 +39,7 @@ def _lower(record: logging.LogRecord) -> bool:
     return True
 
 
-def follow(running: "Stream | Recording | Watching", *, show: bool) -> Iterator[None]:
+def follow(running: "Generation | Recording | Watching", *, show: bool) -> Iterator[None]:
     """Run a stream to its end; yields after every step, under a bar when `show` and stderr is a terminal."""
     if not (show and sys.stderr.isatty()):
         for _ in running:

@@ -7,9 +7,9 @@ from .arithmetic import combine, interpolate
 from .formats.export import KINDS, export
 from .formats.native import read, save
 from .formats.pickle_sandbox import import_pickle
-from .lookup import FOLDER, available, find, find_spellings, named_in
-from .names import name_fault, safe_name, token_fault
-from .token import MAX_VECTORS, LearnedToken, check, fits, pack, unpack
+from .lookup import FOLDER, available, find, find_mentions, tokens_in_prompts
+from .names import name_error, safe_name, token_error
+from .token import MAX_VECTORS, LearnedToken, check, check_compatible, decode_vectors, encode_vectors
 from .vocabulary import Vocabulary
 
 __all__ = [
@@ -20,19 +20,19 @@ __all__ = [
     "Vocabulary",
     "available",
     "check",
+    "check_compatible",
     "combine",
+    "decode_vectors",
+    "encode_vectors",
     "export",
     "find",
-    "find_spellings",
-    "fits",
+    "find_mentions",
     "import_pickle",
     "interpolate",
-    "name_fault",
-    "named_in",
-    "pack",
+    "name_error",
     "read",
     "safe_name",
     "save",
-    "token_fault",
-    "unpack",
+    "token_error",
+    "tokens_in_prompts",
 ]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .lookup import find_spellings
+from .lookup import find_mentions
 from .token import LearnedToken
 from .vocabulary import Vocabulary
 
@@ -40,7 +40,7 @@ def combine(vocabulary: Vocabulary, expression: str, tokens: Sequence[LearnedTok
     if "\0" in expression or re.search(r"[()\[\]{}=/^|]", expression):
         raise UsageError(f"{expression[:60]!r} holds other marks than + - and *", _HINT)
     marked, at = "", 0
-    found = find_spellings(expression, tokens)
+    found = find_mentions(expression, tokens)
     for number, (start, end, _) in enumerate(found):
         marked += f"{expression[at:start]} \0{number}\0"
         at = end

@@ -77,7 +77,7 @@ def locate(name_or_path: str | Path, folder: Path | str = FOLDER) -> Path:
     )
 
 
-def named_in(
+def tokens_in_prompts(
     prompts: Sequence[str],
     given: Sequence[str | Path] = (),
     folder: Path | str = FOLDER,
@@ -103,7 +103,7 @@ def named_in(
             claims.setdefault(spelling, []).append(claimant)
     needed = set()
     for prompt in prompts:
-        for start, end, _ in find_spellings(prompt, [*tokens, *others]):
+        for start, end, _ in find_mentions(prompt, [*tokens, *others]):
             chosen = _choose(prompt[start:end], claims[prompt[start:end]], flag)
             if isinstance(chosen, Glance):
                 needed.add(chosen.path)
@@ -137,7 +137,7 @@ def _choose(spelling: str, claimants: list[LearnedToken | Glance], flag: str) ->
     )
 
 
-def find_spellings(prompt: str, tokens: Sequence[T]) -> list[tuple[int, int, T]]:
+def find_mentions(prompt: str, tokens: Sequence[T]) -> list[tuple[int, int, T]]:
     """(start, end, token) of all places where a prompt spells a token, from left to right.
 
     The longest spelling wins, the first of several tokens with one spelling. Where a spelling begins

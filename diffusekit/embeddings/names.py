@@ -8,7 +8,7 @@ _MAX_BYTES = 200  # with an ending and a temporary prefix still below the 255 of
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{p}{i}" for p in ("COM", "LPT") for i in range(1, 10)}
 
 
-def name_fault(name: str) -> str:
+def name_error(name: str) -> str:
     """What is wrong with `name` as the name of a file anywhere ("is empty"); "" if nothing is."""
     if not name:
         return "is empty"
@@ -36,12 +36,12 @@ def safe_name(text: str) -> str:
         return "token"
     if name.partition(".")[0].upper() in _RESERVED:
         name = f"token_{name}"
-    return name if not name_fault(name) else "token"
+    return name if not name_error(name) else "token"
 
 
 def name_of(stem: str) -> str:
     """The name of a token whose file is called `stem`: the stem itself where it is safe."""
-    return stem if not name_fault(stem) else safe_name(stem)
+    return stem if not name_error(stem) else safe_name(stem)
 
 
 def spellings(token: str, name: str, word: str = "") -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def spellings(token: str, name: str, word: str = "") -> tuple[str, ...]:
     return tuple(dict.fromkeys((token, f"<{name}>", *alone)))
 
 
-def token_fault(token: str) -> str:
+def token_error(token: str) -> str:
     """What is wrong with `token` as a word of prompts ("is empty"); "" if nothing is."""
     if not token:
         return "is empty"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import FileRefused
-from .names import name_fault, shown, spellings, token_fault
+from .names import name_error, shown, spellings, token_error
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -65,9 +65,9 @@ class LearnedToken:
 def check(token: LearnedToken) -> None:
     """Raise `FileRefused`, saying what was got and wanted, unless the token can be used safely."""
     what = str(token.path) if token.path else f"the token {shown(token.name)}"
-    if fault := name_fault(token.name):
+    if fault := name_error(token.name):
         raise FileRefused(f"the name {shown(token.name)} {fault}", "give it another name")
-    if fault := token_fault(token.token):
+    if fault := token_error(token.token):
         raise FileRefused(
             f"{what}: its token {shown(token.token)} {fault}",
             "give it another: diffusekit embeddings import FILE --token WORD",
@@ -111,7 +111,7 @@ def _fault(vectors: torch.Tensor) -> str:
     return ""
 
 
-def fits(token: LearnedToken, model: Model) -> None:
+def check_compatible(token: LearnedToken, model: Model) -> None:
     """Raise `FileRefused` unless the token was learned for text encoders as wide as the model's."""
     wanted = tuple(int(encoder.config.hidden_size) for encoder in model.text_encoders)
     if token.width == wanted:
@@ -134,13 +134,13 @@ def _described(width: tuple[int, ...]) -> str:
     return f"width {_wide(width)}, that of {family}" if family else f"width {_wide(width)}"
 
 
-def pack(vectors: tuple[torch.Tensor, ...]) -> str:
+def encode_vectors(vectors: tuple[torch.Tensor, ...]) -> str:
     """Vectors as text for `facts["start"]`: base64 of little-endian float32, encoders by comma."""
     raw = (v.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes() for v in vectors)
     return ",".join(base64.b64encode(r).decode("ascii") for r in raw)
 
 
-def unpack(text: str, like: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def decode_vectors(text: str, like: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """The inverse of `pack`, in the shapes of `like`; raises `FileRefused` when they differ."""
     try:
         raw = [base64.b64decode(part, validate=True) for part in text.split(",")]

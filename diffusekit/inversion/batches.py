@@ -49,9 +49,9 @@ class Samples:
         self._encoded, self._seed, self._device = encoded, seed, model.placement.device
         self._levels = int(model.scheduler_config.get("num_train_timesteps", 1000))
         texts = [[caption.replace("{}", token.token) for caption in group] for group in captions]
-        said = [[text.read(model, each, [token]) for each in group] for group in texts]
+        said = [[text.tokenize(model, each, [token]) for each in group] for group in texts]
         self._ids = [torch.tensor([r.ids for r in group]) for group in said]
-        self._places = [torch.tensor([r.rows for r in group]) for group in said]
+        self._places = [torch.tensor([r.vector_index for r in group]) for group in said]
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The samples of these numbers; every picture comes once in each round of all of them."""
@@ -117,7 +117,7 @@ def _knows(model: Model, caption: str) -> bool:
 
 def _has_room(model: Model, caption: str, token: LearnedToken) -> bool:
     """Whether the token is among what the model sees of a caption."""
-    return max(text.read(model, caption.replace("{}", token.token), [token]).rows) >= 0
+    return max(text.tokenize(model, caption.replace("{}", token.token), [token]).vector_index) >= 0
 
 
 def _no_room(model: Model, file: str, caption: str, token: LearnedToken) -> DataSetError:

@@ -47,8 +47,8 @@ def write(folder: Path, state: State) -> Path:
     facts = {"step": state.step, "identity": state.identity, "told": state.told}
     facts["sum"] = _sum(tensors, facts)
     data = save(tensors, {"diffusekit": json.dumps(facts)})
-    path = atomic.put(folder / f"{state.step:06}.safetensors", data, read)
-    atomic.reached("before tidying")
+    path = atomic.write_atomic(folder / f"{state.step:06}.safetensors", data, read)
+    atomic.crash_point("before tidying")
     for old in _found(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path

@@ -17,7 +17,7 @@ from PIL import Image
 from .. import clip_score, images
 from ..embeddings import LearnedToken
 from ..models import Model
-from ..pipeline import Stream
+from ..pipeline import Generation
 from ..settings import GenerateSettings, InvertSettings
 
 EDITS = {
@@ -67,13 +67,13 @@ class Examiner:
             batch=LOOKS,
         )
         self.prompt, self.edits, self._token = prompt, EDITS[settings.property], settings.token
-        self.judge = clip_score.judge(model, settings.clip)
+        self.judge = clip_score.load_scorer(model, settings.clip)
         self.pairwise = None
         if self.judge is not None:
-            fitted = [images.to_tensor(images.square(photo, model.side)) for photo in photos]
-            self._photos = self.judge.pictures(torch.stack(fitted))
-            self._texts = self.judge.texts([_without(edit) for edit in self.edits])
-            self.pairwise = clip_score.pairwise(self._photos)
+            fitted = [images.to_tensor(images.square(photo, model.native_size)) for photo in photos]
+            self._photos = self.judge.embed_images(torch.stack(fitted))
+            self._texts = self.judge.embed_texts([_without(edit) for edit in self.edits])
+            self.pairwise = clip_score.mean_pairwise_similarity(self._photos)
 
     @property
     def labels(self) -> list[str]:
@@ -94,14 +94,14 @@ class Examiner:
         )
 
     def _draw(self, prompts: list[str], each: int, tokens: Sequence[LearnedToken]) -> list[Image.Image]:
-        running = Stream(self._settings.model_copy(update={"images": each}), prompts, tokens)
+        running = Generation(self._settings.model_copy(update={"images": each}), prompts, tokens)
         for _ in running:
             pass
-        return [picture.image for picture in running.pictures]
+        return [picture.image for picture in running.images]
 
     def _seen(self, pictures: list[Image.Image]) -> torch.Tensor:
         assert self.judge is not None
-        return self.judge.pictures(torch.stack([images.to_tensor(p) for p in pictures]))
+        return self.judge.embed_images(torch.stack([images.to_tensor(p) for p in pictures]))
 
 
 def _without(edit: str) -> str:

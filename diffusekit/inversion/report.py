@@ -106,7 +106,7 @@ def write(
     ]
     told = "\n".join(part for part in body if part)
     page = _HEAD.format(title=escape(title), style=_STYLE) + told + "\n</main></body></html>\n"
-    return atomic.put(path, page.encode("utf-8", "replace"))
+    return atomic.write_atomic(path, page.encode("utf-8", "replace"))
 
 
 def strip(

@@ -22,7 +22,7 @@ def write(run: Run, inversion: Inversion) -> None:
     baseline = [_small(picture) for picture in shown.pop("init", [])]
     previews = [(int(step), [_small(p) for p in pictures]) for step, pictures in shown.items()]
     strip = report.strip(previews, baseline, inversion.examiner.labels)
-    atomic.put(run.strip, images.encoded(strip, "WEBP"))
+    atomic.write_atomic(run.strip, images.encoded(strip, "WEBP"))
     judge = inversion.examiner.judge
     notes = [
         f"Scores by {judge.name}."

@@ -115,7 +115,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Forget what was noted and shown after a step, before going on from its checkpoint."""
         kept = [json.dumps(e, ensure_ascii=False) for e in self.notes() if e.get("step", 0) <= step]
-        atomic.put(self._log, "".join(line + "\n" for line in kept).encode())
+        atomic.write_atomic(self._log, "".join(line + "\n" for line in kept).encode())
         for path in self._previews.glob("[0-9]*.png"):
             if int(path.stem) > step:
                 path.unlink()
@@ -125,7 +125,7 @@ class Run:
     def show(self, name: str, pictures: Sequence[Image.Image]) -> None:
         """Keep the pictures of a preview, side by side in one file."""
         sheet = images.grid(list(pictures), len(pictures))
-        atomic.put(self._previews / f"{name}.png", images.encoded(sheet, "PNG"))
+        atomic.write_atomic(self._previews / f"{name}.png", images.encoded(sheet, "PNG"))
 
     def shown(self) -> dict[str, list[Image.Image]]:
         """The previews kept so far, in order: "init" and the steps' numbers."""

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from ..embeddings import Vocabulary
 from ..errors import Diverged, OutOfMemory
 from ..models import Model
-from ..schedule import make
+from ..schedule import make_scheduler
 from ..settings import InvertSettings
 from .batches import Samples
 from .loss import loss
@@ -51,7 +51,7 @@ class Learner:
         # The rows' gradients pass through the text encoder, so it works in full precision.
         full = encoder.dtype == torch.float32
         self._encoder = encoder if full else copy.deepcopy(encoder).float()
-        alpha_bar = make("ddim", model.scheduler_config).alphas_cumprod
+        alpha_bar = make_scheduler("ddim", model.scheduler_config).alphas_cumprod
         self._alpha_bar = alpha_bar.to(model.placement.device)
 
     def step(self, number: int) -> float:

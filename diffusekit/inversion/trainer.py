@@ -19,10 +19,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from .. import __version__, embeddings, models
-from ..device import place as choose_device
+from ..device import choose as choose_device
 from ..embeddings import LearnedToken, Vocabulary
 from ..errors import Diverged, UsageError
-from ..settings import InvertSettings, checked
+from ..settings import InvertSettings, validate
 from . import checkpoint, dataset, placeholder, report_inputs
 from .batches import Samples, readable
 from .captions import marked
@@ -75,7 +75,7 @@ class Inversion:
         run = Run(output, self.name)
         run.check(folder, resume=resume, overwrite=overwrite)
         self.data = dataset.collect(folder, strict=strict)
-        if fault := embeddings.token_fault(settings.token):
+        if fault := embeddings.token_error(settings.token):
             raise UsageError(f"the token {settings.token!r} {fault}", "for example S* or <my-cat>")
         self._accelerator = Accelerator(
             cpu=settings.device == "cpu",
@@ -122,14 +122,14 @@ class Inversion:
         encoded = dataset.encode(
             model,
             self.data,
-            side=model.side,
+            side=model.native_size,
             crops=settings.crops,
             flip=settings.flip,
             alpha_mask=settings.alpha_mask,
             seed=settings.seed,
         )
         token = self._draft(holder.rows)
-        self.data = dataset.enlarged(self.data, model.side)
+        self.data = dataset.enlarged(self.data, model.native_size)
         self.data, captions = readable(model, self.data, settings, token)
         samples = Samples(model, encoded, captions, token, settings.seed)
         self._learner = Learner(model, self._vocabulary, holder, samples, settings, self._accelerator)
@@ -334,7 +334,7 @@ class Inversion:
             "base_model": Path(settings.model).name,
             "base_hash": models.fingerprint(self.model),
             "init": settings.init,
-            "start_vectors": embeddings.pack((self._learner.holder.start,)),
+            "start_vectors": embeddings.encode_vectors((self._learner.holder.start,)),
             "property": settings.property,
             "pictures": len(self.data.photos),
             "seed": settings.seed,
@@ -387,7 +387,7 @@ def invert(
 
     `settings` are the other fields of `InvertSettings`. Raises what `Inversion` raises, and `Diverged`.
     """
-    own = checked(InvertSettings, settings | {"pictures": str(pictures)})
+    own = validate(InvertSettings, settings | {"pictures": str(pictures)})
     run = Inversion(own, output, resume=resume, overwrite=overwrite, strict=strict)
     try:
         for _ in run:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from .. import images
 from ..errors import DiskError, FileRefused, UsageError
 from ..schedule import SAMPLERS
-from ..settings import GenerateSettings, checked
+from ..settings import GenerateSettings, validate
 from . import other_tools
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def settings_of_infotext(found: dict[str, str]) -> GenerateSettings:
     for key, name in (("Steps", "steps"), ("CFG scale", "guidance_scale"), ("Seed", "seed")):
         values[name] = found.get(key)
     values["width"], _, values["height"] = found.get("Size", "").partition("x")
-    return checked(GenerateSettings, {key: value for key, value in values.items() if value})
+    return validate(GenerateSettings, {key: value for key, value in values.items() if value})
 
 
 # --- files -----------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def save(
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix)
         os.close(handle)
         beside = Path(name)
-        picture.save(beside, kind, **extras(kind, record, label))
+        picture.save(beside, kind, **save_kwargs(kind, record, label))
         with Image.open(beside) as again:
             again.load()
         beside.chmod(0o666 & ~_umask())
@@ -212,7 +212,7 @@ def _umask() -> int:
     return mask
 
 
-def extras(kind: str, record: Record | None, label: bool) -> dict[str, Any]:
+def save_kwargs(kind: str, record: Record | None, label: bool) -> dict[str, Any]:
     """What Pillow's `save` needs to write record and label into a file of some kind."""
     own = record.model_dump_json() if record else ""
     if kind == "PNG":
@@ -235,7 +235,7 @@ def extras(kind: str, record: Record | None, label: bool) -> dict[str, Any]:
     return extras
 
 
-class Found(BaseModel):
+class ImageMetadata(BaseModel):
     """What a picture file says of itself: our record, or what another program wrote in A1111's words, or
     neither."""
 
@@ -252,7 +252,7 @@ class Found(BaseModel):
         return settings_of_infotext(self.parameters) if len(self.parameters) > 2 else None
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> ImageMetadata:
     """Read what `save`, A1111, Forge or one of the programs that `foreign` knows wrote into a picture.
 
     Raises `FileRefused` if it is none.
@@ -274,7 +274,7 @@ def read(path: Path) -> Found:
     if record is None:
         known = len(parameters) > 2  # A1111's, or Fooocus' JSON that looks like it
         parameters = other_tools.parameters({"parameters": text} if known else texts) or parameters
-    return Found(record=record, parameters=parameters if any(parameters.values()) else {}, label=LABEL in xmp)
+    return ImageMetadata(record=record, parameters=parameters if any(parameters.values()) else {}, label=LABEL in xmp)
 
 
 def _own(text: str) -> Record | None:

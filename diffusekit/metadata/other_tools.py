@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..schedule import SAMPLERS
-from ..settings import GenerateSettings, checked
+from ..settings import GenerateSettings, validate
 
 _MOST = 1_000_000  # characters of a text that is read
 _NODES, _LINKS, _VISITS = 500, 2000, 10_000  # of ComfyUI's graph; more would take long to walk
@@ -169,7 +169,7 @@ def _usable(name: str, value: Any) -> bool:
     if value is None or isinstance(value, bool):
         return False
     try:
-        checked(GenerateSettings, {name: value})
+        validate(GenerateSettings, {name: value})
     except UsageError:
         return False
     return True

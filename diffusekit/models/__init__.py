@@ -16,11 +16,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ..device import Placement, place
+from ..device import Placement, choose
 from ..errors import ModelError, OutOfMemory
 
 MINI = Path(__file__).parents[1] / "mini"
-FAST = "fast.safetensors"  # a LoRA of the U-Net for few steps without guidance, beside model_index.json
+FAST_LORA = "fast.safetensors"  # a LoRA of the U-Net for few steps without guidance, beside model_index.json
 PIPELINES = ("StableDiffusionPipeline",)
 _NETWORKS = ("text_encoder", "unet", "vae")
 _PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
@@ -47,15 +47,15 @@ class Model:
     fast: bool = False
 
     @property
-    def factor(self) -> int:
+    def vae_scale_factor(self) -> int:
         """How many pixels one latent is wide."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
-    def side(self) -> int:
+    def native_size(self) -> int:
         """Width and height in pixels of the pictures the model was trained on."""
         size = self.unet.config.sample_size
-        return (size if isinstance(size, int) else size[0]) * self.factor
+        return (size if isinstance(size, int) else size[0]) * self.vae_scale_factor
 
     @property
     def guidance_scale(self) -> float:
@@ -76,7 +76,7 @@ def load(name: str = "mini", device: str = "auto", dtype: str = "auto", *, fast:
 
     Raises `ModelError` when it is missing, damaged, unsafe, unknown, or cannot be reached.
     """
-    placement = place(device, dtype)
+    placement = choose(device, dtype)
     with _LOADING:
         return _load(name, placement, fast)
 
@@ -92,7 +92,7 @@ def _load(name: str, placement: Placement, fast: bool) -> Model:
     logging.disable_progress_bar()
     folder, revision = find(name)
     _check_index(name, folder)
-    if fast and not (folder / FAST).is_file():
+    if fast and not (folder / FAST_LORA).is_file():
         raise ModelError(
             f"the model {name} brings no weights for few steps",
             "leave out --fast; a model distilled for few steps is used with --steps 4 --guidance 1",
@@ -103,7 +103,7 @@ def _load(name: str, placement: Placement, fast: bool) -> Model:
         unet = _weights(UNet2DConditionModel, folder / "unet", placement, half)
         vae = _weights(AutoencoderKL, folder / "vae", placement, half)
         if fast:
-            _merge(unet, folder / FAST)
+            _merge(unet, folder / FAST_LORA)
         if placement.device.type == "cuda":
             import torch
 

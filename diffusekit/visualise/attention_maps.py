@@ -21,7 +21,7 @@ from .. import text
 from ..embeddings import LearnedToken
 from ..errors import UsageError
 from ..models import Model
-from ..pipeline import Stream, stream
+from ..pipeline import Generation, stream
 from ..sampling import Step
 from . import contact_sheet
 from .contact_sheet import Cell
@@ -63,7 +63,7 @@ class _Kept:
     maps: torch.Tensor
 
 
-def grouped(tokens: torch.Tensor, words: Sequence[text.Word]) -> torch.Tensor:
+def grouped(tokens: torch.Tensor, words: Sequence[text.WordSpan]) -> torch.Tensor:
     """Maps of token positions (..., T, h, w) as maps of "start", `words` and "end": sums of their places."""
     assert tokens.shape[-3] > max((w.stop for w in words), default=1), "more words than tokens"
     stop = words[-1].stop if words else 1
@@ -81,7 +81,7 @@ class Watching:
 
     def __init__(
         self,
-        running: Stream,
+        running: Generation,
         *,
         steps: Sequence[int] | None = None,
         layers: Sequence[str] | None = None,
@@ -96,7 +96,7 @@ class Watching:
         self._recording = Recording(running)
         self._steps = None if steps is None else frozenset(steps)
         unet = running.model.unet
-        self._layers = overheard.pointing(unet) if layers is None else layers
+        self._layers = overheard.localizing_layers(unet) if layers is None else layers
 
     @property
     def total(self) -> int:
@@ -109,13 +109,13 @@ class Watching:
     def __iter__(self) -> Iterator[Step]:
         unet, guided = self.running.model.unet, self.running.settings.guidance_scale != 1
         kept: list[_Kept] = []
-        with overheard.recording(unet, layers=self._layers, guided=guided) as maps:
+        with overheard.record(unet, layers=self._layers, guided=guided) as maps:
             for step in self._recording:
                 self._finish(kept)
                 if step.index == 0:  # a batch begins, or begins again
                     kept = []
                 if self._steps is None or step.index in self._steps:
-                    self.latest = maps.take()
+                    self.latest = maps.maps()
                     kept.append(_Kept(step.index, step.timestep, self.latest.half()))
                 yield step
         self._finish(kept)
@@ -123,8 +123,8 @@ class Watching:
     def _finish(self, kept: list[_Kept]) -> None:
         """Make heats of the pictures that came out since the last step."""
         for i, trace in enumerate(self.traces[len(self.heats) :]):
-            reading = text.read(trace.model, trace.prompt, self.running.tokens)
-            words = text.words(trace.model, reading, self.running.tokens)
+            reading = text.tokenize(trace.model, trace.prompt, self.running.tokens)
+            words = text.word_spans(trace.model, reading, self.running.tokens)
             found = [grouped(each.maps[i].float(), words).half() for each in kept]
             self.heats.append(
                 Heat(
@@ -132,7 +132,7 @@ class Watching:
                     maps=torch.stack(found) if found else torch.empty(0, len(words) + 2, 0, 0),
                     steps=tuple(each.step for each in kept),
                     timesteps=tuple(each.timestep for each in kept),
-                    cut=reading.cut,
+                    cut=reading.truncated,
                 )
             )
 
@@ -168,19 +168,19 @@ def find(model: Model, prompt: str, asked: Sequence[str] = (), tokens: Sequence[
     be spelled as in prompts. Several words are found where they stand in a row; what stands there more than
     once is shown as one, summed. Raises `UsageError` for what is not there.
     """
-    reading = text.read(model, prompt, tokens)
-    there = [word.text for word in text.words(model, reading, tokens)]
+    reading = text.tokenize(model, prompt, tokens)
+    there = [word.text for word in text.word_spans(model, reading, tokens)]
     if not there:
         raise UsageError("there is no word in the prompt", "say what the picture shows")
     found: Asked = {}
     for each in asked or there:
         said = [each]
         if asked:
-            said = [w.text for w in text.words(model, text.read(model, each, tokens), tokens)]
+            said = [w.text for w in text.word_spans(model, text.tokenize(model, each, tokens), tokens)]
         starts = [i for i in range(len(there)) if said and there[i : i + len(said)] == said]
         if not starts:
             raise UsageError(
-                f"the word {each[:60]!r} {_missing(each, reading.cut)}",
+                f"the word {each[:60]!r} {_missing(each, reading.truncated)}",
                 f"the words are {', '.join(dict.fromkeys(there))}",
             )
         found[each] = tuple(sorted({i + j + 1 for i in starts for j in range(len(said))}))

@@ -21,10 +21,10 @@ import torch
 from PIL import Image
 
 from .. import images, models, text
-from ..embeddings import find_spellings, named_in
+from ..embeddings import find_mentions, tokens_in_prompts
 from ..errors import UsageError
 from ..pipeline import stream
-from ..settings import GenerateSettings, checked
+from ..settings import GenerateSettings, validate
 from . import contact_sheet
 from .contact_sheet import Cell
 from .figure import Exhibit
@@ -144,7 +144,7 @@ def _checked(
         settings: dict[str, Any] = {k: v for k, v in told.items() if k != "drop"} | {"images": 1}
         settings.setdefault("prompt", "")
         settings["seed"] = seed if told.get("seed") is None else told["seed"]
-        checked(GenerateSettings, settings)
+        validate(GenerateSettings, settings)
         for word in _several(told.get("drop")):
             settings["prompt"] = without(word, **settings)
         found.append((settings, told))
@@ -160,11 +160,11 @@ def without(word: str, prompt: str, **settings: Any) -> str:
 
     Raises `UsageError`, naming the words there are, when it is not one of them.
     """
-    own = checked(GenerateSettings, settings | {"prompt": prompt})
-    tokens = named_in([prompt], own.embedding)
-    places = [(start, stop) for start, stop, token in find_spellings(prompt, tokens) if word in token.spellings]
+    own = validate(GenerateSettings, settings | {"prompt": prompt})
+    tokens = tokens_in_prompts([prompt], own.embedding)
+    places = [(start, stop) for start, stop, token in find_mentions(prompt, tokens) if word in token.spellings]
     model = models.load(own.model, own.device, own.dtype, fast=own.fast)
-    words = [w.text for w in text.words(model, text.read(model, prompt, tokens), tokens)]
+    words = [w.text for w in text.word_spans(model, text.tokenize(model, prompt, tokens), tokens)]
     if not places and word.lower() in (w.lower() for w in words):
         before = r"(?<!\w)" if re.match(r"\w", word) else ""
         after = r"(?!\w)" if re.search(r"\w$", word) else ""

@@ -58,16 +58,16 @@ class Exhibit:
         ending = path.suffix.lower()
         if ending == ".json":
             text = json.dumps(self.numbers, ensure_ascii=False, indent=1, allow_nan=False)
-            return atomic.put(path, f"{text}\n".encode())
+            return atomic.write_atomic(path, f"{text}\n".encode())
         if ending == ".svg" and self.svg:
-            return atomic.put(path, self.svg().encode())
+            return atomic.write_atomic(path, self.svg().encode())
         if ending == ".html" and self.page:
-            return atomic.put(path, self.page().encode("utf-8", "replace"))
+            return atomic.write_atomic(path, self.page().encode("utf-8", "replace"))
         if ending in STILLS and self.sheet:
             return metadata.save(self.sheet(), path, self.record, label=self.made, overwrite=overwrite)
         assert self.film is not None
         frames = list(self.film())
-        return atomic.put(path, self._moving(frames, ending), _whole if ending != ".mp4" else None)
+        return atomic.write_atomic(path, self._moving(frames, ending), _whole if ending != ".mp4" else None)
 
     def check(self, path: Path, *, overwrite: bool = False) -> None:
         """Raise, before any work, for a path that `save` would refuse."""
@@ -88,7 +88,7 @@ class Exhibit:
         if kind == "GIF":
             extras["comment"] = b"Made with diffusekit" + (b" by a trained model" if self.made else b"")
         else:
-            extras = metadata.extras(kind, self.record, self.made)
+            extras = metadata.save_kwargs(kind, self.record, self.made)
         if kind == "WEBP":
             extras["quality"] = 85
         file = BytesIO()

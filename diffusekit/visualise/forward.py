@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from .. import images, latents, metadata, models, schedule
-from ..device import generators
+from ..device import make_generators
 from ..errors import FileRefused, UsageError
-from ..pipeline import Picture
-from ..settings import GenerateSettings, checked
+from ..pipeline import GeneratedImage
+from ..settings import GenerateSettings, validate
 from . import contact_sheet
 from .contact_sheet import Cell
 from .figure import Exhibit
@@ -52,7 +52,7 @@ def alpha_bars(name: str, config: Mapping[str, Any]) -> torch.Tensor:
     changes = SCHEDULES[known]
     if "beta_schedule" in changes:
         changes = {"trained_betas": None, "rescale_betas_zero_snr": False} | changes
-    return schedule.make("ddim", {**config, **changes}).alphas_cumprod.double()
+    return schedule.make_scheduler("ddim", {**config, **changes}).alphas_cumprod.double()
 
 
 def levels(alpha_bar: float) -> dict[str, float | None]:
@@ -89,7 +89,7 @@ class _Subject:
         return (
             images.to_pil(self.pixels(alpha_bar))[0],
             images.to_pil(latents.decode(self.model, z))[0],
-            contact_sheet.channels(z[0], self.model.side),
+            contact_sheet.channels(z[0], self.model.native_size),
         )
 
 
@@ -98,7 +98,7 @@ def _mixed(x0: torch.Tensor, eps: torch.Tensor, alpha_bar: float) -> torch.Tenso
 
 
 def noise(
-    picture: Path | str | Image.Image | Picture,
+    picture: Path | str | Image.Image | GeneratedImage,
     *,
     at: Sequence[int] | None = None,
     schedules: Sequence[str] = ("own",),
@@ -113,7 +113,7 @@ def noise(
     `dtype` of `generate`. Raises `UsageError` for a timestep or schedule that does not exist,
     `FileRefused` for what is not one still picture.
     """
-    own = checked(GenerateSettings, settings | {"seed": seed})
+    own = validate(GenerateSettings, settings | {"seed": seed})
     opened, record = _opened(picture)
     model = models.load(own.model, own.device, own.dtype)
     if not schedules:
@@ -127,7 +127,7 @@ def noise(
         "model": own.model,
         "seed": seed,
         "formula": FORMULA,
-        "side": model.side,
+        "side": model.native_size,
         "timesteps": count,
         "schedules": {name: [_row(subject, t, float(curve[t])) for t in times] for name, curve in curves.items()},
         "vae": lost.numbers,
@@ -141,10 +141,10 @@ def noise(
 
 
 def _opened(
-    picture: Path | str | Image.Image | Picture,
+    picture: Path | str | Image.Image | GeneratedImage,
 ) -> tuple[Image.Image, metadata.Record | None]:
     """An upright RGB picture and what it says of how it was made."""
-    if isinstance(picture, Picture):
+    if isinstance(picture, GeneratedImage):
         return picture.image, picture.record
     if isinstance(picture, Image.Image):
         return images.upright(picture), None
@@ -175,9 +175,9 @@ def _spread(wanted: int, count: int) -> list[int]:
 
 
 def _subject(model: models.Model, picture: Image.Image, seed: int) -> _Subject:
-    x0 = images.to_tensor(images.square(picture, model.side))[None]
+    x0 = images.to_tensor(images.square(picture, model.native_size))[None]
     z0 = latents.encode(model, x0).cpu()
-    draws = generators([seed, seed])  # latents get the noise that a picture of this seed starts from
+    draws = make_generators([seed, seed])  # latents get the noise that a picture of this seed starts from
     return _Subject(
         model,
         x0,
@@ -221,7 +221,7 @@ class _Lost:
         mean = self.numbers["mean_absolute_difference"]
         return [
             Cell(self.before, "the picture"),
-            Cell(contact_sheet.channels(subject.z0[0], subject.model.side), "encoded"),
+            Cell(contact_sheet.channels(subject.z0[0], subject.model.native_size), "encoded"),
             Cell(self.after, "decoded again" + (f"\nPSNR {psnr:.1f} dB" if psnr else "")),
             Cell(amplified, f"difference × {self.factor}\nmean {mean:.1f} of 255"),
         ]
@@ -229,7 +229,7 @@ class _Lost:
 
 def _side(subject: _Subject) -> int:
     """Pixels of a cell: as few as can be without averaging the noise away."""
-    return min(max(subject.model.side, 128), 256)
+    return min(max(subject.model.native_size, 128), 256)
 
 
 def _sheet(subject: _Subject, curves: Mapping[str, torch.Tensor], times: Sequence[int], lost: _Lost) -> Image.Image:

@@ -16,7 +16,7 @@ import torch
 from .. import models, schedule
 from ..errors import UsageError
 from ..pipeline import stream
-from ..settings import GenerateSettings, checked
+from ..settings import GenerateSettings, validate
 from . import plots
 from .contact_sheet import INK
 from .figure import Exhibit
@@ -49,7 +49,7 @@ def steps_of(name: str, config: Mapping[str, Any], steps: int) -> list[Taken]:
     Found by letting it walk over a single zero, which needs no network. Raises `UsageError` for a
     number of steps that it cannot take.
     """
-    scheduler = schedule.make(name, config)
+    scheduler = schedule.make_scheduler(name, config)
     try:
         scheduler.set_timesteps(steps)
     except ValueError as error:
@@ -58,7 +58,7 @@ def steps_of(name: str, config: Mapping[str, Any], steps: int) -> list[Taken]:
     latents = torch.zeros(1, 1, 1, 1)
     for timestep in scheduler.timesteps:
         scheduler.scale_model_input(latents, timestep)
-        alpha, sigma = schedule.level(scheduler, timestep)
+        alpha, sigma = schedule.alpha_sigma(scheduler, timestep)
         taken.append(Taken(float(timestep), alpha, sigma))
         scheduler.step(latents, timestep, latents)
     return taken
@@ -82,8 +82,8 @@ def samplers(
     if "sampler" in settings:
         raise UsageError("samplers are given by their names", "samplers(['ddim', 'euler'])")
     for name in names:
-        checked(GenerateSettings, settings | {"prompt": prompt, "sampler": name, "images": 1})
-    own = checked(GenerateSettings, settings)
+        validate(GenerateSettings, settings | {"prompt": prompt, "sampler": name, "images": 1})
+    own = validate(GenerateSettings, settings)
     config = models.load(own.model, own.device, own.dtype, fast=own.fast).scheduler_config
     curves = {name: alpha_bars(name, config) for name in SCHEDULES}
     taken = {name: steps_of(name, config, own.steps) for name in names}

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from .. import models, text
-from ..embeddings import LearnedToken, Vocabulary, combine, fits, named_in
+from ..embeddings import LearnedToken, Vocabulary, check_compatible, combine, tokens_in_prompts
 from ..errors import UsageError
-from ..settings import GenerateSettings, checked
+from ..settings import GenerateSettings, validate
 from . import plots
 from .contact_sheet import INK, SOFT
 from .figure import Exhibit
@@ -51,8 +51,8 @@ class _Text:
     model: models.Model
     prompt: str
     tokens: tuple[LearnedToken, ...]
-    reading: text.Reading
-    words: list[text.Word]
+    reading: text.TokenizedPrompt
+    words: list[text.WordSpan]
     vocabulary: Vocabulary
 
     @property
@@ -68,15 +68,15 @@ def tokens(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **set
     are given for each piece and each sum. `settings` are `model`, `embedding`, `device` and `dtype` of
     `generate`. Raises `UsageError` for a sum that is none, or a prompt that is far too long.
     """
-    own = checked(GenerateSettings, settings | {"prompt": prompt})
+    own = validate(GenerateSettings, settings | {"prompt": prompt})
     if count < 1:
         raise UsageError(f"{count} nearest words cannot be shown", "1 is the least")
     model = models.load(own.model, own.device, own.dtype)
-    learned = tuple(named_in([prompt, *arithmetic], own.embedding))
+    learned = tuple(tokens_in_prompts([prompt, *arithmetic], own.embedding))
     for token in learned:
-        fits(token, model)
-    reading = text.read(model, prompt, learned)
-    found = _Text(model, prompt, learned, reading, text.words(model, reading, learned), Vocabulary(model))
+        check_compatible(token, model)
+    reading = text.tokenize(model, prompt, learned)
+    found = _Text(model, prompt, learned, reading, text.word_spans(model, reading, learned), Vocabulary(model))
     pieces = _pieces(found, count)
     points, shares = _map(found)
     numbers = {
@@ -85,7 +85,7 @@ def tokens(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **set
         "positions": len(reading.ids),
         "used": found.end - 1,
         "padding": {"id": model.tokenizers[0].pad_token_id, "count": len(reading.ids) - found.end - 1},
-        "cut": reading.cut,
+        "cut": reading.truncated,
         "words": [vars(word) for word in found.words],
         "pieces": pieces,
         "typical_norm": found.vocabulary.typical_norm,
@@ -107,7 +107,7 @@ def _pieces(found: _Text, count: int) -> list[dict[str, Any]]:
     learned = [vector for token in found.tokens for vector in token.vectors[0].float()]
     entries = []
     for place in range(found.end + 1):
-        row, number = reading.rows[place], reading.ids[place]
+        row, number = reading.vector_index[place], reading.ids[place]
         word = next((w.text for w in found.words if w.start <= place < w.stop), "")
         kind = "learned" if row >= 0 else "word" if word else "end" if place else "begin"
         vector = learned[row] if row >= 0 else table[number]
@@ -158,7 +158,7 @@ def _map(found: _Text) -> tuple[list[Point], tuple[float, float]]:
     ], shares
 
 
-def _related(found: _Text) -> list[tuple[str, text.Word, str]]:
+def _related(found: _Text) -> list[tuple[str, text.WordSpan, str]]:
     """The prompt with one word changed for one that is like it: (prompt, the word it had, the new one).
 
     Only words that are one piece and stand once in the prompt, and only those that stay in their place.
@@ -167,7 +167,7 @@ def _related(found: _Text) -> list[tuple[str, text.Word, str]]:
         word.text.lower(): word
         for word in found.words
         if word.stop - word.start == 1
-        and found.reading.rows[word.start] < 0
+        and found.reading.vector_index[word.start] < 0
         and word.text.isalpha()
         and len(_places(word.text, found.prompt)) == 1
     }
@@ -176,8 +176,8 @@ def _related(found: _Text) -> list[tuple[str, text.Word, str]]:
         for other in others:
             ((start, stop),) = _places(name, found.prompt)
             changed = found.prompt[:start] + other + found.prompt[stop:]
-            again = text.read(found.model, changed, found.tokens)
-            kept = text.words(found.model, again, found.tokens)
+            again = text.tokenize(found.model, changed, found.tokens)
+            kept = text.word_spans(found.model, again, found.tokens)
             if [(w.start, w.stop) for w in kept] == [(w.start, w.stop) for w in found.words]:
                 several.append((changed, single[name], other))
     return several

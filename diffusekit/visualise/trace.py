@@ -15,7 +15,7 @@ from PIL import Image
 
 from .. import images, latents
 from ..models import Model
-from ..pipeline import Picture, Stream, stream
+from ..pipeline import GeneratedImage, Generation, stream
 from ..sampling import Step
 
 AT_ONCE = 4  # latents decoded in one go
@@ -90,7 +90,7 @@ class Trace:
     """A finished picture and every moment on its way."""
 
     model: Model
-    picture: Picture
+    picture: GeneratedImage
     moments: tuple[Moment, ...]
 
     @property
@@ -110,7 +110,7 @@ class Recording:
     Every Step is kept in half precision as it passes; the stream is not changed.
     """
 
-    def __init__(self, running: Stream):
+    def __init__(self, running: Generation):
         self.running = running
         self.traces: list[Trace] = []
 
@@ -122,8 +122,8 @@ class Recording:
         kept: list[list[Moment]] = []
         for step in self.running:
             self._finish(kept)
-            if step.index == 0 or len(kept) != len(step.latents):  # a batch begins, or begins again
-                kept = [[] for _ in step.latents]
+            if step.index == 0 or len(kept) != len(step.x_next):  # a batch begins, or begins again
+                kept = [[] for _ in step.x_next]
             for i, moments in enumerate(kept):
                 moments.append(moment(step, i))
             yield step
@@ -131,7 +131,7 @@ class Recording:
 
     def _finish(self, kept: list[list[Moment]]) -> None:
         """Make traces of the pictures that came out since the last step."""
-        new = self.running.pictures[len(self.traces) :]
+        new = self.running.images[len(self.traces) :]
         for picture, moments in zip(new, kept, strict=False):
             self.traces.append(Trace(self.running.model, picture, tuple(moments)))
 
@@ -140,16 +140,16 @@ def moment(step: Step, i: int = 0) -> Moment:
     """Picture `i` of a Step, in half precision on the CPU."""
     pair: tuple[Any, ...] = (None, None)
     if len(step.outputs) == 2:
-        pair = tuple(_small(step.split(output)[0][i]) for output in step.outputs)
+        pair = tuple(_small(step.x0_and_eps(output)[0][i]) for output in step.outputs)
     return Moment(
         step.index,
         step.timestep,
         step.alpha,
         step.sigma,
-        _small(step.noised[i]),
-        _small(step.denoised[i]),
-        _small(step.noise[i]),
-        _small(step.latents[i]),
+        _small(step.x_t[i]),
+        _small(step.x0[i]),
+        _small(step.eps[i]),
+        _small(step.x_next[i]),
         *pair,
     )
 

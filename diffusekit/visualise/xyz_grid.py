@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from ..errors import UsageError
 from ..metadata import Record
 from ..server.ui.tabs.generate_form import samplers
-from ..settings import GenerateSettings, checked
+from ..settings import GenerateSettings, validate
 from .contact_sheet import GAP, INK, PAPER, SOFT, lettering, shortened
 
 MOST = 25
@@ -111,7 +111,7 @@ def record(first: Record, axes: Sequence[Axis | None], settings: Mapping[str, An
         changed.add("negative_prompt")
     base = {name: settings[name] for name in changed if name in settings}
     labels = {AXES[a.name]: tuple(label.removeprefix(f"{AXES[a.name]} ") for label, _ in a.places) for a in named}
-    whole = checked(GenerateSettings, first.settings.model_dump() | base)
+    whole = validate(GenerateSettings, first.settings.model_dump() | base)
     return first.model_copy(update={"settings": whole, "axes": labels})
 
 

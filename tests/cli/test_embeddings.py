@@ -217,7 +217,7 @@ def test_interpolate_from_the_vectors_in_the_file(capsys, cat):
     from dataclasses import replace
 
     start = rows(2, 256)
-    told = replace(cat, facts=cat.facts | {"start_vectors": embeddings.pack((start,))})
+    told = replace(cat, facts=cat.facts | {"start_vectors": embeddings.encode_vectors((start,))})
     embeddings.save(told, "embeddings/told.safetensors")
     out(capsys, "interpolate", "told", "0", "-o", "begin")
     assert torch.equal(embeddings.find("begin").vectors[0], start)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from diffusekit import embeddings
-from diffusekit.embeddings import LearnedToken, find_spellings, lookup, named_in
+from diffusekit.embeddings import LearnedToken, find_mentions, lookup, tokens_in_prompts
 from diffusekit.embeddings.formats import native
 from diffusekit.errors import FileRefused, UsageError
 from tests.helpers import foreign_files
@@ -22,7 +22,7 @@ def names(tokens) -> list[str]:
 
 
 def spelled(prompt: str, *tokens: LearnedToken) -> list[tuple[str, str]]:
-    return [(prompt[a:b], token.name) for a, b, token in find_spellings(prompt, tokens)]
+    return [(prompt[a:b], token.name) for a, b, token in find_mentions(prompt, tokens)]
 
 
 CAT = LearnedToken("my_cat", "S*", (rows(1, 4),))
@@ -58,15 +58,15 @@ HANDS = LearnedToken("bad_hands", "<bad-hands>", (rows(1, 4),))
     ],
 )
 def test_spellings(prompt, found):
-    places = find_spellings(prompt, [CAT, DOG, BAD, HANDS])
+    places = find_mentions(prompt, [CAT, DOG, BAD, HANDS])
     assert [prompt[a:b] for a, b, _ in places] == found
     assert all(prompt[a:b] in token.spellings for a, b, token in places)
 
 
 def test_spellings_do_not_overlap_and_no_token_means_none():
-    places = find_spellings("S*S**S* <my_cat>my_cat", [CAT, DOG])
+    places = find_mentions("S*S**S* <my_cat>my_cat", [CAT, DOG])
     assert [(a, b) for a, b, _ in places] == [(0, 2), (2, 5), (5, 7), (8, 16), (16, 22)]
-    assert find_spellings("S*", []) == []
+    assert find_mentions("S*", []) == []
 
 
 def test_the_first_of_several_wins_a_spelling():
@@ -76,7 +76,7 @@ def test_the_first_of_several_wins_a_spelling():
 
 def test_a_prompt_made_to_take_long():
     started = time.perf_counter()
-    find_spellings("S" * 20_000 + "<" * 20_000 + "bad_" * 5_000, [CAT, DOG, BAD, HANDS])
+    find_mentions("S" * 20_000 + "<" * 20_000 + "bad_" * 5_000, [CAT, DOG, BAD, HANDS])
     assert time.perf_counter() - started < 1
 
 
@@ -131,25 +131,25 @@ def test_two_files_of_one_name(tmp_path):
 def test_named_in_takes_what_is_given_and_what_is_said():
     for name, token in (("cat", "S*"), ("dog", "D*"), ("owl", ""), ("bat", "")):
         put(name, token)
-    assert names(named_in(["a photo of S*"])) == ["cat"]
-    assert names(named_in(["<dog>", "an owl, an owl", "nothing"])) == ["dog", "owl"]
-    assert names(named_in(["nothing"])) == []
-    assert names(named_in(["a cat"], ["bat", "embeddings/bat.safetensors", "bat"])) == [
+    assert names(tokens_in_prompts(["a photo of S*"])) == ["cat"]
+    assert names(tokens_in_prompts(["<dog>", "an owl, an owl", "nothing"])) == ["dog", "owl"]
+    assert names(tokens_in_prompts(["nothing"])) == []
+    assert names(tokens_in_prompts(["a cat"], ["bat", "embeddings/bat.safetensors", "bat"])) == [
         "bat",
         "cat",
     ]
     with pytest.raises(UsageError, match="no learned token"):
-        named_in(["x"], ["nobody"])
+        tokens_in_prompts(["x"], ["nobody"])
 
 
 def test_a_name_that_is_a_word_is_left_to_the_word():
     token = LearnedToken("dog", "S*", (rows(1, 256),), {"word": "dog"})
     assert token.spellings == ("S*", "<dog>") and spelled("a dog, <dog>", token) == [("<dog>", "dog")]
     path = embeddings.save(token, "embeddings/dog.safetensors")
-    assert named_in(["a photo of a dog"]) == []
-    assert names(named_in(["a photo of <dog>"])) == names(named_in(["S*"])) == ["dog"]
+    assert tokens_in_prompts(["a photo of a dog"]) == []
+    assert names(tokens_in_prompts(["a photo of <dog>"])) == names(tokens_in_prompts(["S*"])) == ["dog"]
     path.rename("embeddings/my_dog.safetensors")
-    assert names(named_in(["my_dog"])) == ["my_dog"]
+    assert names(tokens_in_prompts(["my_dog"])) == ["my_dog"]
 
 
 def test_of_files_that_are_not_named_only_the_header_is_read(tmp_path, monkeypatch):
@@ -163,7 +163,7 @@ def test_of_files_that_are_not_named_only_the_header_is_read(tmp_path, monkeypat
         return real(path, first)
 
     monkeypatch.setattr(native, "_open", spy)
-    named_in(["S*"])
+    tokens_in_prompts(["S*"])
     assert [stem for stem, whole in opened if whole] == ["cat"]
     assert {stem for stem, _ in opened} == {"cat", "dog"}
 
@@ -171,37 +171,37 @@ def test_of_files_that_are_not_named_only_the_header_is_read(tmp_path, monkeypat
 def test_a_damaged_file_matters_only_when_it_is_named(tmp_path):
     put("cat", "S*")
     (tmp_path / "embeddings" / "dog.safetensors").write_bytes(b"rubbish")
-    assert names(named_in(["S* and a house"])) == ["cat"]
+    assert names(tokens_in_prompts(["S* and a house"])) == ["cat"]
     with pytest.raises(FileRefused, match="dog"):
-        named_in(["a dog"])
+        tokens_in_prompts(["a dog"])
 
 
 def test_a_token_of_several_files():
     put("dog", "S*")
     put("my_cat", "S*")
     with pytest.raises(UsageError) as caught:
-        named_in(["a photo of S*"])
+        tokens_in_prompts(["a photo of S*"])
     assert caught.value.message == "S* is the token of dog and my_cat"
     assert caught.value.hint == "say --embedding dog, or write <dog> in the prompt"
-    assert names(named_in(["S*"], ["my_cat"])) == ["my_cat"]
-    assert names(named_in(["<my_cat> and <dog>"])) == ["dog", "my_cat"]
-    both = named_in(["S* and <dog>"], ["my_cat"])
+    assert names(tokens_in_prompts(["S*"], ["my_cat"])) == ["my_cat"]
+    assert names(tokens_in_prompts(["<my_cat> and <dog>"])) == ["dog", "my_cat"]
+    both = tokens_in_prompts(["S* and <dog>"], ["my_cat"])
     assert names(both) == ["my_cat", "dog"]
-    assert [t.name for *_, t in find_spellings("S* and <dog>", both)] == ["my_cat", "dog"]
+    assert [t.name for *_, t in find_mentions("S* and <dog>", both)] == ["my_cat", "dog"]
     with pytest.raises(UsageError, match="S\\* is the token of my_cat and dog") as caught:
-        named_in(["S*"], ["my_cat", "dog"])
+        tokens_in_prompts(["S*"], ["my_cat", "dog"])
     assert caught.value.hint == "write <my_cat> in the prompt"
-    assert names(named_in(["<dog>"], ["my_cat", "dog"])) == ["my_cat", "dog"]
+    assert names(tokens_in_prompts(["<dog>"], ["my_cat", "dog"])) == ["my_cat", "dog"]
 
 
 def test_a_given_file_comes_before_one_of_its_name_in_the_folder():
     put("cat")
     elsewhere = put("cat", "C*", folder="elsewhere")
-    (found,) = named_in(["a <cat>"], [str(elsewhere.path)])
+    (found,) = tokens_in_prompts(["a <cat>"], [str(elsewhere.path)])
     assert found.token == "C*"
 
 
 def test_the_folder_can_be_another():
     put("cat", "S*", folder="mine")
-    assert names(named_in(["S*"], folder="mine")) == ["cat"] and named_in(["S*"]) == []
+    assert names(tokens_in_prompts(["S*"], folder="mine")) == ["cat"] and tokens_in_prompts(["S*"]) == []
     assert lookup.find("cat", "mine").name == "cat"

@@ -45,7 +45,7 @@ def attempt(settings: InvertSettings, output: Path, *, die_at: tuple[str, int] |
                     if left[0] == 0:
                         os.kill(os.getpid(), signal.SIGKILL)
 
-            atomic.reached = reached
+            atomic.crash_point = reached
         if (output / "three.safetensors").exists():
             os._exit(0)
         run = Inversion(settings, output, resume=True)

@@ -15,7 +15,7 @@ class Oracle:
 
     def __call__(self, x, timestep, states):
         self.calls += 1
-        alpha, sigma = schedule.level(self.scheduler, timestep)
+        alpha, sigma = schedule.alpha_sigma(self.scheduler, timestep)
         if schedule.in_sigma_space(self.scheduler):  # the network sees latents of unit variance
             norm = (1 + sigma**2) ** 0.5
             alpha, sigma = 1 / norm, sigma / norm

@@ -82,4 +82,4 @@ def test_many_vectors_leave_some_templates_or_none(families, tmp_path):
 
 def test_small_pictures_are_noted(mini, tmp_path):
     run = begun(quick(tmp_path, "mini"), tmp_path)
-    assert mini.side > 40 and set(notes(run).values()) == {"enlarged from 40x40"}
+    assert mini.native_size > 40 and set(notes(run).values()) == {"enlarged from 40x40"}

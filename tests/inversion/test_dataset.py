@@ -276,7 +276,7 @@ def test_far_too_many_are_refused_before_they_are_read(tmp_path, monkeypatch):
 
 
 def test_encoded_shapes_views_and_scale(mini, tmp_path):
-    data, side = collect(folder(tmp_path, 2)), mini.side
+    data, side = collect(folder(tmp_path, 2)), mini.native_size
     channels, height, width = latents.shape(mini, side, side)
     one = encode(mini, data, side=side)
     assert one.mean.shape == one.std.shape == (2, 1, channels, height, width)
@@ -294,8 +294,8 @@ def test_the_scaling_factor_is_in_mean_and_std(families, tmp_path):
     scale = model.vae.config.scaling_factor
     assert scale != 1
     data = collect(folder(tmp_path, 1))
-    found = encode(model, data, side=model.side)
-    pixels = dataset.images.to_tensor(dataset.images.square(data.photos[0].picture, model.side))
+    found = encode(model, data, side=model.native_size)
+    pixels = dataset.images.to_tensor(dataset.images.square(data.photos[0].picture, model.native_size))
     with torch.no_grad():
         known = model.vae.encode(pixels[None]).latent_dist
     torch.testing.assert_close(found.mean[0, 0], known.mean[0] * scale)
@@ -304,14 +304,14 @@ def test_the_scaling_factor_is_in_mean_and_std(families, tmp_path):
 
 def test_a_photos_latents_depend_on_nothing_else(mini, tmp_path):
     path = folder(tmp_path, 3)
-    options = {"side": mini.side, "crops": 2, "flip": True}
+    options = {"side": mini.native_size, "crops": 2, "flip": True}
     three = encode(mini, collect(path), **options, seed=5)
     again = encode(mini, collect(path), **options, seed=5)
     assert torch.equal(three.mean, again.mean) and torch.equal(three.std, again.std)
     (path / "02.png").unlink()
     two = encode(mini, collect(path), **options, seed=5)
     assert torch.equal(two.mean, three.mean[:2])
-    more = encode(mini, collect(path), side=mini.side, crops=3, flip=True, seed=5)
+    more = encode(mini, collect(path), side=mini.native_size, crops=3, flip=True, seed=5)
     assert torch.equal(more.mean[:, :4], two.mean)  # crop 0 and 1 stay when there is a third
     other = encode(mini, collect(path), **options, seed=6)
     assert not torch.equal(other.mean, two.mean)
@@ -324,14 +324,14 @@ def test_flips_are_mirror_images(mini, tmp_path):
     flipped.mkdir()
     with Image.open(path / "00.png") as picture:
         picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(flipped / "00.png")
-    ours = encode(mini, collect(path), side=mini.side, flip=True)
-    theirs = encode(mini, collect(flipped), side=mini.side, flip=True)
+    ours = encode(mini, collect(path), side=mini.native_size, flip=True)
+    theirs = encode(mini, collect(flipped), side=mini.native_size, flip=True)
     torch.testing.assert_close(ours.mean[:, 1], theirs.mean[:, 0], atol=2e-2, rtol=0)
     assert (ours.mean[:, 1] - ours.mean[:, 0]).abs().max() > 0.1
 
 
 def test_masks_follow_transparency_crops_and_flips(mini, tmp_path):
-    side = mini.side
+    side = mini.native_size
     picture = photo(0, (side, side))
     alpha = Image.new("L", (side, side), 0)
     alpha.paste(255, (0, 0, side // 2, side))  # the left half is opaque
@@ -350,7 +350,7 @@ def test_masks_follow_transparency_crops_and_flips(mini, tmp_path):
 
 def test_never_a_squash(mini, tmp_path, monkeypatch):
     """A circle in a wide and in a tall photo stays round in what the VAE sees, and right side up."""
-    side = mini.side
+    side = mini.native_size
     for name, size in (("wide.png", (400, 160)), ("tall.png", (160, 400))):
         picture = Image.new("RGB", size, "white")
         x, y = size[0] // 2, size[1] // 2
@@ -370,4 +370,4 @@ def test_never_a_squash(mini, tmp_path, monkeypatch):
 
 def test_a_side_the_model_cannot_draw(mini, tmp_path):
     with pytest.raises(UsageError, match="multiple"):
-        encode(mini, collect(folder(tmp_path, 1)), side=mini.side + 1)
+        encode(mini, collect(folder(tmp_path, 1)), side=mini.native_size + 1)

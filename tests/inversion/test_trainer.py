@@ -13,7 +13,7 @@ from diffusekit.inversion import checkpoint
 from diffusekit.inversion import train_step as learner_module
 from diffusekit.inversion.evaluation import Preview, better
 from diffusekit.inversion.trainer import Inversion
-from diffusekit.pipeline import Stream
+from diffusekit.pipeline import Generation
 from diffusekit.settings import GenerateSettings, InvertSettings, read_recipe
 from tests.helpers import ROOT
 from tests.helpers.inversions import learn, pictures, quick
@@ -275,7 +275,7 @@ def test_a_name_that_is_a_word_does_not_take_it(families, tmp_path):
     assert token.name == "three" and token.spellings == ("S*", "<three>")
     assert other.spellings == ("S*", "<my_three>", "my_three")
     for prompt, found in (("three cats", []), ("<three>", ["three"]), ("my_three", ["my_three"])):
-        assert [t.name for t in embeddings.named_in([prompt], folder=tmp_path / "out")] == found
+        assert [t.name for t in embeddings.tokens_in_prompts([prompt], folder=tmp_path / "out")] == found
 
 
 def test_no_usable_picture_and_a_preview_without_the_token(families, tmp_path):
@@ -292,9 +292,9 @@ def test_the_token_works_everywhere_and_hides_nothing(mini, tmp_path):
     own = GenerateSettings(steps=3, seed=1, device="cpu")
 
     def drawn(prompt: str, given=()) -> bytes:
-        running = Stream(own.model_copy(update={"embedding": tuple(given)}), [prompt])
+        running = Generation(own.model_copy(update={"embedding": tuple(given)}), [prompt])
         list(running)
-        return running.pictures[0].image.tobytes()
+        return running.images[0].image.tobytes()
 
     before = drawn("a red cat in the snow")
     token = learn(settings, tmp_path / "embeddings")

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import diffusekit
 from diffusekit import models
 from diffusekit.errors import ModelError
-from diffusekit.settings import FAST, GenerateSettings, resolve
+from diffusekit.settings import FAST_DEFAULTS, GenerateSettings, resolve
 
 LINEAR = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 CONV = "down_blocks.0.resnets.0.conv1"
@@ -33,8 +33,8 @@ def factors(unet, layer: str, rank: int = 3) -> dict[str, torch.Tensor]:
 
 def test_fast_brings_other_defaults():
     plain, fast = GenerateSettings(), GenerateSettings(fast=True)
-    assert {name: getattr(fast, name) for name in FAST} == FAST
-    assert all(getattr(plain, name) != value for name, value in FAST.items())
+    assert {name: getattr(fast, name) for name in FAST_DEFAULTS} == FAST_DEFAULTS
+    assert all(getattr(plain, name) != value for name, value in FAST_DEFAULTS.items())
     own = GenerateSettings(fast=True, steps=6, guidance_scale=None)
     assert (own.steps, own.guidance_scale, own.sampler) == (6, 1.0, "ddim")
     assert GenerateSettings(**fast.model_dump()) == fast  # as a picture's record is read again
@@ -42,7 +42,7 @@ def test_fast_brings_other_defaults():
 
 def test_fast_by_the_environment(monkeypatch):
     monkeypatch.setenv("DIFFUSEKIT_FAST", "yes")
-    assert resolve(GenerateSettings, "generate", {}).steps == FAST["steps"]
+    assert resolve(GenerateSettings, "generate", {}).steps == FAST_DEFAULTS["steps"]
     monkeypatch.setenv("DIFFUSEKIT_FAST", "no")
     assert resolve(GenerateSettings, "generate", {}).steps == 20
 
@@ -50,7 +50,7 @@ def test_fast_by_the_environment(monkeypatch):
 def test_a_lora_is_added_to_the_weights(copy):
     plain = models.load(str(copy), "cpu")
     given = factors(plain.unet, LINEAR) | factors(plain.unet, CONV)
-    save_file(given, copy / models.FAST)
+    save_file(given, copy / models.FAST_LORA)
     fast = models.load(str(copy), "cpu", fast=True)
     assert fast.fast and not plain.fast
     weights = dict(plain.unet.named_parameters())
@@ -80,10 +80,10 @@ def test_a_negative_prompt_that_steers_nothing_is_told(mini, caplog):
 
 
 def test_a_broken_one_is_refused(copy):
-    (copy / models.FAST).write_bytes(b"no weights at all")
+    (copy / models.FAST_LORA).write_bytes(b"no weights at all")
     with pytest.raises(ModelError):
         models.load(str(copy), "cpu", fast=True)
-    save_file({f"unet.{LINEAR}.lora_A.weight": torch.ones(1, 2)}, copy / models.FAST)
+    save_file({f"unet.{LINEAR}.lora_A.weight": torch.ones(1, 2)}, copy / models.FAST_LORA)
     with pytest.raises(ModelError):
         models.load(str(copy), "cpu", fast=True)
 

@@ -82,7 +82,7 @@ def test_its_image_tower_prefers_the_right_words():
     projection = load_file(MINI / "text_projection.safetensors")["text_projection.weight"].float()
     model = diffusekit.load_model("mini", "cpu")
     prompts = ["a beautiful galaxy", "a red cat on the grass"]
-    ids = torch.tensor([text.read(model, p).ids for p in prompts])
+    ids = torch.tensor([text.tokenize(model, p).ids for p in prompts])
     said = model.text_encoders[0](ids).pooler_output @ projection.T
     pictures = [diffusekit.generate(p, seed=1, device="cpu")[0].image for p in prompts]
     import numpy as np
@@ -132,8 +132,8 @@ def test_few_steps_draw_what_is_asked_nearly_as_well_and_quickly(mini):
         "a yellow boat left of a green tree on the beach",
         "an oil painting of a rocket in space",
     ]
-    judge = clip_score.judge(mini)
-    said, likeness, seconds = judge.texts(prompts), {}, []
+    judge = clip_score.load_scorer(mini)
+    said, likeness, seconds = judge.embed_texts(prompts), {}, []
     for fast in (False, True):
         seen = []
         for seed, prompt in enumerate(prompts):
@@ -141,6 +141,6 @@ def test_few_steps_draw_what_is_asked_nearly_as_well_and_quickly(mini):
             picture = diffusekit.generate(prompt, seed=seed, device="cpu", fast=fast)[0]
             seconds += [time.perf_counter() - started] * fast
             seen.append(images.to_tensor(picture.image))
-        likeness[fast] = float((judge.pictures(torch.stack(seen)) * said).sum(1).mean())
+        likeness[fast] = float((judge.embed_images(torch.stack(seen)) * said).sum(1).mean())
     assert likeness[True] > 0.9 * likeness[False]
     assert min(seconds) < 0.5

@@ -28,13 +28,13 @@ def test_mini_is_frozen(mini):
     parts = (mini.unet, mini.vae, *mini.text_encoders)
     assert not any(p.requires_grad for part in parts for p in part.parameters())
     assert not any(part.training for part in parts)
-    assert (mini.factor, mini.side, mini.prediction_type) == (8, 128, "v_prediction")
+    assert (mini.vae_scale_factor, mini.native_size, mini.prediction_type) == (8, 128, "v_prediction")
 
 
 def test_families_load(families):
     for name, prediction in (("sd1", "epsilon"), ("sd2", "v_prediction")):
         model = models.load(str(families[name]), "cpu")
-        assert (model.prediction_type, model.side, model.guidance_scale) == (prediction, 16, 7.5)
+        assert (model.prediction_type, model.native_size, model.guidance_scale) == (prediction, 16, 7.5)
 
 
 def test_the_last_model_stays_in_memory(mini):

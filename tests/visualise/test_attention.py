@@ -20,10 +20,10 @@ def run(record=True, take=True, **settings):
         return [step.latents for step in running], []
     latents, kept = [], []
     guided = running.settings.guidance_scale != 1
-    with attention.recording(running.model.unet, guided=guided) as maps:
+    with attention.record(running.model.unet, guided=guided) as maps:
         for step in running:
             latents.append(step.latents)
-            kept += [maps.take()] if take else []
+            kept += [maps.maps()] if take else []
     return latents, kept
 
 
@@ -96,7 +96,7 @@ def test_probabilities_are_those_that_the_layer_uses(families, model):
     layer.get_attention_scores = overhear
     layer.set_processor(AttnProcessor())
     try:
-        with torch.no_grad(), attention.recording(unet, layers=[name]) as maps:
+        with torch.no_grad(), attention.record(unet, layers=[name]) as maps:
             evaluated(unet)
             found = maps.per_layer()
     finally:
@@ -111,9 +111,9 @@ def test_probabilities_are_those_that_the_layer_uses(families, model):
 def test_masked_tokens_are_not_looked_at(mini):
     mask = torch.ones(2, 77)
     mask[1, 40:] = 0
-    with torch.no_grad(), attention.recording(mini.unet) as maps:
+    with torch.no_grad(), attention.record(mini.unet) as maps:
         evaluated(mini.unet, encoder_attention_mask=mask)
-        found = maps.take()
+        found = maps.maps()
     assert found[0, 40:].sum() > 0 and found[1, 40:].sum() == 0
     assert torch.allclose(found.sum(1), torch.ones(2, 8, 8), atol=1e-5)
 
@@ -121,35 +121,35 @@ def test_masked_tokens_are_not_looked_at(mini):
 def test_guided_is_the_half_with_the_prompt(mini):
     with torch.no_grad():
         states = torch.randn(2, 77, 256)
-        with attention.recording(mini.unet) as both, attention.recording(mini.unet, guided=True) as half:
+        with attention.record(mini.unet) as both, attention.record(mini.unet, guided=True) as half:
             evaluated(mini.unet, states)
-            assert torch.allclose(half.take(), both.take()[1:], atol=1e-6)
+            assert torch.allclose(half.maps(), both.maps()[1:], atol=1e-6)
 
 
 def test_pictures_that_are_not_square(mini):
-    with torch.no_grad(), attention.recording(mini.unet) as maps:
+    with torch.no_grad(), attention.record(mini.unet) as maps:
         evaluated(mini.unet, size=(8, 24))
         shapes = {tuple(found.shape[2:]) for found in maps.per_layer().values()}
         assert shapes == {(4, 12), (2, 6)}
-        assert maps.take().shape == (2, 77, 4, 12)
+        assert maps.maps().shape == (2, 77, 4, 12)
 
 
 def test_large_pictures_are_taken_in_parts(mini, monkeypatch):
-    with torch.no_grad(), attention.recording(mini.unet) as maps:
+    with torch.no_grad(), attention.record(mini.unet) as maps:
         evaluated(mini.unet)
-        whole = maps.take()
+        whole = maps.maps()
         monkeypatch.setattr(attention, "AT_ONCE", 1)
-        assert torch.allclose(maps.take(), whole, atol=1e-6)
+        assert torch.allclose(maps.maps(), whole, atol=1e-6)
 
 
 def test_only_the_layers_asked_for(mini):
-    names = attention.pointing(mini.unet)
+    names = attention.localizing_layers(mini.unet)
     assert names and all(name.startswith("up_blocks.1.") for name in names)
-    with torch.no_grad(), attention.recording(mini.unet, layers=["mid_block"]) as maps:
+    with torch.no_grad(), attention.record(mini.unet, layers=["mid_block"]) as maps:
         assert hooks(mini.unet) == 2  # the layer's, and the U-Net's own
         evaluated(mini.unet)
         assert [name.split(".")[0] for name in maps.per_layer()] == ["mid_block"]
-    unknown = attention.recording(mini.unet, layers=["nowhere"])
+    unknown = attention.record(mini.unet, layers=["nowhere"])
     with pytest.raises(AssertionError, match="nowhere"), unknown:
         pass
     assert hooks(mini.unet) == 0
@@ -157,23 +157,23 @@ def test_only_the_layers_asked_for(mini):
 
 def test_a_model_without_finer_layers_points_with_all(families):
     unet = models.load(str(families["sd1"]), "cpu").unet
-    assert attention.pointing(unet) == list(attention.layers(unet))
+    assert attention.localizing_layers(unet) == list(attention.layers(unet))
 
 
 def test_switched_off_and_on(mini):
-    with torch.no_grad(), attention.recording(mini.unet) as maps:
+    with torch.no_grad(), attention.record(mini.unet) as maps:
         maps.on = False
         evaluated(mini.unet)
         with pytest.raises(AssertionError, match="while the recording was on"):
-            maps.take()
+            maps.maps()
         maps.on = True
         evaluated(mini.unet)
-        assert maps.take().shape == (2, 77, 8, 8)
+        assert maps.maps().shape == (2, 77, 8, 8)
 
 
 def test_nothing_stays_behind(mini):
     processors = dict(mini.unet.attn_processors)
-    with pytest.raises(ZeroDivisionError), attention.recording(mini.unet):
+    with pytest.raises(ZeroDivisionError), attention.record(mini.unet):
         assert hooks(mini.unet) == len(attention.layers(mini.unet)) + 1
         _ = 1 / 0
     assert hooks(mini.unet) == 0 and mini.unet.attn_processors == processors
@@ -186,10 +186,10 @@ def test_recording_costs_less_than_sixty_percent():
     def seconds(record: bool) -> list[float]:
         running = diffusekit.stream(PROMPT, steps=12, seed=1, device="cpu")
         found, started = [], time.perf_counter()
-        with attention.recording(running.model.unet, layers=None if record else [], guided=True) as maps:
+        with attention.record(running.model.unet, layers=None if record else [], guided=True) as maps:
             for _ in running:
                 if record:
-                    maps.take()
+                    maps.maps()
                 found.append(time.perf_counter() - started)
                 started = time.perf_counter()
         return found[1:]

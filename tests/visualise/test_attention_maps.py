@@ -52,7 +52,7 @@ def test_the_picture_is_the_same(watched):
 
 def test_a_word_is_the_sum_of_its_places(mini):
     tokens = torch.rand(2, 77, 4, 4)
-    words = [text.Word("S*", 1, 4), text.Word("galaxy", 4, 5)]
+    words = [text.WordSpan("S*", 1, 4), text.WordSpan("galaxy", 4, 5)]
     found = attention_maps.grouped(tokens, words)
     assert found.shape == (2, 4, 4, 4)
     assert torch.equal(found[:, 0], tokens[:, 0]) and torch.equal(found[:, 2], tokens[:, 4])
@@ -71,7 +71,7 @@ def test_a_learned_token_of_three_vectors_is_one_word(mini, learned):
     from diffusekit.settings import GenerateSettings
 
     def stream():
-        return diffusekit.Stream(GenerateSettings(**SETTINGS), ["a photo of S*"], [learned])
+        return diffusekit.Generation(GenerateSettings(**SETTINGS), ["a photo of S*"], [learned])
 
     watching = attention_maps.Watching(stream())
     last = [watching.latest[0] for _ in watching]
@@ -97,13 +97,13 @@ def test_watching_goes_over_batches_and_finds_the_prompt_of_each(mini):
 
 
 def test_only_the_steps_asked_for_are_computed(mini, monkeypatch):
-    taken, take = [], attention.Maps.take
+    taken, take = [], attention.AttentionRecorder.maps
 
     def counted(maps):
         taken.append(maps)
         return take(maps)
 
-    monkeypatch.setattr(attention.Maps, "take", counted)
+    monkeypatch.setattr(attention.AttentionRecorder, "maps", counted)
     for _ in attention_maps.Watching(diffusekit.stream(PROMPT, **SETTINGS), steps=[0, 2]):
         pass
     assert len(taken) == 2

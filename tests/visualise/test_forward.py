@@ -11,7 +11,7 @@ from PIL import Image
 from diffusekit import images, latents, pipeline, read_metadata
 from diffusekit.cli.main import run
 from diffusekit.errors import FileRefused, UsageError
-from diffusekit.schedule import make
+from diffusekit.schedule import make_scheduler
 from diffusekit.visualise import forward
 from diffusekit.visualise.forward import SCHEDULES, alpha_bars, noise
 
@@ -37,7 +37,7 @@ def test_encode_is_the_vaes_mean_and_scaled(families, mini):
 
 def test_the_schedules_are_those_of_the_papers(mini):
     config = mini.scheduler_config
-    own = make("ddim", config).alphas_cumprod.double()
+    own = make_scheduler("ddim", config).alphas_cumprod.double()
     assert torch.equal(alpha_bars("own", config), own)
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     assert alpha_bars("linear", config) == pytest.approx((1 - betas).cumprod(0), rel=1e-4)
@@ -63,8 +63,8 @@ def test_the_numbers_are_those_of_the_formula(picture, mini):
     exhibit = noise(picture, at=[999, 250, 0, 250], schedules=("own", "zero_terminal"), seed=3)
     rows = exhibit.numbers["schedules"]["own"]
     assert [row["timestep"] for row in rows] == [0, 250, 999]
-    curve = make("ddim", mini.scheduler_config).alphas_cumprod
-    x0 = images.to_tensor(images.square(Image.open(picture), mini.side))
+    curve = make_scheduler("ddim", mini.scheduler_config).alphas_cumprod
+    x0 = images.to_tensor(images.square(Image.open(picture), mini.native_size))
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
     for row in rows:
         bar = float(curve[row["timestep"]])
@@ -80,7 +80,7 @@ def test_the_numbers_are_those_of_the_formula(picture, mini):
 
 def test_what_the_vae_loses_is_what_can_be_measured_in_the_sheet(picture, mini):
     exhibit = noise(picture, at=[0])
-    before = images.square(Image.open(picture).convert("RGB"), mini.side)
+    before = images.square(Image.open(picture).convert("RGB"), mini.native_size)
     z0 = latents.encode(mini, images.to_tensor(before)[None])
     after = images.to_pil(latents.decode(mini, z0))[0]
     error = (images.to_tensor(after) - images.to_tensor(before)).double() * 127.5
@@ -97,7 +97,7 @@ def test_eight_timesteps_from_the_first_to_the_last_without_at(picture):
 def test_the_first_pixels_of_the_sheet_are_the_picture_and_the_last_are_noise(picture, mini):
     found = forward._subject(mini, images.upright(Image.open(picture)), 0)
     first, last = found.seen(1.0)[0], found.seen(0.0)[0]
-    assert first.tobytes() == images.square(Image.open(picture), mini.side).tobytes()
+    assert first.tobytes() == images.square(Image.open(picture), mini.native_size).tobytes()
     assert last.tobytes() == images.to_pil(found.pixel_noise)[0].tobytes()
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from diffusekit import SAMPLERS, visualise
 from diffusekit.cli.main import run
 from diffusekit.errors import UsageError
-from diffusekit.schedule import make
+from diffusekit.schedule import make_scheduler
 from diffusekit.visualise import plots
 from diffusekit.visualise.samplers import paths, samplers, steps_of
 
@@ -37,7 +37,7 @@ def test_steps_without_a_network_are_those_with_one(name, mini):
 
 
 def test_ddims_steps_are_the_schedules_own(mini):
-    curve = make("ddim", mini.scheduler_config).alphas_cumprod
+    curve = make_scheduler("ddim", mini.scheduler_config).alphas_cumprod
     for step in steps_of("ddim", mini.scheduler_config, 5):
         bar = float(curve[int(step.timestep)])
         assert step.alpha**2 == pytest.approx(bar) and step.alpha**2 + step.sigma**2 == (pytest.approx(1))

@@ -21,7 +21,7 @@ from tests.helpers import ROOT
 
 def test_pieces_are_those_the_model_reads(mini):
     found = tokens("a red snowflake on the grass").numbers
-    ids = text.read(mini, "a red snowflake on the grass").ids
+    ids = text.tokenize(mini, "a red snowflake on the grass").ids
     own = [piece["id"] for piece in found["pieces"]]
     assert own + [found["padding"]["id"]] * found["padding"]["count"] == ids
     assert found["positions"] == len(ids) == 77

@@ -54,7 +54,7 @@ def test_without_guidance_there_is_one_prediction():
 
 def test_numbers_agree_with_the_schedule():
     trace = record("a house", seed=1, steps=4)
-    table = schedule.make("ddim", trace.model.scheduler_config).alphas_cumprod
+    table = schedule.make_scheduler("ddim", trace.model.scheduler_config).alphas_cumprod
     for m in trace.moments:
         numbers = m.numbers()
         assert numbers["alpha_bar"] == pytest.approx(float(table[m.timestep]), rel=1e-3)

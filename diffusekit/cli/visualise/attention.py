@@ -34,10 +34,10 @@ def command(
     resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
     manner.check(*STILL, *FILM)
     with quiet_libraries():
-        from ...pipeline import Stream
+        from ...pipeline import Generation
         from ...visualise import attention_maps
 
-        watching = attention_maps.Watching(Stream(resolved, [prompt]))
+        watching = attention_maps.Watching(Generation(resolved, [prompt]))
         running = watching.running
         asked = attention_maps.find(running.model, prompt, words or (), running.tokens)
         watched(watching, show=not quiet)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ...schedule import SAMPLERS
-from ...settings import GenerateSettings, checked, resolve
+from ...settings import GenerateSettings, resolve, validate
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import FILM, STILL, Manner, Quiet, watched
@@ -59,7 +59,7 @@ def command(
     }
     for name, several in values.items():
         for value in several if name != "drop" else ():
-            checked(GenerateSettings, {name: value})
+            validate(GenerateSettings, {name: value})
     manner.check(*STILL, *FILM)
     common = resolved.model_dump(exclude_unset=True, exclude={"prompt", "images", "batch"})
     with quiet_libraries():

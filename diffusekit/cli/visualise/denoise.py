@@ -26,10 +26,10 @@ def command(
     manner.check(*STILL, *FILM)
     with quiet_libraries():
         from ... import visualise
-        from ...pipeline import Stream
+        from ...pipeline import Generation
         from ...visualise import reverse
 
-        recording = visualise.Recording(Stream(resolved, [prompt]))
+        recording = visualise.Recording(Generation(resolved, [prompt]))
         watched(recording, show=not quiet)
         exhibit = reverse.shown(recording.traces[0])
         manner.write(exhibit, "denoise")

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...settings import GenerateSettings, checked, resolve
+from ...settings import GenerateSettings, resolve, validate
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import Manner, Quiet, watched
@@ -28,13 +28,13 @@ def command(
     resolved = resolve(GenerateSettings, "visualise", settings)
     manner.check(".html")
     for prompt in prompts:
-        checked(GenerateSettings, {"prompt": prompt})
+        validate(GenerateSettings, {"prompt": prompt})
     with quiet_libraries():
-        from ...pipeline import Stream
+        from ...pipeline import Generation
         from ...visualise import attention_maps, lesson
 
         lesson.check(prompts)
-        watching = attention_maps.Watching(Stream(resolved, prompts))
+        watching = attention_maps.Watching(Generation(resolved, prompts))
         watched(watching, show=not quiet)
         exhibit = lesson.exhibit(watching.traces, watching.running.tokens, heats=watching.heats)
         manner.write(exhibit, "page")

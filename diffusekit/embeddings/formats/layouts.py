@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ...errors import FileRefused
-from ..names import name_of, safe_name, shown, token_fault
+from ..names import name_of, safe_name, shown, token_error
 from ..token import MAX_VECTORS
 
 _PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
@@ -112,7 +112,7 @@ def _parameters(found: Mapping[Any, Any]) -> tuple[dict[str, Any], dict[str, str
     name = found.get("name")
     token = name if key == "*" else key  # A1111's placeholder for "my name"
     if isinstance(token, str) and token.strip():  # else the file's name is all there is
-        facts.setdefault("token", token if not token_fault(token) else safe_name(token))
+        facts.setdefault("token", token if not token_error(token) else safe_name(token))
     return {"emb_params": vectors}, facts
 
 

@@ -18,7 +18,7 @@ import torch
 
 from ... import atomic
 from ...errors import DiffusekitError, DiskError, FileRefused, UsageError
-from ..names import name_fault, name_of, spellings
+from ..names import name_error, name_of, spellings
 from ..token import LearnedToken, check
 from . import header, layouts, png
 
@@ -209,7 +209,7 @@ def save(token: LearnedToken, path: Path | str, *, overwrite: bool = False) -> P
     check(token)
     if path.suffix != ".safetensors":
         raise UsageError(f"{path.name!r} does not end in .safetensors", "choose such a name")
-    if fault := name_fault(path.stem):
+    if fault := name_error(path.stem):
         raise UsageError(f"the name {path.stem!r} {fault}", "choose another name")
     return put({path: native(token)}, overwrite=overwrite, check=partial(_same, token))[0]
 
@@ -223,14 +223,14 @@ def put(files: dict[Path, bytes], *, overwrite: bool, check: Callable[[Path], ob
     try:
         for path, data in files.items():
             old = path.read_bytes() if path.is_file() else None
-            atomic.put(path, data, check)
+            atomic.write_atomic(path, data, check)
             before[path] = old
     except DiffusekitError:
         for path, old in before.items():
             if old is None:
                 path.unlink(missing_ok=True)
             else:
-                atomic.put(path, old)
+                atomic.write_atomic(path, old)
         raise
     return list(files)
 

@@ -23,7 +23,7 @@ from ... import atomic, embeddings
 from ...errors import DiffusekitError, UsageError
 from ...inversion import run_story
 from ...inversion.run_story import Story
-from ...settings import InvertSettings, ServeSettings, checked
+from ...settings import InvertSettings, ServeSettings, validate
 from ..storage import uploads
 from .context import Work
 
@@ -92,16 +92,16 @@ def check(values: Mapping[str, Any], rules: ServeSettings, model_of: Callable[[s
     if refused := next((name for name in own if name in given), None):
         raise UsageError(f"{refused} is not for clients to choose", "leave it out")
     folder = uploads.folder_of(Path(rules.state), pictures if isinstance(pictures, str) else "")
-    settings = checked(InvertSettings, {"model": rules.model} | given)
+    settings = validate(InvertSettings, {"model": rules.model} | given)
     for name, limit in {"steps": rules.max_training_steps, **LIMITS}.items():
         if (wanted := getattr(settings, name)) > limit:
             raise UsageError(f"{name} is {wanted:,}, and this server allows {limit:,}", "ask for less")
     if settings.preview and len(settings.preview) > rules.max_prompt:
         raise UsageError(f"preview is longer than {rules.max_prompt:,} characters", "shorten it")
-    if fault := embeddings.name_fault(settings.name or ""):
+    if fault := embeddings.name_error(settings.name or ""):
         wanted = embeddings.safe_name(settings.name or "my_cat")
         raise UsageError(f"name {(settings.name or '')[:60]!r} {fault}", f"for example {wanted}")
-    if fault := embeddings.token_fault(settings.token):
+    if fault := embeddings.token_error(settings.token):
         raise UsageError(f"token {settings.token!r} {fault}", "for example S* or <my-cat>")
     _check_free(str(settings.name), resume=resume)
     plain = settings.model_dump(mode="json", include=set(CHOSEN), exclude_none=True)
@@ -130,7 +130,7 @@ def run(work: Work) -> Generator[None]:
     folder, steps = Path(values["folder"]), values["steps"]
     output = embeddings.FOLDER.resolve()
     told = folder.parent.parent / "learning" / work.job.id
-    recipe = atomic.put(told.with_suffix(".toml"), _recipe(values, folder).encode())
+    recipe = atomic.write_atomic(told.with_suffix(".toml"), _recipe(values, folder).encode())
     yield from _wait_for(output / values["name"], work)
     with _apprentice(recipe, output, told.with_suffix(".err")) as child:
         while child.poll() is None:

@@ -16,8 +16,8 @@ from typing import Any
 from ... import embeddings, models
 from ...embeddings.names import name_of
 from ...errors import UsageError
-from ...pipeline import Picture, Stream
-from ...settings import GenerateSettings, ServeSettings, checked
+from ...pipeline import GeneratedImage, Generation
+from ...settings import GenerateSettings, ServeSettings, validate
 from . import invert, visualise
 from .context import Work
 
@@ -45,9 +45,9 @@ def check_generate(values: Mapping[str, Any], rules: ServeSettings) -> dict[str,
         raise UsageError("prompts and prompt were both given", "leave one of them out")
     own = {"device": rules.device, "dtype": rules.dtype}
     given = {"model": rules.model, "seed": secrets.randbelow(2**32)} | given | own
-    settings = checked(GenerateSettings, given)
+    settings = validate(GenerateSettings, given)
     for prompt in prompts:
-        checked(GenerateSettings, {"prompt": prompt})
+        validate(GenerateSettings, {"prompt": prompt})
     _within(settings, prompts, rules)
     model = _model(settings.model, rules)
     names = {name_of(path.stem) for path in embeddings.available()}
@@ -101,17 +101,17 @@ def run_generate(work: Work) -> Generator[None]:
     """Make what is left of the pictures, one by one or in batches, and save each when it is finished."""
     values = dict(work.job.settings)
     prompts = values.pop("prompts")
-    settings = checked(GenerateSettings, values)
+    settings = validate(GenerateSettings, values)
     step, total = 0, len(prompts) * settings.images
     while (passed := work.job.passed) < total:
         part, texts = _rest(settings, prompts, passed)
         work.note(f"loading {settings.model}")
-        running = Stream(part, texts)
+        running = Generation(part, texts)
         share = (total - passed) / (len(texts) * part.images)
         saved, before, steps = 0, step, iter(running)
         while True:
             state = next(steps, None)
-            for picture in running.pictures[saved:]:
+            for picture in running.images[saved:]:
                 _save(work, picture)
                 saved += 1
             if state is None:
@@ -119,7 +119,7 @@ def run_generate(work: Work) -> Generator[None]:
             step += 1
             work.progress(step, before + round(running.total * share))
             if work.skipped():
-                work.leave_out(len(state.latents))
+                work.leave_out(len(state.x_next))
                 break
             work.preview(lambda state=state, running=running: running.preview(state))
             yield
@@ -136,7 +136,7 @@ def _rest(settings: GenerateSettings, prompts: list[str], passed: int) -> tuple[
     return settings.model_copy(update=rest), [prompts[first]]
 
 
-def _save(work: Work, picture: Picture) -> None:
+def _save(work: Work, picture: GeneratedImage) -> None:
     made = picture.record.settings
     words = re.sub(r"[^\w]+", "-", made.prompt.lower(), flags=re.ASCII).strip("-")[:40].strip("-")
     path = work.next_path(made.seed or 0, words)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ... import metadata
 from ...errors import UsageError
-from ...settings import GenerateSettings, checked
+from ...settings import GenerateSettings, validate
 from .context import Work
 
 KEPT = 40  # lessons
@@ -62,14 +62,14 @@ def files(outputs: Path, job_id: str) -> Mapping[str, Path]:
 
 def run(work: Work) -> Generator[None]:
     """Make the picture under watch, then draw what was seen; it may be stopped between all of it."""
-    from ...pipeline import Stream
+    from ...pipeline import Generation
     from ...visualise import attention_maps, lesson
 
     values = dict(work.job.settings)
     prompts = values.pop("prompts")
     work.note(f"loading {values['model']}")
-    settings = checked(GenerateSettings, values)
-    watching = attention_maps.Watching(Stream(settings, prompts))
+    settings = validate(GenerateSettings, values)
+    watching = attention_maps.Watching(Generation(settings, prompts))
     for step, state in enumerate(watching, 1):
         work.progress(step, watching.total)
         work.preview(lambda state=state: watching.running.preview(state))
@@ -103,7 +103,7 @@ def _exhibits(watching: Any, folder: Path) -> Generator[None]:
         append_images=frames[1:],
         loop=0,
         duration=[180] * len(pictures) + [2000],
-        **metadata.extras("WEBP", trace.picture.record, True),
+        **metadata.save_kwargs("WEBP", trace.picture.record, True),
     )
     yield
     asked = attention_maps.find(model, trace.prompt, (), watching.running.tokens) if trace.prompt.strip() else {}

@@ -270,7 +270,7 @@ def _png_info(text: str) -> dict[str, Any]:
     }
 
 
-def _read(data: bytes) -> metadata.Found:
+def _read(data: bytes) -> metadata.ImageMetadata:
     """What a file that was sent says of itself; the file is looked into and thrown away."""
     with tempfile.TemporaryDirectory(prefix="diffusekit-") as folder:
         path = Path(folder, "picture")

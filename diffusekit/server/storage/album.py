@@ -82,7 +82,7 @@ class Album:
         return sorted((f.as_posix() for f in files if f.parts[0].isdigit()), reverse=True)
 
     def _keep(self, stars: set[str]) -> None:
-        atomic.put(self.outputs / STARS, "".join(f"{name}\n" for name in sorted(stars)).encode())
+        atomic.write_atomic(self.outputs / STARS, "".join(f"{name}\n" for name in sorted(stars)).encode())
 
 
 def _move(source: Path, target: Path) -> None:

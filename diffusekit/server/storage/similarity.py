@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ... import atomic, clip_score, images, models
-from ...device import place
+from ...device import choose
 from ...errors import DiffusekitError, ModelError
 from ...settings import InvertSettings
 from ..jobs.queue import Jobs
@@ -30,7 +30,7 @@ class Likeness:
     def __init__(self, jobs: Jobs, kept: Path):
         """`kept` is the file for what was seen."""
         self._jobs, self._model, self._outputs, self._kept = jobs, jobs.model, jobs.outputs, kept
-        self._judge: clip_score.Judge | None = None
+        self._judge: clip_score.ClipScorer | None = None
         self._seen: dict[str, torch.Tensor] = {}
         self._lock = threading.Lock()
 
@@ -59,27 +59,27 @@ class Likeness:
             if not known:
                 return []
             if isinstance(wanted, Path):
-                direction = judge.pictures(_pixels(wanted)[None])[0]
+                direction = judge.embed_images(_pixels(wanted)[None])[0]
             else:
-                direction = judge.texts([wanted])[0]
+                direction = judge.embed_texts([wanted])[0]
             cosines = torch.stack([self._seen[_key(entry)] for entry in known]) @ direction
         order = cosines.argsort(descending=True).tolist()
         return [(float(cosines[i]), known[i]) for i in order if cosines[i] >= least]
 
-    def _look_at(self, judge: clip_score.Judge, entries: Sequence[Entry]) -> None:
+    def _look_at(self, judge: clip_score.ClipScorer, entries: Sequence[Entry]) -> None:
         for entry in entries:
             try:
                 pixels = _pixels(self._outputs / entry.path)
             except DiffusekitError:
                 continue
-            self._seen[_key(entry)] = judge.pictures(pixels[None])[0]
+            self._seen[_key(entry)] = judge.embed_images(pixels[None])[0]
 
-    def _ready(self) -> clip_score.Judge:
+    def _ready(self) -> clip_score.ClipScorer:
         if self._judge is None:
             if not self._jobs.ready:  # transformers may not be imported by two threads at once
                 raise ModelError("the model is still being loaded", "try again in a moment")
             clip = InvertSettings.model_fields["clip"].default
-            judge = clip_score.judge(_reader(self._model), clip)
+            judge = clip_score.load_scorer(_reader(self._model), clip)
             if judge is None:
                 raise ModelError(
                     f"{self._model} brings no CLIP to compare pictures with",
@@ -104,7 +104,7 @@ class Likeness:
 
         assert self._judge is not None
         try:
-            atomic.put(self._kept, save(self._seen, {"judge": self._judge.name}))
+            atomic.write_atomic(self._kept, save(self._seen, {"judge": self._judge.name}))
         except DiffusekitError as error:
             log.warning("%s", error.message)
 
@@ -127,4 +127,4 @@ def _reader(name: str) -> models.Model:
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True, use_safetensors=True)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     parts = ((tokenizer,), (encoder.float().eval().requires_grad_(False),), None, None, {})
-    return models.Model(name, folder, revision, *parts, place("cpu", "float32"))
+    return models.Model(name, folder, revision, *parts, choose("cpu", "float32"))

@@ -86,9 +86,9 @@ def bring_in(path: Path, name: str, token: str) -> LearnedToken:
     """
     if path.stat().st_size > MOST_BYTES:
         raise FileRefused("the file is larger than any token", "choose the file of one token")
-    if name and (fault := embeddings.name_fault(name)):
+    if name and (fault := embeddings.name_error(name)):
         raise UsageError(f"the name {name[:60]!r} {fault}", f"for example {embeddings.safe_name(name)}")
-    if token and (fault := embeddings.token_fault(token)):
+    if token and (fault := embeddings.token_error(token)):
         raise UsageError(f"the token {token[:60]!r} {fault}", "choose a word like S*")
     try:
         found = embeddings.import_pickle(path, token)
@@ -127,7 +127,7 @@ def combine(vocabulary: Vocabulary, expression: str, count: int = 8) -> tuple[li
     """The words nearest to a sum of words and tokens, and the sum as a token that is not kept yet."""
     if len(expression) > 300:
         raise UsageError("the sum is longer than 300 characters", "use fewer words")
-    tokens = embeddings.named_in([expression], flag="")
+    tokens = embeddings.tokens_in_prompts([expression], flag="")
     for token in tokens:
         if token.width != (vocabulary.width,):
             raise UsageError(f"{token.name} is for another model", "leave it out")
@@ -156,7 +156,7 @@ def discard(name: str) -> None:
 
     Raises `UsageError` for a name that is none, and while a process learns in the folder.
     """
-    if fault := embeddings.name_fault(name):
+    if fault := embeddings.name_error(name):
         raise UsageError(f"the name {name[:60]!r} {fault}", "choose a run")
     folder = embeddings.FOLDER / name
     if folder.is_symlink() or not folder.is_dir():
@@ -188,7 +188,7 @@ def take_back(kept: str) -> str:
 def known(name: str) -> str:
     """The name, when a file or a run of it is there; raises `UsageError`."""
     there = {name_of(path.stem) for path in embeddings.available()}
-    run = embeddings.FOLDER / name if not embeddings.name_fault(name) else None
+    run = embeddings.FOLDER / name if not embeddings.name_error(name) else None
     if name not in there and not (run and (run / "log.jsonl").is_file()):
         raise UsageError(f"there is no token {name[:60]!r}", "it may have been removed")
     return name

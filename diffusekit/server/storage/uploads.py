@@ -62,7 +62,7 @@ def take(state: Path, files: Sequence[Path]) -> Photos:
             )
         made = _new(inside)
         for i, photo in enumerate(found.photos):
-            atomic.put(made / f"{i:02}.png", images.encoded(photo.picture, "PNG"))
+            atomic.write_atomic(made / f"{i:02}.png", images.encoded(photo.picture, "PNG"))
         captions = tuple(photo.caption or "" for photo in found.photos)
         _write_captions(made, captions)
     rows = tuple(_named(row, names) for row in found.rows)
@@ -152,4 +152,4 @@ def _captions(folder: Path, count: int) -> list[str]:
 def _write_captions(folder: Path, captions: Sequence[str]) -> None:
     for i, caption in enumerate(captions):
         if caption:
-            atomic.put(folder / f"{i:02}.txt", f"{caption}\n".encode())
+            atomic.write_atomic(folder / f"{i:02}.txt", f"{caption}\n".encode())

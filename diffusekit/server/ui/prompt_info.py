@@ -13,8 +13,8 @@ from functools import lru_cache
 from types import SimpleNamespace
 
 from ... import models, text
-from ...device import place
-from ...embeddings import LearnedToken, named_in
+from ...device import choose
+from ...embeddings import LearnedToken, tokens_in_prompts
 
 _LOCK = threading.Lock()  # a tokenizer is changed while it is used
 
@@ -34,13 +34,13 @@ def count(model: str, prompt: str, given: tuple[str, ...] = ()) -> Count:
 
     Raises `ModelError` when there is no such model, `UsageError` for learned tokens that clash.
     """
-    tokens = named_in([prompt], given)
+    tokens = tokens_in_prompts([prompt], given)
     with _LOCK:
         reader = _reader(model)
-        reading = text.read(reader, prompt, tokens)
+        reading = text.tokenize(reader, prompt, tokens)
         end = reading.ids.index(reader.tokenizers[0].eos_token_id, 1)
-        seen = {word.text for word in text.words(reader, reading, tokens)}
-    return Count(end - 1, len(reading.ids) - 2, reading.cut, _seen(tokens, prompt, seen))
+        seen = {word.text for word in text.word_spans(reader, reading, tokens)}
+    return Count(end - 1, len(reading.ids) - 2, reading.truncated, _seen(tokens, prompt, seen))
 
 
 def _seen(tokens: list[LearnedToken], prompt: str, words: set[str]) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ def _reader(name: str) -> models.Model:
         unet=None,
         vae=None,
         scheduler_config={},
-        placement=place("cpu", "float32"),
+        placement=choose("cpu", "float32"),
     )
 
 
@@ -84,4 +84,4 @@ def guidance(name: str) -> float:
 
 def fast(name: str) -> bool:
     """Whether a model brings weights for few steps."""
-    return (models.find(name)[0] / models.FAST).is_file()
+    return (models.find(name)[0] / models.FAST_LORA).is_file()

@@ -97,7 +97,7 @@ def safe(data: Any) -> str:
 def command(runs: Sequence[Run]) -> str:
     """What to type to make the page again, quoted for a shell."""
     model, settings = runs[0].trace.model, runs[0].trace.picture.record.settings
-    own = {"guidance_scale": model.guidance_scale, "width": model.side, "height": model.side}
+    own = {"guidance_scale": model.guidance_scale, "width": model.native_size, "height": model.native_size}
     words = ["diffusekit", "visualise", "page", *(run.prompt for run in runs)]
     for name, field in GenerateSettings.model_fields.items():
         value = getattr(settings, name)

@@ -45,15 +45,15 @@ class Run:
     """A Trace with what is needed to explain it: how its prompt was read, and where words were looked at."""
 
     trace: Trace
-    reading: text.Reading
-    words: tuple[text.Word, ...]
+    reading: text.TokenizedPrompt
+    words: tuple[text.WordSpan, ...]
     tokens: tuple[LearnedToken, ...]
     heat: Heat | None
 
     @classmethod
     def of(cls, trace: Trace, tokens: Sequence[LearnedToken], heat: Heat | None) -> Run:
-        reading = text.read(trace.model, trace.prompt, tokens)
-        words = tuple(text.words(trace.model, reading, tokens))
+        reading = text.tokenize(trace.model, trace.prompt, tokens)
+        words = tuple(text.word_spans(trace.model, reading, tokens))
         if heat is not None:
             assert heat.maps.shape[:2] == (len(trace.moments), len(heat.words)), heat.maps.shape
         return cls(trace, reading, words, tuple(tokens), heat)
@@ -92,7 +92,7 @@ class Run:
             place: word.text
             for word in self.words
             for place in range(word.start, word.stop)
-            if self.reading.rows[place] >= 0
+            if self.reading.vector_index[place] >= 0
         }
         found = []
         for place, (number, name) in enumerate(zip(self.reading.ids, names, strict=True)):
@@ -111,7 +111,7 @@ class Run:
             "seed": self.trace.picture.record.settings.seed,
             "ids": self.reading.ids,
             "words": [word.text for word in self.words],
-            "cut": self.reading.cut,
+            "cut": self.reading.truncated,
             "steps": [finite(moment.numbers()) for moment in self.trace.moments],
         }
 

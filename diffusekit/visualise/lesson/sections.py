@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ...schedule import SAMPLERS, in_sigma_space, make
+from ...schedule import SAMPLERS, in_sigma_space, make_scheduler
 from .. import contact_sheet
 from ..trace import rms
 from . import svg
@@ -105,8 +105,8 @@ def _reading(run: Run) -> str:
                 f"{'s' if token.count == 1 else ''} there in place of a row of the table"
             )
     cut = ""
-    if run.reading.cut:
-        cut = f'<p class="cut">It did not fit; the model never saw: <q>{escape(run.reading.cut[:600])}</q></p>'
+    if run.reading.truncated:
+        cut = f'<p class="cut">It did not fit; the model never saw: <q>{escape(run.reading.truncated[:600])}</q></p>'
     return (
         f'<ol class="pieces">{rows}</ol><div class="places" role="img" aria-label="'
         f'{len(pieces)} places: a start mark, the pieces, an end mark, {count(padding, "place")} of padding">'
@@ -138,7 +138,7 @@ def _of_latents(run: Run, data: dict[str, Any]) -> dict[str, str]:
         "cells_latent": f"{cells:,}",
         "pixels": f"{pixels:,}",
         "ratio": plain(round(pixels / cells)),
-        "factor": str(model.factor),
+        "factor": str(model.vae_scale_factor),
         "vae_size": millions(model.vae.decoder),
         "model": escape(model.name),
         "size_pixels": f"{picture.width} × {picture.height}",
@@ -214,7 +214,7 @@ def _of_sampling(runs: Sequence[Run]) -> dict[str, str]:
     run = runs[0]
     name = run.trace.picture.record.settings.sampler
     sampler = SAMPLERS[name]
-    scheduler = make(name, run.trace.model.scheduler_config)
+    scheduler = make_scheduler(name, run.trace.model.scheduler_config)
     exact = name in ("ddim", "euler")
     equations = [
         f'<div class="row equation">{shot("noised", i, "t-xt", "x<sub>t</sub>")}<span class="op">=</span>'

@@ -285,10 +285,10 @@ def test_headers_we_build_are_what_the_library_reads(tmp_path):
 
 def test_start_vectors_are_kept_as_text():
     vectors = (rows(2, 768), rows(2, 1280, seed=1))
-    again = embeddings.unpack(embeddings.pack(vectors), vectors)
+    again = embeddings.decode_vectors(embeddings.encode_vectors(vectors), vectors)
     assert all(torch.equal(a, b) for a, b in zip(vectors, again, strict=True))
-    for bad in ("", "word", embeddings.pack(vectors[:1]), embeddings.pack((rows(1) * torch.nan,))):
+    for bad in ("", "word", embeddings.encode_vectors(vectors[:1]), embeddings.encode_vectors((rows(1) * torch.nan,))):
         with pytest.raises(FileRefused):
-            embeddings.unpack(bad, vectors if "," in bad else (rows(1), rows(1)))
+            embeddings.decode_vectors(bad, vectors if "," in bad else (rows(1), rows(1)))
     with pytest.raises(FileRefused, match="not finite"):
-        embeddings.unpack(embeddings.pack((rows(1) * torch.nan,)), (rows(1),))
+        embeddings.decode_vectors(embeddings.encode_vectors((rows(1) * torch.nan,)), (rows(1),))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from diffusekit import embeddings
-from diffusekit.embeddings import LearnedToken, name_fault, safe_name, token_fault
+from diffusekit.embeddings import LearnedToken, name_error, safe_name, token_error
 from diffusekit.errors import FileRefused
 from tests.helpers import foreign_files
 from tests.helpers.foreign_files import raw, rows
@@ -195,12 +195,12 @@ def test_check_finds_what_reading_would_not_let_in():
 
 
 def test_fits_says_both_widths_in_words(mini):
-    embeddings.fits(LearnedToken("x", "S*", (rows(1, 256),)), mini)
+    embeddings.check_compatible(LearnedToken("x", "S*", (rows(1, 256),)), mini)
     with pytest.raises(FileRefused, match=r"768, that of Stable Diffusion 1\.x; mini's is 256"):
-        embeddings.fits(LearnedToken("x", "S*", (rows(),)), mini)
+        embeddings.check_compatible(LearnedToken("x", "S*", (rows(),)), mini)
     with pytest.raises(FileRefused, match="768 and 1280, that of SDXL; mini's is 256") as caught:
         facts = {"base_model": "owner/sdxl"}
-        embeddings.fits(LearnedToken("x", "S*", (rows(), rows(2, 1280)), facts), mini)
+        embeddings.check_compatible(LearnedToken("x", "S*", (rows(), rows(2, 1280)), facts), mini)
     assert "owner/sdxl" in caught.value.hint
 
 
@@ -277,9 +277,9 @@ GOOD_NAMES = ["my_cat", "x", "v1.5-style", "café", "猫", "Cat_2", "console", "
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda n: ascii(n)[:24])
 def test_unsafe_names(name, tmp_path):
-    assert name_fault(name)
+    assert name_error(name)
     made = safe_name(name)
-    assert not name_fault(made) and "/" not in made
+    assert not name_error(made) and "/" not in made
     (tmp_path / f"{made}.safetensors").write_bytes(b"")  # every system takes it
     with pytest.raises(FileRefused):
         embeddings.check(LearnedToken(name, "S*", (rows(),)))
@@ -287,7 +287,7 @@ def test_unsafe_names(name, tmp_path):
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
 def test_safe_names_stay_as_they_are(name):
-    assert not name_fault(name)
+    assert not name_error(name)
     assert safe_name(name) == name.strip("_")
 
 
@@ -309,9 +309,9 @@ def test_names_made_of_texts():
 
 def test_words_that_are_no_tokens():
     for bad in ("", " ", "my cat", "a\n", "\0", "*", "...", "x" * 101, "a\u202eb"):
-        assert token_fault(bad)
+        assert token_error(bad)
     for good in ("S*", "<cat-toy>", "猫", "bad_hands", "sks"):
-        assert not token_fault(good)
+        assert not token_error(good)
 
 
 def test_messages_show_strangers_text_safely(tmp_path):

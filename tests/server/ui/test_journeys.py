@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from diffusekit import metadata
-from diffusekit.device import place
+from diffusekit.device import choose
 from diffusekit.server.jobs.queue import Jobs
-from diffusekit.settings import FAST, GenerateSettings, ServeSettings
+from diffusekit.settings import FAST_DEFAULTS, GenerateSettings, ServeSettings
 from tests.helpers import ROOT
 from tests.helpers.browser import enter, paced, paged, reads, until, write
 
@@ -109,7 +109,7 @@ def drop(page, path):
 def made(path, prompt, **more):
     """A picture with a record, without waiting for one."""
     values = {"seed": 77, "width": 64, "height": 64, "guidance_scale": 2.5, "steps": 9} | more
-    record = metadata.Record.of(GenerateSettings(prompt=prompt, **values), "r1", place("cpu", "float32"))
+    record = metadata.Record.of(GenerateSettings(prompt=prompt, **values), "r1", choose("cpu", "float32"))
     color = more.get("negative_prompt") or "red"
     color = color if color in ("red", "blue", "green") else "red"
     return metadata.save(Image.new("RGB", (64, 64), color), path, record)
@@ -193,7 +193,7 @@ def test_fast_takes_four_steps_without_guidance(visit, jobs):
     result(page)
     made = metadata.read(pictures(jobs)[-1]).record.settings
     assert made.fast and made.seed == 8 and made.prompt == "a red balloon"
-    assert {name: getattr(made, name) for name in FAST} == FAST
+    assert {name: getattr(made, name) for name in FAST_DEFAULTS} == FAST_DEFAULTS
 
 
 def test_a_grid_is_drawn_with_its_cells(visit, jobs):
@@ -441,4 +441,4 @@ def test_the_python_client_has_one_endpoint(address, jobs):
     assert record.settings.steps == 2 and not record.settings.fast
     client.predict(prompt="a red star", fast=True, api_name="/generate")
     record = metadata.read(pictures(jobs)[-1]).record
-    assert {name: getattr(record.settings, name) for name in FAST} == FAST
+    assert {name: getattr(record.settings, name) for name in FAST_DEFAULTS} == FAST_DEFAULTS

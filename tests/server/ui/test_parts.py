@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from diffusekit import metadata
-from diffusekit.device import place
+from diffusekit.device import choose
 from diffusekit.errors import DiffusekitError, Overloaded, UsageError
 from diffusekit.server.jobs.queue import Jobs
 from diffusekit.server.storage import trash
@@ -30,7 +30,7 @@ EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
 def picture(path, color="red", prompt="a red cat", **settings):
     made = GenerateSettings(prompt=prompt, seed=7, width=8, height=8, guidance_scale=3.0, **settings)
-    record = metadata.Record.of(made, "r1", place("cpu", "float32"))
+    record = metadata.Record.of(made, "r1", choose("cpu", "float32"))
     return metadata.save(Image.new("RGB", (8, 8), color), path, record)
 
 
@@ -161,7 +161,7 @@ def test_a_sheet_says_how_it_was_made(tmp_path):
     }
     first = xyz_grid.cells(axes, asked)[-1].settings  # "a red owl", 8 steps
     made = GenerateSettings(**first, guidance_scale=3.0, width=8, height=8)
-    record = xyz_grid.record(metadata.Record.of(made, "r1", place("cpu", "float32")), axes, asked)
+    record = xyz_grid.record(metadata.Record.of(made, "r1", choose("cpu", "float32")), axes, asked)
     path = metadata.save(Image.new("RGB", (8, 8)), tmp_path / "x-grid.png", record)
     found = metadata.read(path)
     assert found.record == record and found.record.axes == {
@@ -326,7 +326,7 @@ def test_the_counter_knows_learned_tokens(tmp_path):
 
 
 def test_the_page_knows_the_size_and_guidance_of_a_model(mini):
-    assert prompt_info.side("mini") == mini.side and prompt_info.guidance("mini") == mini.guidance_scale
+    assert prompt_info.side("mini") == mini.native_size and prompt_info.guidance("mini") == mini.guidance_scale
 
 
 def test_a_picture_gives_its_settings_back(tmp_path, jobs):

@@ -66,7 +66,7 @@ class Grader:
     def __init__(self, plan: Plan, net: Recognizer):
         self.plan, self.net = plan, net
         self.model = models.load(plan.model, "cpu")
-        judge = clip_score.judge(self.model)
+        judge = clip_score.load_scorer(self.model)
         assert judge is not None, "the model brings no CLIP towers"
         self.judge = judge
 
@@ -78,8 +78,8 @@ class Grader:
     def look(self, question: Question, prompts: Sequence[Prompt], pictures: torch.Tensor) -> Looks:
         seen = recognize(self.net, pictures)
         right = [question.right(p.scene, s) for p, s in zip(prompts, seen, strict=True)]
-        said = self.judge.texts([p.text for p in prompts])
-        likeness = (self.judge.pictures(pictures) * said).sum(1)
+        said = self.judge.embed_texts([p.text for p in prompts])
+        likeness = (self.judge.embed_images(pictures) * said).sum(1)
         return Looks(right, seen, detector.features(self.net, pictures), likeness)
 
     def examine(self, part: Part, found: Found) -> None:
@@ -119,7 +119,9 @@ class Grader:
         for i, prompt in enumerate(prompts):
             own = [each.image for each in made[i * plan.seeds : (i + 1) * plan.seeds]]
             drawn = [draw(prompt.scene, prompt.index + k) for k in range(plan.seeds)]
-            apart.append([1 - clip_score.pairwise(self.judge.pictures(as_tensor(p))) for p in (own, drawn)])
+            apart.append(
+                [1 - clip_score.mean_pairwise_similarity(self.judge.embed_images(as_tensor(p))) for p in (own, drawn)]
+            )
         own, drawn = (sum(column) / len(column) for column in zip(*apart, strict=True))
         return own, drawn
 

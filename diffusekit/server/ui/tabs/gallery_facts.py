@@ -37,7 +37,7 @@ def prompt_of(path: Path) -> str:
     return _prompts(metadata.read(path))[0] or path.stem
 
 
-def _prompts(found: metadata.Found) -> tuple[str, str]:
+def _prompts(found: metadata.ImageMetadata) -> tuple[str, str]:
     if found.record:
         return found.record.settings.prompt, found.record.settings.negative_prompt
     return found.parameters.get("Prompt", ""), found.parameters.get("Negative prompt", "")

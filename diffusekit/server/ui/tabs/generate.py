@@ -18,7 +18,7 @@ from typing import Any
 import gradio as gr
 
 from ....errors import DiffusekitError
-from ....settings import FAST, GenerateSettings, checked
+from ....settings import FAST_DEFAULTS, GenerateSettings, validate
 from ....visualise import xyz_grid
 from .. import progress, prompt_info, theme
 from ..context import PRIVATE, QUICK, House, said
@@ -216,7 +216,7 @@ def _grid_of(
     settings = {"seed": secrets.randbelow(2**32), "negative_prompt": ""} | generate_form.settings_of(given)
     cells = xyz_grid.cells(axes, settings)
     for cell in cells:
-        checked(GenerateSettings, cell.settings)
+        validate(GenerateSettings, cell.settings)
     return axes, cells, settings
 
 
@@ -309,11 +309,11 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
     names["model"].input(suits, names["model"], sized, **QUICK)
 
     def hurry(fast: bool, model: str) -> list[Any]:
-        default = {name: GenerateSettings.model_fields[name].default for name in FAST}
+        default = {name: GenerateSettings.model_fields[name].default for name in FAST_DEFAULTS}
         own = {"guidance_scale": prompt_info.guidance(house.jobs.models().get(model, model))}
-        return list(FAST.values() if fast else (default | own).values())
+        return list(FAST_DEFAULTS.values() if fast else (default | own).values())
 
-    names["fast"].input(hurry, [names["fast"], names["model"]], [names[name] for name in FAST], **QUICK)
+    names["fast"].input(hurry, [names["fast"], names["model"]], [names[name] for name in FAST_DEFAULTS], **QUICK)
 
     def refresh() -> tuple[Any, str]:
         known = generate_restore.learned()
@@ -331,7 +331,7 @@ def _wire_api(house: House, parts: Fields) -> None:
     async def generate(*values: Any) -> AsyncGenerator[Any]:
         given = dict(zip(generate_form.FIELDS, values, strict=True))
         if given["fast"]:  # what the client left as it was is Fast's to say
-            left = {name for name in FAST if given[name] == parts.by_name[name].value}
+            left = {name for name in FAST_DEFAULTS if given[name] == parts.by_name[name].value}
             given = {name: value for name, value in given.items() if name not in left}
         given["prompt"] = (given["prompt"] or "").strip() or generate_form.example()
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ....errors import UsageError
 from ....schedule import SAMPLERS
-from ....settings import GenerateSettings, checked
+from ....settings import GenerateSettings, validate
 
 FIELDS: tuple[str, ...] = (
     "prompt",
@@ -66,7 +66,7 @@ def settings_of(values: Mapping[str, Any]) -> dict[str, Any]:
         given["seed"] = None
     given = {name: value for name, value in given.items() if value is not None}
     try:
-        settings = checked(GenerateSettings, given)
+        settings = validate(GenerateSettings, given)
     except UsageError as error:
         raise labelled(error) from None
     return settings.model_dump(mode="json", include=set(given))

@@ -334,7 +334,7 @@ class Lab:
         there = sorted(path.parent.name for path in embeddings.FOLDER.glob("*/log.jsonl"))
         known = set(there)
         kept = [name for name in asked if name in known or (self._job(name) or Job("", "", {})).state != "done"]
-        return list(dict.fromkeys([*kept, *(n for n in there if not embeddings.name_fault(n))]))
+        return list(dict.fromkeys([*kept, *(n for n in there if not embeddings.name_error(n))]))
 
 
 def _discard(*, visible: bool) -> Any:

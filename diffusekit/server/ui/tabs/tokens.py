@@ -245,7 +245,7 @@ class _Desk:
     @_told
     def keep(self, expression: str, name: str) -> Answer:
         """Keep a sum as a token."""
-        if fault := embeddings.name_fault(name.strip()):
+        if fault := embeddings.name_error(name.strip()):
             raise UsageError(f"the name {name[:60]!r} {fault}", "give it one, like blue_cat")
         _, found = tokens.combine(self._known(), expression)
         kept = tokens.keep(
