@@ -1,6 +1,5 @@
-"""The project keeps its own rules: layers, cheap --help, wheel, README, size of rooms."""
+"""The project keeps its promises: a cheap --help, the wheel, the README, pinned versions."""
 
-import ast
 import json
 import re
 import subprocess
@@ -14,64 +13,6 @@ import pytest
 from tests.helpers import ROOT
 
 PACKAGE = ROOT / "diffusekit"
-# A module may import only from a lower row.
-ROWS = [
-    {"errors"},
-    {"schedule", "images", "disk"},
-    {"settings", "device"},
-    {"foreign"},
-    {"metadata", "models"},
-    {"latents", "embeddings"},
-    {"text", "attention"},
-    {"denoise"},
-    {"generate", "scores"},
-    {"training", "visualise"},
-    {"bench"},
-    {"server"},
-    {"cli"},
-    {"__main__"},
-]
-ROW = {name: i for i, row in enumerate(ROWS) for name in row}
-
-
-def modules():
-    return sorted(PACKAGE.rglob("*.py"))
-
-
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
-
-
-def imported(path: Path):
-    """The rooms of ours that a module imports."""
-    depth = len(path.relative_to(PACKAGE).parts)
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            names = [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
-            yield from (n for n in names if n in ROW)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("diffusekit"):
-            raise AssertionError(f"{path}: import relatively")
-
-
-def test_modules_import_only_from_lower_rows():
-    assert {room(p) for p in modules()} - {"__init__"} == set(ROW)
-    for path in modules():
-        if room(path) not in ROW or room(path) == "cli":
-            continue
-        for name in imported(path):
-            assert ROW[name] < ROW[room(path)], f"{room(path)} may not import {name}"
-
-
-def test_rooms_stay_small_and_say_what_they_are():
-    for path in [*modules(), *(ROOT / "training").rglob("*.py")]:
-        text = path.read_text()
-        tree = ast.parse(text)
-        if text:
-            assert ast.get_docstring(tree), f"{path} does not say what it is for"
-            assert text.count("\n") <= 400, path
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef):
-                assert (node.end_lineno or 0) - node.lineno <= 60, f"{path}: {node.name}"
 
 
 def test_help_is_quick_and_light():
@@ -200,14 +141,6 @@ def test_the_version_is_in_the_changelog():
     import diffusekit
 
     assert f"## {diffusekit.__version__}" in (ROOT / "CHANGELOG.md").read_text()
-
-
-def test_no_print_below_the_command_line():
-    for path in modules():
-        if room(path) == "cli":
-            continue
-        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
-        assert not any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls), path
 
 
 def test_json_of_mini_is_tidy():
