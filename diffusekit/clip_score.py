@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from . import text
-from .models import Model
+from .models import TextModel
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ClipScorer:
         return F.normalize(self._read(texts).float(), dim=-1).cpu()
 
 
-def load_scorer(model: Model, clip: str = "") -> ClipScorer | None:
+def load_scorer(model: TextModel, clip: str = "") -> ClipScorer | None:
     """The CLIP that goes with a model: its own, or `clip` if that lies in the cache; None without."""
     if (model.folder / "text_projection.safetensors").is_file():
         return _own(model)
@@ -61,7 +61,7 @@ def mean_pairwise_similarity(embeddings: torch.Tensor) -> float:
     return float((embeddings @ embeddings.T).sum() - count) / (count * (count - 1))
 
 
-def _own(model: Model) -> ClipScorer:
+def _own(model: TextModel) -> ClipScorer:
     from safetensors.torch import load_file
     from transformers import CLIPVisionModelWithProjection
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .embeddings import LearnedToken, find_mentions
-from .models import Model
+from .models import TextModel, token_ids
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ class _Piece:
     whole: bool  # a learned token is never cut in half
 
 
-def tokenize(model: Model, prompt: str, tokens: Sequence[LearnedToken] = ()) -> TokenizedPrompt:
+def tokenize(model: TextModel, prompt: str, tokens: Sequence[LearnedToken] = ()) -> TokenizedPrompt:
     """Split a prompt into exactly as many token ids as the text encoder has positions (77).
 
     Learned tokens are found by their spellings and expanded here, on ids, never in the text.
     """
     tokenizer = model.tokenizers[0]
-    room = model.text_encoders[0].config.max_position_embeddings - 2
+    room = model.context_length - 2
     ids: list[int] = []
     rows: list[int] = []
     lost: list[str] = []
@@ -88,7 +88,7 @@ def _pieces(tokenizer: Any, prompt: str, tokens: Sequence[LearnedToken]) -> Iter
     end = 0
     for start, stop, token in [*find_mentions(prompt, tokens), (len(prompt), len(prompt), None)]:
         if plain := prompt[end:start].strip():
-            ids = tokenizer(plain, add_special_tokens=False, verbose=False).input_ids
+            ids = token_ids(tokenizer, plain)
             yield _Piece(plain, ids, [-1] * len(ids), whole=False)
         if token is not None:
             rows = [first[id(token)] + i for i in range(token.count)]
@@ -96,7 +96,7 @@ def _pieces(tokenizer: Any, prompt: str, tokens: Sequence[LearnedToken]) -> Iter
         end = stop
 
 
-def word_spans(model: Model, reading: TokenizedPrompt, tokens: Sequence[LearnedToken] = ()) -> list[WordSpan]:
+def word_spans(model: TextModel, reading: TokenizedPrompt, tokens: Sequence[LearnedToken] = ()) -> list[WordSpan]:
     """The words that a model reads, in order: pieces of one word together, a learned token as one.
 
     What was cut is not among them, nor are begin, end and padding.
@@ -140,7 +140,7 @@ def injected_vectors(encoder: Any, places: torch.Tensor, vectors: torch.Tensor) 
 
 
 @torch.no_grad()
-def encode(model: Model, prompts: Sequence[str], tokens: Sequence[LearnedToken] = ()) -> torch.Tensor:
+def encode(model: TextModel, prompts: Sequence[str], tokens: Sequence[LearnedToken] = ()) -> torch.Tensor:
     """The text encoder's last hidden states (B, T, D), one row per prompt; equal prompts are read once.
 
     A prompt that is too long is cut, and the log says what was lost.

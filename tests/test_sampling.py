@@ -49,7 +49,7 @@ def test_guidance_of_zero_is_the_negative_prompt_alone():
     _, away = run(0.0, negative=torch.full((3, 2, 2), 2.0))
     scheduler, x = start()
     alone = list(denoise(Counting(), scheduler, x, torch.full((3, 2, 2), 2.0)))
-    torch.testing.assert_close(away[-1].latents, alone[-1].latents)
+    torch.testing.assert_close(away[-1].x_next, alone[-1].x_next)
 
 
 def test_steps_say_where_they_are():
@@ -57,7 +57,7 @@ def test_steps_say_where_they_are():
     assert [s.index for s in steps] == [0, 1, 2, 3]
     assert [s.timestep for s in steps] == sorted((s.timestep for s in steps), reverse=True)
     assert all(a.sigma > b.sigma for a, b in pairwise(steps))
-    assert all(t.shape == (3, 4, 8, 8) for s in steps for t in (s.latents, s.noise, s.denoised))
+    assert all(t.shape == (3, 4, 8, 8) for s in steps for t in (s.x_next, s.eps, s.x0))
 
 
 def test_closing_cancels_after_the_current_step():

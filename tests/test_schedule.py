@@ -34,9 +34,9 @@ def test_every_sampler_lands_on_x0(name, kind, config):
     steps = list(denoise(oracle, scheduler, noise, torch.zeros(2, 1, 1), generators=draws))
     assert len(steps) == oracle.calls == len(scheduler.timesteps)
     for step in steps:  # x0 as we compute it does not depend on the sampler
-        assert (step.denoised - x0).abs().max() < 2e-2
+        assert (step.x0 - x0).abs().max() < 2e-2
     tolerance = LANDS_WITHIN.get(name, 2e-2)
-    assert (steps[-1].latents - x0).abs().max() < tolerance
+    assert (steps[-1].x_next - x0).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])

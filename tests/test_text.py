@@ -17,7 +17,7 @@ def test_every_length_fits_and_says_what_was_cut(mini):
     for count in (74, 75, 76, 77, 1000):
         reading = text.tokenize(mini, " ".join(["cat"] * (count - 1) + ["dog"]))
         assert len(reading.ids) == 77
-        assert reading.cut == " ".join(["cat"] * (count - 76) + ["dog"] if count > 75 else [])
+        assert reading.truncated == " ".join(["cat"] * (count - 76) + ["dog"] if count > 75 else [])
 
 
 def test_a_cut_prompt_is_warned_about(mini, caplog):
@@ -43,27 +43,27 @@ def token(name: str, spelled: str, count: int, width: int = 256) -> LearnedToken
 def test_a_token_stands_as_so_many_ids_as_it_has_vectors(mini):
     three, two = token("my_cat", "S*", 3), token("other", "<other>", 2)
     reading = text.tokenize(mini, "a picture of S* and <other>, S*S*", [three, two])
-    assert len(reading.ids) == len(reading.rows) == 77
-    placed = [row for row in reading.rows if row >= 0]
+    assert len(reading.ids) == len(reading.vector_index) == 77
+    placed = [row for row in reading.vector_index if row >= 0]
     assert placed == [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2]
     plain = text.tokenize(mini, "a picture of and ,")
-    kept = [i for i, row in zip(reading.ids, reading.rows, strict=True) if row < 0]
+    kept = [i for i, row in zip(reading.ids, reading.vector_index, strict=True) if row < 0]
     assert kept == plain.ids[: len(kept)]
 
 
 def test_names_that_begin_alike_are_told_apart(mini):
     bad, hands = token("bad", "bad", 2), token("bad_hands", "bad_hands", 3)
     reading = text.tokenize(mini, "bad, bad_hands", [bad, hands])
-    assert [row for row in reading.rows if row >= 0] == [0, 1, 2, 3, 4]
-    assert reading.cut == ""
+    assert [row for row in reading.vector_index if row >= 0] == [0, 1, 2, 3, 4]
+    assert reading.truncated == ""
 
 
 def test_a_learned_token_that_does_not_fit_is_cut_whole_and_said(mini, caplog):
     long = " ".join(["red"] * 73)
     reading = text.tokenize(mini, f"{long} S* cat", [token("my_cat", "S*", 5)])
-    assert all(row == -1 for row in reading.rows) and reading.cut == "S* cat"
+    assert all(row == -1 for row in reading.vector_index) and reading.truncated == "S* cat"
     fits = text.tokenize(mini, " ".join(["red"] * 70) + " S* cat", [token("my_cat", "S*", 5)])
-    assert [row for row in fits.rows if row >= 0] == [0, 1, 2, 3, 4] and fits.cut == "cat"
+    assert [row for row in fits.vector_index if row >= 0] == [0, 1, 2, 3, 4] and fits.truncated == "cat"
     text.encode(mini, [f"{long} S* cat"], [token("my_cat", "S*", 5)])
     assert "S* cat" in caplog.text
 
@@ -94,7 +94,7 @@ def test_the_table_keeps_every_bit_and_nothing_stays_behind(mini):
 def test_gradients_reach_the_vectors_and_nothing_else(mini):
     reading = text.tokenize(mini, "a picture of S*", [token("x", "S*", 2)])
     rows = torch.randn(2, 256, requires_grad=True)
-    places, ids = torch.tensor([reading.rows]), torch.tensor([reading.ids])
+    places, ids = torch.tensor([reading.vector_index]), torch.tensor([reading.ids])
     with text.injected_vectors(mini.text_encoders[0], places, rows):
         mini.text_encoders[0](ids).last_hidden_state.sum().backward()
     assert rows.grad is not None and (rows.grad.abs().sum(1) > 0).all()

@@ -143,7 +143,7 @@ def _folders() -> list[Finding]:
 
 def _model() -> list[Finding]:
     """The embedded model is whole, and draws."""
-    from ..models import MINI
+    from ..hub import MINI
     from ..pipeline import generate
 
     if not (MINI / "model_index.json").is_file():

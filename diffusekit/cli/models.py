@@ -17,7 +17,7 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """List the embedded model and those in the hub's cache."""
-    from ..models import MINI, installed
+    from ..hub import MINI, installed
 
     rows = []
     for name, folder in installed().items():

@@ -25,7 +25,7 @@ def command(settings: dict[str, Any]) -> None:
         from ..server.jobs.queue import Jobs
         from ..server.serve import Server, listen, url
 
-        models.find(resolved.model)
+        models.locate(resolved.model)
         listener = listen(resolved.host, resolved.port)
         jobs = Jobs(resolved).open()
         if resolved.no_ui:

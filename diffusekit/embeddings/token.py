@@ -17,7 +17,7 @@ from ..errors import FileRefused
 from .names import name_error, shown, spellings, token_error
 
 if TYPE_CHECKING:
-    from ..models import Model
+    from ..models import TextModel
 
 MAX_VECTORS = 75
 MAX_VALUE = 65504.0  # the most that float16 holds
@@ -111,9 +111,9 @@ def _fault(vectors: torch.Tensor) -> str:
     return ""
 
 
-def check_compatible(token: LearnedToken, model: Model) -> None:
+def check_compatible(token: LearnedToken, model: TextModel) -> None:
     """Raise `FileRefused` unless the token was learned for text encoders as wide as the model's."""
-    wanted = tuple(int(encoder.config.hidden_size) for encoder in model.text_encoders)
+    wanted = model.widths
     if token.width == wanted:
         return
     base = token.facts.get("base_model", "")

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import UsageError
-
-if TYPE_CHECKING:
-    from ..models import Model
+from ..models import TextModel, token_ids
 
 _END = "</w>"  # CLIP's mark of a piece that ends a word
 
@@ -23,7 +20,7 @@ _END = "</w>"  # CLIP's mark of a piece that ends a word
 class Vocabulary:
     """The whole words of one text encoder's token table; `typical_norm` is the rows' median norm."""
 
-    def __init__(self, model: Model, encoder: int = 0):
+    def __init__(self, model: TextModel, encoder: int = 0):
         self._tokenizer = model.tokenizers[encoder]
         table = model.text_encoders[encoder].get_input_embeddings().weight
         self._table: Tensor = table.detach().float().cpu()
@@ -76,7 +73,7 @@ class Vocabulary:
 
     def vectors(self, words: str) -> Tensor:
         """The rows (k, D) of the tokens of some words; raises `UsageError` if they are of none."""
-        ids = self._tokenizer(words, add_special_tokens=False, verbose=False).input_ids
+        ids = token_ids(self._tokenizer, words)
         if not ids or any(i in self._special or i >= len(self._table) for i in ids):
             raise UsageError(f"the model knows no token for {words[:60]!r}", "use a word of its vocabulary")
         return self._table[ids].clone()

@@ -121,7 +121,7 @@ def _has_room(model: Model, caption: str, token: LearnedToken) -> bool:
 
 
 def _no_room(model: Model, file: str, caption: str, token: LearnedToken) -> DataSetError:
-    room = model.text_encoders[0].config.max_position_embeddings - 2
+    room = model.context_length - 2
     vectors = f"{token.count} vector{'s' * (token.count > 1)}"
     return DataSetError(
         f"{file}: in the caption {caption[:60]!r} the model does not see the token: "

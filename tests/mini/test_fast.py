@@ -114,6 +114,7 @@ def test_one_ddim_step_by_the_taught_velocity_arrives():
 
 def test_what_is_taught_is_what_is_merged(tmp_path):
     """The student's own weights, and those of a U-Net into which its file was merged."""
+    from diffusekit.models.lora import merge_lora
     from training.mini import distill
     from training.mini.config import RECIPES
     from training.mini.unet import build_unet
@@ -125,7 +126,7 @@ def test_what_is_taught_is_what_is_merged(tmp_path):
     for change in changes.values():
         torch.nn.init.normal_(change.up, std=0.1)
     save_file(distill.lora(changes), tmp_path / "lora.safetensors")
-    models._merge(plain.requires_grad_(False), tmp_path / "lora.safetensors")
+    merge_lora(plain.requires_grad_(False), tmp_path / "lora.safetensors")
     for layer in changes:
         ours, theirs = (u.get_submodule(layer).weight for u in (plain, taught))
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)  # the file is in fp16

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from ... import atomic, clip_score, images, models
-from ...device import choose
 from ...errors import DiffusekitError, ModelError
 from ...settings import InvertSettings
 from ..jobs.queue import Jobs
@@ -79,7 +78,7 @@ class Likeness:
             if not self._jobs.ready:  # transformers may not be imported by two threads at once
                 raise ModelError("the model is still being loaded", "try again in a moment")
             clip = InvertSettings.model_fields["clip"].default
-            judge = clip_score.load_scorer(_reader(self._model), clip)
+            judge = clip_score.load_scorer(models.load_text(self._model), clip)
             if judge is None:
                 raise ModelError(
                     f"{self._model} brings no CLIP to compare pictures with",
@@ -117,14 +116,3 @@ def _pixels(path: Path) -> torch.Tensor:
     with images.open_picture(path) as picture:
         picture.thumbnail((512, 512))
         return images.to_tensor(images.upright(picture))
-
-
-def _reader(name: str) -> models.Model:
-    """A model with its text encoder and nothing that draws, on the CPU."""
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    folder, revision = models.find(name)
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True, use_safetensors=True)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    parts = ((tokenizer,), (encoder.float().eval().requires_grad_(False),), None, None, {})
-    return models.Model(name, folder, revision, *parts, choose("cpu", "float32"))

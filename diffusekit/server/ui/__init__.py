@@ -95,7 +95,7 @@ def alone() -> tuple[gr.Blocks, Callable[[], None]]:
     security.Rules.of(settings)
     if settings.mcp:
         mcp_tool.needed()
-    models.find(settings.model)
+    models.locate(settings.model)
     jobs = Jobs(settings).open()
     demo = build(jobs, settings)
 
