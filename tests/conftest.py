@@ -13,6 +13,13 @@ import pytest
 import torch
 
 from diffusekit import models
+from tests.helpers.shared_machine import machine_share
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    with machine_share(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from diffusekit.cli.main import run
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_inversion_is_faster_than_the_reference_algorithm(capsys):
     """With a token table of CLIP's size, about five times; on mini, 1.2 to 1.5 times (docs/inversion.md)."""
     assert run(["bench", "invert", "--clip-table", "--steps", "8", "--json"]) == 0
@@ -38,6 +39,7 @@ def test_turns_are_taken_a_b_b_a():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_watching_costs_little():
     """Recording under a tenth of sampling, attention under three fifths; a busy machine may need three tries."""
     for _ in range(3):
@@ -48,6 +50,7 @@ def test_watching_costs_little():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_few_steps_without_guidance_save_most_of_the_time(capsys):
     """A tenth of the network's work, and the same decoding."""
     assert run(["bench", "fast", "--pictures", "8", "--json"]) == 0

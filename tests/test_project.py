@@ -15,6 +15,7 @@ from tests.helpers import ROOT
 PACKAGE = ROOT / "diffusekit"
 
 
+@pytest.mark.alone
 def test_help_is_quick_and_light():
     """No torch, no diffusers, no numpy, no Pillow, no verb but the one asked about; half a second."""
     code = (

@@ -41,6 +41,7 @@ def test_its_tokenizer_is_clips(mini):
     ) == anything.lower().replace(" ", "")
 
 
+@pytest.mark.alone
 def test_twenty_guided_steps_are_quick(mini):
     diffusekit.generate("a star", steps=2, device="cpu")
     seconds = []
@@ -120,6 +121,7 @@ def test_colors_are_what_they_are_called(color):
     assert told[color], (red, green, blue)
 
 
+@pytest.mark.alone
 def test_few_steps_draw_what_is_asked_nearly_as_well_and_quickly(mini):
     """Four steps without guidance, beside twenty with it: as alike their prompts, for mini's own CLIP."""
     from diffusekit import clip_score, images

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import load
 
+pytestmark = pytest.mark.alone
 QUEUE = 8
 LARGE = {"width": 256, "height": 256}
 

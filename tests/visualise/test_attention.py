@@ -180,6 +180,7 @@ def test_nothing_stays_behind(mini):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_recording_costs_less_than_sixty_percent():
     """Median of steps, taking turns."""
 
