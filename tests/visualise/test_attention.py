@@ -17,12 +17,12 @@ def run(record=True, take=True, **settings):
     found = {"steps": 3, "seed": 7, "device": "cpu"} | settings
     running = diffusekit.stream(PROMPT, **found)
     if not record:
-        return [step.latents for step in running], []
+        return [step.x_next for step in running], []
     latents, kept = [], []
     guided = running.settings.guidance_scale != 1
     with attention.record(running.model.unet, guided=guided) as maps:
         for step in running:
-            latents.append(step.latents)
+            latents.append(step.x_next)
             kept += [maps.maps()] if take else []
     return latents, kept
 
@@ -162,11 +162,11 @@ def test_a_model_without_finer_layers_points_with_all(families):
 
 def test_switched_off_and_on(mini):
     with torch.no_grad(), attention.record(mini.unet) as maps:
-        maps.on = False
+        maps.is_recording = False
         evaluated(mini.unet)
         with pytest.raises(AssertionError, match="while the recording was on"):
             maps.maps()
-        maps.on = True
+        maps.is_recording = True
         evaluated(mini.unet)
         assert maps.maps().shape == (2, 77, 8, 8)
 
