@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from diffusekit import attention, models, schedule, text
 from diffusekit.models import Model
-from diffusekit.visualise.attention_maps import grouped, peak, watch
+from diffusekit.visualise.attention_maps import peak_position, record_attention_maps, word_maps
 from training.mini.world.backgrounds import PLACES
 from training.mini.world.captions import caption
 from training.mini.world.scenes import FIRST, Scene, draw_with_spots, sample
@@ -84,7 +84,7 @@ def drawn(model: Model, index: int, scene: Scene, *, shift: float = 0.0) -> Case
         states = text.encode(model, [said]).expand(len(times), -1, -1)
         with attention.record(model.unet) as maps:
             model.unet(noised, times, states)
-            layers = {name: grouped(each, words) for name, each in maps.per_layer().items()}
+            layers = {name: word_maps(each, words) for name, each in maps.per_layer().items()}
     names = [w.text for w in words]
     boxes = {names.index(s.thing.subject): (s.box[0] + dx, s.box[1] + dy, s.box[2] + dx, s.box[3] + dy) for s in spots}
     return Case(names, boxes, layers)
@@ -108,9 +108,9 @@ def generated(index: int, scene: Scene) -> Case | None:
     place = PLACES[scene.place][0] if STYLES[scene.style].place else ""
     without = STYLES[scene.style].phrases[0].format(f"nothing {place}".strip())
     settings = {"steps": 10, "seed": index, "device": "cpu"}
-    trace, heat = watch(said, **settings)
-    other, _ = watch(without, **settings)
-    box = changed(trace.picture.image, other.picture.image)
+    trace, heat = record_attention_maps(said, **settings)
+    other, _ = record_attention_maps(without, **settings)
+    box = changed(trace.result.image, other.result.image)
     if box is None:
         return None
     words = list(heat.words[1:-1])
@@ -137,7 +137,7 @@ def area(box: Box) -> float:
 
 
 def hit(found: torch.Tensor, box: Box) -> bool:
-    x, y = peak(found, (1, 1))
+    x, y = peak_position(found, (1, 1))
     return box[0] <= x <= box[2] and box[1] <= y <= box[3]
 
 

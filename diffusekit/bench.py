@@ -29,7 +29,7 @@ from .inversion.train_step import Learner
 from .models import Model
 from .pipeline import generate, stream
 from .settings import InvertSettings
-from .visualise import Recording
+from .visualise import TraceRecorder
 
 CLIP_TABLE = (49408, 768)
 ROUNDS = 4
@@ -97,7 +97,7 @@ def visualise(
             pass
 
     def recorded(number: int) -> None:
-        for _ in Recording(stream("a red cat on the grass", seed=number, **settings)):
+        for _ in TraceRecorder(stream("a red cat on the grass", seed=number, **settings)):
             pass
 
     def attended(number: int) -> None:

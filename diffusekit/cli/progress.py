@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..pipeline import Generation
-    from ..visualise import Recording
-    from ..visualise.attention_maps import Watching
+    from ..visualise import TraceRecorder
+    from ..visualise.attention_maps import AttentionMapRecorder
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def _lower(record: logging.LogRecord) -> bool:
     return True
 
 
-def follow(running: "Generation | Recording | Watching", *, show: bool) -> Iterator[None]:
+def follow(running: "Generation | TraceRecorder | AttentionMapRecorder", *, show: bool) -> Iterator[None]:
     """Run a stream to its end; yields after every step, under a bar when `show` and stderr is a terminal."""
     if not (show and sys.stderr.isatty()):
         for _ in running:

@@ -4,29 +4,29 @@ Every function is a consumer of Steps and returns an `Exhibit`: pictures, a film
 when they are saved or looked at. Nothing here changes a picture.
 """
 
-from .attention_maps import Heat, attention, watch
+from .attention_maps import AttentionMaps, attention, record_attention_maps
 from .compare import compare
-from .figure import Exhibit
+from .figure import Visualization
 from .forward import noise
-from .lesson import page
+from .lesson import lesson
 from .reverse import denoise
 from .samplers import samplers
 from .tokens import tokens
-from .trace import Moment, Recording, Trace, record
+from .trace import Trace, TraceRecorder, TraceStep, record_trace
 
 __all__ = [
-    "Exhibit",
-    "Heat",
-    "Moment",
-    "Recording",
+    "AttentionMaps",
     "Trace",
+    "TraceRecorder",
+    "TraceStep",
+    "Visualization",
     "attention",
     "compare",
     "denoise",
+    "lesson",
     "noise",
-    "page",
-    "record",
+    "record_attention_maps",
+    "record_trace",
     "samplers",
     "tokens",
-    "watch",
 ]

@@ -26,14 +26,14 @@ from ..errors import UsageError
 from ..pipeline import stream
 from ..settings import GenerateSettings, validate
 from . import contact_sheet
-from .contact_sheet import Cell
-from .figure import Exhibit
+from .contact_sheet import SheetCell
+from .figure import Visualization
 from .forward import alpha_bars
-from .trace import Recording, Trace, rms
+from .trace import Trace, TraceRecorder, rms
 
-MOST_RUNS = 12
+MAX_RUNS = 12
 COLUMNS = 7  # moments in a still, the picture not among them
-VARIED = (
+COMPARABLE = (
     "prompt",
     "drop",
     "negative_prompt",
@@ -46,25 +46,25 @@ VARIED = (
 
 
 @dataclass(frozen=True, eq=False)
-class Lane:
+class ComparedRun:
     """One run: its trace, what it was told, and how far each of its moments has come, 0 to 1."""
 
     trace: Trace
-    told: Mapping[str, Any]
+    options: Mapping[str, Any]
     progress: tuple[float, ...]
 
-    def at(self, progress: float) -> int:
+    def index_at(self, progress: float) -> int:
         """The last moment that has come no farther than `progress`; the first if there is none."""
         return max(bisect_right(self.progress, progress + 1e-6) - 1, 0)
 
     def latents(self, progress: float) -> torch.Tensor:
         """The latents (C, h, w) at unit variance, on the straight line between the two moments around."""
         if progress >= 1:
-            return self.trace.moments[-1].latents.float()
-        moments, i = self.trace.moments, self.at(progress)
-        first = moments[i].unit
+            return self.trace.steps[-1].x_next.float()
+        moments, i = self.trace.steps, self.index_at(progress)
+        first = moments[i].x_t_unit
         last = i + 1 == len(moments)
-        second = moments[-1].latents.float() if last else moments[i + 1].unit
+        second = moments[-1].x_next.float() if last else moments[i + 1].x_t_unit
         end = 1.0 if last else self.progress[i + 1]
         room = end - self.progress[i]
         share = (progress - self.progress[i]) / room if room > 0 else 0.0
@@ -72,8 +72,8 @@ class Lane:
 
 
 def compare(
-    runs: Sequence[Mapping[str, Any]], *, watch: Callable[[Recording], object] | None = None, **common: Any
-) -> Exhibit:
+    runs: Sequence[Mapping[str, Any]], *, watch: Callable[[TraceRecorder], object] | None = None, **common: Any
+) -> Visualization:
     """Make the pictures of two to twelve runs from the same noise and show them in lock-step.
 
     A run is a dictionary of what differs: `prompt`, `drop` (a word, or list of words, to leave out of
@@ -87,32 +87,32 @@ def compare(
     lanes = []
     for settings, told in wanted:
         prompt = settings.pop("prompt")
-        recording = Recording(stream(prompt, **settings))
+        recording = TraceRecorder(stream(prompt, **settings))
         if watch is None:
             for _ in recording:
                 pass
         else:
             watch(recording)
         trace = recording.traces[0]
-        lanes.append(Lane(trace, told, progress_of(trace)))
-    return shown(lanes)
+        lanes.append(ComparedRun(trace, told, compute_progress(trace)))
+    return render(lanes)
 
 
-def shown(lanes: Sequence[Lane]) -> Exhibit:
+def render(lanes: Sequence[ComparedRun]) -> Visualization:
     """The exhibit of lanes that are there already."""
     labels = _labels(lanes)
     grid = _grid(lanes)
-    return Exhibit(
+    return Visualization(
         {
             "progress": grid,
             "runs": [_numbers(lane, lanes[0], label, grid) for lane, label in zip(lanes, labels, strict=True)],
         },
-        sheet=lambda: _sheet(lanes, labels),
+        still=lambda: _sheet(lanes, labels),
         film=lambda: _film(lanes, labels, grid),
     )
 
 
-def crossed(**values: Sequence[Any]) -> list[dict[str, Any]]:
+def combinations(**values: Sequence[Any]) -> list[dict[str, Any]]:
     """Every combination of several values: `crossed(steps=[5, 20], seed=[1, 2])` are four runs.
 
     The last varies fastest. Raises `UsageError` when there are fewer than two or more than twelve.
@@ -123,9 +123,9 @@ def crossed(**values: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _countable(count: int) -> None:
-    if not 2 <= count <= MOST_RUNS:
+    if not 2 <= count <= MAX_RUNS:
         raise UsageError(
-            f"{count} run{'s' * (count != 1)} cannot be compared, 2 to {MOST_RUNS} are wanted",
+            f"{count} run{'s' * (count != 1)} cannot be compared, 2 to {MAX_RUNS} are wanted",
             "give fewer values" if count > 2 else "give something a second value",
         )
 
@@ -138,15 +138,15 @@ def _checked(
     seed = secrets.randbelow(2**32) if common.get("seed") is None else common["seed"]
     found = []
     for run in runs:
-        if strays := [name for name in run if name not in VARIED]:
-            raise UsageError(f"runs cannot differ in {strays[0]!r}", f"they can in: {', '.join(VARIED)}")
+        if strays := [name for name in run if name not in COMPARABLE]:
+            raise UsageError(f"runs cannot differ in {strays[0]!r}", f"they can in: {', '.join(COMPARABLE)}")
         told = {**common, **run}
         settings: dict[str, Any] = {k: v for k, v in told.items() if k != "drop"} | {"images": 1}
         settings.setdefault("prompt", "")
         settings["seed"] = seed if told.get("seed") is None else told["seed"]
         validate(GenerateSettings, settings)
         for word in _several(told.get("drop")):
-            settings["prompt"] = without(word, **settings)
+            settings["prompt"] = drop_word(word, **settings)
         found.append((settings, told))
     return found
 
@@ -155,7 +155,7 @@ def _several(words: Any) -> list[str]:
     return [words] if isinstance(words, str) else list(words or ())
 
 
-def without(word: str, prompt: str, **settings: Any) -> str:
+def drop_word(word: str, prompt: str, **settings: Any) -> str:
     """The prompt less a word, or a learned token by its name, everywhere it stands.
 
     Raises `UsageError`, naming the words there are, when it is not one of them.
@@ -183,7 +183,7 @@ def without(word: str, prompt: str, **settings: Any) -> str:
 # --- how far ---------------------------------------------------------------------------------
 
 
-def progress_of(trace: Trace) -> tuple[float, ...]:
+def compute_progress(trace: Trace) -> tuple[float, ...]:
     """How far each moment has come from noise (0) to picture (1): the timesteps of noise that are gone.
 
     A moment's noise level is looked up among the model's timesteps, with fractions in between; steps
@@ -194,7 +194,7 @@ def progress_of(trace: Trace) -> tuple[float, ...]:
     rising = logs.flip(0)
     count = len(curve)
     found: list[float] = []
-    for moment in trace.moments:
+    for moment in trace.steps:
         bar = min(max(moment.alpha_bar, 1e-12), 1 - 1e-12)
         log = torch.tensor(bar / (1 - bar), dtype=torch.float64).log()
         i = int(torch.searchsorted(rising, log).clamp(1, count - 1))
@@ -204,7 +204,7 @@ def progress_of(trace: Trace) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _grid(lanes: Sequence[Lane]) -> list[float]:
+def _grid(lanes: Sequence[ComparedRun]) -> list[float]:
     """Where to look: wherever the run of most steps makes one, and at the end."""
     most = max(lanes, key=lambda lane: len(lane.progress))
     return [*dict.fromkeys(most.progress), 1.0]
@@ -213,14 +213,14 @@ def _grid(lanes: Sequence[Lane]) -> list[float]:
 # --- numbers ---------------------------------------------------------------------------------
 
 
-def _numbers(lane: Lane, first: Lane, label: str, grid: Sequence[float]) -> dict[str, Any]:
+def _numbers(lane: ComparedRun, first: ComparedRun, label: str, grid: Sequence[float]) -> dict[str, Any]:
     """A run in numbers; differences are those to the first run."""
-    picture = lane.trace.picture
-    pixels = images.to_tensor(picture.image) - images.to_tensor(first.trace.picture.image)
-    steps = zip(lane.trace.moments, lane.progress, strict=True)
+    picture = lane.trace.result
+    pixels = images.to_tensor(picture.image) - images.to_tensor(first.trace.result.image)
+    steps = zip(lane.trace.steps, lane.progress, strict=True)
     return {
         "label": label,
-        "dropped": _several(lane.told.get("drop")),
+        "dropped": _several(lane.options.get("drop")),
         "settings": picture.record.settings.model_dump(mode="json"),
         "sha256": hashlib.sha256(picture.image.tobytes()).hexdigest(),
         "steps": [moment.numbers() | {"progress": progress} for moment, progress in steps],
@@ -229,17 +229,17 @@ def _numbers(lane: Lane, first: Lane, label: str, grid: Sequence[float]) -> dict
     }
 
 
-def _labels(lanes: Sequence[Lane]) -> list[str]:
+def _labels(lanes: Sequence[ComparedRun]) -> list[str]:
     """What makes each run different from the others, a line for each difference."""
-    own = [lane.trace.picture.record.settings for lane in lanes]
+    own = [lane.trace.result.record.settings for lane in lanes]
     lines: list[list[str]] = [[] for _ in lanes]
-    dropped = [tuple(_several(lane.told.get("drop"))) for lane in lanes]
-    prompts = [str(lane.told.get("prompt", "")) for lane in lanes]
+    dropped = [tuple(_several(lane.options.get("drop"))) for lane in lanes]
+    prompts = [str(lane.options.get("prompt", "")) for lane in lanes]
     if len(set(prompts)) > 1:
         _add(lines, [f"“{prompt}”" for prompt in prompts])
     if len(set(dropped)) > 1:
         _add(lines, [f"without {', '.join(words)}" if words else "whole prompt" for words in dropped])
-    for name in VARIED[2:]:
+    for name in COMPARABLE[2:]:
         values = [getattr(settings, name) for settings in own]
         if len(set(values)) > 1:
             says = {"guidance_scale": "guidance", "negative_prompt": "not"}.get(name, name)
@@ -257,53 +257,53 @@ def _add(lines: list[list[str]], found: Sequence[str]) -> None:
 # --- drawing ---------------------------------------------------------------------------------
 
 
-def _side(lanes: Sequence[Lane]) -> int:
-    width = max(lanes[0].trace.picture.image.width, 128)
+def _side(lanes: Sequence[ComparedRun]) -> int:
+    width = max(lanes[0].trace.result.image.width, 128)
     return min(width, 256 if len(lanes) < 5 else 160)
 
 
-def _believed(lane: Lane, progress: Sequence[float]) -> list[Image.Image]:
+def _believed(lane: ComparedRun, progress: Sequence[float]) -> list[Image.Image]:
     """What the run takes the picture for at each progress; from 1 on, the picture."""
-    places = [len(lane.progress) if p >= 1 else lane.at(p) for p in progress]
-    return _decoded(lane, places, lambda i: lane.trace.moments[i].denoised)
+    places = [len(lane.progress) if p >= 1 else lane.index_at(p) for p in progress]
+    return _decoded(lane, places, lambda i: lane.trace.steps[i].x0)
 
 
-def _noisy(lane: Lane, progress: Sequence[float]) -> list[Image.Image]:
-    places = [len(lane.progress) if p >= 1 else lane.at(p) for p in progress]
-    return _decoded(lane, places, lambda i: lane.trace.moments[i].unit)
+def _noisy(lane: ComparedRun, progress: Sequence[float]) -> list[Image.Image]:
+    places = [len(lane.progress) if p >= 1 else lane.index_at(p) for p in progress]
+    return _decoded(lane, places, lambda i: lane.trace.steps[i].x_t_unit)
 
 
-def _decoded(lane: Lane, places: Sequence[int], values: Callable[[int], torch.Tensor]) -> list[Image.Image]:
+def _decoded(lane: ComparedRun, places: Sequence[int], values: Callable[[int], torch.Tensor]) -> list[Image.Image]:
     """A picture for each place, every moment decoded once; the place after the last is the finished one."""
     different = [i for i in dict.fromkeys(places) if i < len(lane.progress)]
     made = dict(zip(different, lane.trace.decode([values(i) for i in different]), strict=True))
-    made[len(lane.progress)] = lane.trace.picture.image
+    made[len(lane.progress)] = lane.trace.result.image
     return [made[i] for i in places]
 
 
-def _sheet(lanes: Sequence[Lane], labels: Sequence[str]) -> Image.Image:
+def _sheet(lanes: Sequence[ComparedRun], labels: Sequence[str]) -> Image.Image:
     """A row for each run, what it takes the picture for at seven moments, then the picture."""
     start, end = min(x.progress[0] for x in lanes), max(x.progress[-1] for x in lanes)
     columns = [start + (end - start) * i / (COLUMNS - 1) for i in range(COLUMNS)]
     rows = []
     for lane in lanes:
         cells = [
-            Cell(picture, f"{100 * p:.0f} %, step {lane.at(p) + 1}")
+            SheetCell(picture, f"{100 * p:.0f} %, step {lane.index_at(p) + 1}")
             for picture, p in zip(_believed(lane, columns), columns, strict=True)
         ]
-        rows.append([*cells, Cell(lane.trace.picture.image, _ending(lane, lanes[0]))])
+        rows.append([*cells, SheetCell(lane.trace.result.image, _ending(lane, lanes[0]))])
     title = "What each run takes the picture for, as its noise goes away; on the right, its picture"
-    return contact_sheet.sheet(rows, side=_side(lanes), title=title, labels=labels)
+    return contact_sheet.render_sheet(rows, side=_side(lanes), title=title, labels=labels)
 
 
-def _ending(lane: Lane, first: Lane) -> str:
+def _ending(lane: ComparedRun, first: ComparedRun) -> str:
     if lane is first:
         return "the picture"
-    found = images.to_tensor(lane.trace.picture.image) - images.to_tensor(first.trace.picture.image)
+    found = images.to_tensor(lane.trace.result.image) - images.to_tensor(first.trace.result.image)
     return f"differs by {float(found.abs().mean() * 127.5):.1f}"
 
 
-def _film(lanes: Sequence[Lane], labels: Sequence[str], grid: Sequence[float]) -> Iterator[Image.Image]:
+def _film(lanes: Sequence[ComparedRun], labels: Sequence[str], grid: Sequence[float]) -> Iterator[Image.Image]:
     """A column for each run: above, what it believes; below, the noisy latents, decoded."""
     above = [_believed(lane, grid) for lane in lanes]
     below = [_noisy(lane, grid) for lane in lanes]
@@ -312,12 +312,12 @@ def _film(lanes: Sequence[Lane], labels: Sequence[str], grid: Sequence[float]) -
     side = _side(lanes) * (2 if _side(lanes) <= 128 and len(lanes) < 5 else 1)
     names = ("believed\npicture", "noisy\nlatents")
     for i, p in enumerate(grid):
-        cells = [Cell(pictures[i], label) for pictures, label in zip(above, padded, strict=True)]
+        cells = [SheetCell(pictures[i], label) for pictures, label in zip(above, padded, strict=True)]
         steps = [
-            Cell(
+            SheetCell(
                 pictures[i],
-                f"step {lane.at(p) + 1} of {len(lane.progress)}" if p < 1 else "the picture",
+                f"step {lane.index_at(p) + 1} of {len(lane.progress)}" if p < 1 else "the picture",
             )
             for pictures, lane in zip(below, lanes, strict=True)
         ]
-        yield contact_sheet.sheet([cells, steps], side=side, labels=names)
+        yield contact_sheet.render_sheet([cells, steps], side=side, labels=names)

@@ -20,37 +20,37 @@ PAPER, INK, SOFT = "#fcfcfa", "#1d2126", "#5c6570"
 
 
 @dataclass(frozen=True)
-class Cell:
+class SheetCell:
     """A picture with a line or two below it; without a picture, words in its place."""
 
-    picture: Image.Image | None
+    image: Image.Image | None
     caption: str = ""
 
 
-def colored(values: torch.Tensor, colors: str = "magma", *, most: float = 1.0) -> Image.Image:
+def apply_colormap(values: torch.Tensor, colors: str = "magma", *, most: float = 1.0) -> Image.Image:
     """A map (h, w), 0 to `most`, in the colors of a matplotlib colormap."""
     scaled = (values.float() / (most or 1.0)).clamp(0, 1)
     return Image.fromarray((_colormap(colors)(scaled.cpu().numpy())[..., :3] * 255).astype("uint8"))
 
 
-def signed(values: torch.Tensor, *, most: float = 3.0) -> Image.Image:
+def signed_map(values: torch.Tensor, *, most: float = 3.0) -> Image.Image:
     """A map (h, w) around zero: blue below, white at zero, red above, strongest at ±`most`."""
-    return colored(values.float() + most, "RdBu_r", most=2 * most)
+    return apply_colormap(values.float() + most, "RdBu_r", most=2 * most)
 
 
-def channels(latents: torch.Tensor, side: int, *, most: float = 3.0) -> Image.Image:
+def channel_grid(latents: torch.Tensor, side: int, *, most: float = 3.0) -> Image.Image:
     """The channels (C, h, w) of latents as signed maps in a square of `side` pixels, as many in a row as fill it."""
     columns = math.ceil(len(latents) ** 0.5)
     edge = side // columns
     top = (side - edge * math.ceil(len(latents) / columns)) // 2
     sheet = Image.new("RGB", (side, side), PAPER)
     for i, channel in enumerate(latents):
-        tile = signed(channel, most=most).resize((edge - 1, edge - 1), Image.Resampling.NEAREST)
+        tile = signed_map(channel, most=most).resize((edge - 1, edge - 1), Image.Resampling.NEAREST)
         sheet.paste(tile, (i % columns * edge, top + i // columns * edge))
     return sheet
 
 
-def overlay(
+def overlay_map(
     picture: Image.Image, heat: torch.Tensor, *, strength: float = 0.75, most: float | None = None
 ) -> Image.Image:
     """A picture grown dark where a map (h, w) is low, and colored where it is high.
@@ -59,18 +59,20 @@ def overlay(
     """
     top = float(heat.max()) if most is None else most
     size = picture.size
-    hot = colored(heat, most=top).resize(size, Image.Resampling.BICUBIC)
+    hot = apply_colormap(heat, most=top).resize(size, Image.Resampling.BICUBIC)
     return Image.blend(picture.convert("L").convert("RGB"), hot, strength * 0.8)
 
 
-def sheet(rows: Sequence[Sequence[Cell]], *, side: int, title: str = "", labels: Sequence[str] = ()) -> Image.Image:
+def render_sheet(
+    rows: Sequence[Sequence[SheetCell]], *, side: int, title: str = "", labels: Sequence[str] = ()
+) -> Image.Image:
     """Rows of cells on paper: pictures `side` pixels wide, captions below, a label before each row."""
     letter = max(10, min(side // 12, 15))
-    font = lettering(letter)
+    font = load_font(letter)
     line = round(letter * 1.35)
     margin = (max(_width(part, font) for x in labels for part in x.split("\n")) + 3 * GAP) if labels else GAP
     below = [line * max((c.caption.count("\n") + 1 for c in row if c.caption), default=0) for row in rows]
-    tall = [max((_fitted(c.picture, side).height for c in row if c.picture), default=side) for row in rows]
+    tall = [max((_fitted(c.image, side).height for c in row if c.image), default=side) for row in rows]
     top = GAP + (line + 2 * GAP if title else 0)
     across = margin + max(len(row) for row in rows) * (side + GAP)
     width = max(across, _width(title, font) + 2 * GAP)
@@ -83,15 +85,17 @@ def sheet(rows: Sequence[Sequence[Cell]], *, side: int, title: str = "", labels:
             draw.multiline_text((GAP, top + tall[i] // 2), labels[i], fill=INK, font=font, anchor="lm")
         for j, cell in enumerate(row):
             left = margin + j * (side + GAP)
-            if cell.picture is not None:
-                paper.paste(_fitted(cell.picture, side), (left, top))
-            draw.multiline_text((left, top + tall[i] + 2), shortened(cell.caption, font, side), fill=SOFT, font=font)
+            if cell.image is not None:
+                paper.paste(_fitted(cell.image, side), (left, top))
+            draw.multiline_text(
+                (left, top + tall[i] + 2), truncate_lines(cell.caption, font, side), fill=SOFT, font=font
+            )
         top += tall[i] + below[i] + 2 * GAP
     return paper
 
 
 @lru_cache
-def lettering(size: int) -> Any:
+def load_font(size: int) -> Any:
     """DejaVu Sans, which has Greek letters and comes with matplotlib."""
     import matplotlib
 
@@ -99,7 +103,7 @@ def lettering(size: int) -> Any:
     return ImageFont.truetype(str(file), size)
 
 
-def shortened(text: str, font: Any, width: int) -> str:
+def truncate_lines(text: str, font: Any, width: int) -> str:
     """Every line of a text cut to `width` pixels, with an ellipsis where it was."""
     lines = []
     for words in text.split("\n"):

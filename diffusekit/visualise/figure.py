@@ -22,7 +22,7 @@ FILMS = (".webp", ".apng", ".gif", ".mp4")
 
 
 @dataclass(frozen=True, eq=False)
-class Exhibit:
+class Visualization:
     """One thing to look at. What it cannot be is None; `save` says what it can.
 
     `sheet` makes one still picture, `film` its frames (RGB, all of one size), `svg` a drawing, `page` a
@@ -31,21 +31,21 @@ class Exhibit:
     """
 
     numbers: Mapping[str, Any]
-    sheet: Callable[[], Image.Image] | None = None
+    still: Callable[[], Image.Image] | None = None
     film: Callable[[], Iterable[Image.Image]] | None = None
     svg: Callable[[], str] | None = None
-    page: Callable[[], str] | None = None
+    html: Callable[[], str] | None = None
     record: metadata.Record | None = None
-    made: bool = True
-    seconds: float = field(default=0.15, kw_only=True)  # a frame is shown; the last one ten times longer
+    ai_generated: bool = True
+    frame_seconds: float = field(default=0.15, kw_only=True)  # a frame is shown; the last one ten times longer
 
     @property
     def endings(self) -> tuple[str, ...]:
         """The endings that `save` takes."""
-        found: tuple[str, ...] = STILLS if self.sheet else ()
+        found: tuple[str, ...] = STILLS if self.still else ()
         found += FILMS if self.film else ()
         found += (".svg",) if self.svg else ()
-        found += (".html",) if self.page else ()
+        found += (".html",) if self.html else ()
         return (*found, ".json")
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -61,10 +61,10 @@ class Exhibit:
             return atomic.write_atomic(path, f"{text}\n".encode())
         if ending == ".svg" and self.svg:
             return atomic.write_atomic(path, self.svg().encode())
-        if ending == ".html" and self.page:
-            return atomic.write_atomic(path, self.page().encode("utf-8", "replace"))
-        if ending in STILLS and self.sheet:
-            return metadata.save(self.sheet(), path, self.record, label=self.made, overwrite=overwrite)
+        if ending == ".html" and self.html:
+            return atomic.write_atomic(path, self.html().encode("utf-8", "replace"))
+        if ending in STILLS and self.still:
+            return metadata.save(self.still(), path, self.record, label=self.ai_generated, overwrite=overwrite)
         assert self.film is not None
         frames = list(self.film())
         return atomic.write_atomic(path, self._moving(frames, ending), _whole if ending != ".mp4" else None)
@@ -81,14 +81,14 @@ class Exhibit:
 
     def _moving(self, frames: list[Image.Image], ending: str) -> bytes:
         if ending == ".mp4":
-            return _mp4(frames, self.seconds)
+            return _mp4(frames, self.frame_seconds)
         kind = {".webp": "WEBP", ".apng": "PNG", ".gif": "GIF"}[ending]
-        each = round(self.seconds * 1000)
+        each = round(self.frame_seconds * 1000)
         extras: dict[str, Any] = {}
         if kind == "GIF":
-            extras["comment"] = b"Made with diffusekit" + (b" by a trained model" if self.made else b"")
+            extras["comment"] = b"Made with diffusekit" + (b" by a trained model" if self.ai_generated else b"")
         else:
-            extras = metadata.save_kwargs(kind, self.record, self.made)
+            extras = metadata.save_kwargs(kind, self.record, self.ai_generated)
         if kind == "WEBP":
             extras["quality"] = 85
         file = BytesIO()
@@ -104,10 +104,10 @@ class Exhibit:
         return file.getvalue()
 
     def _repr_png_(self) -> bytes | None:
-        if self.sheet is None:
+        if self.still is None:
             return None
         file = BytesIO()
-        self.sheet().save(file, "PNG")
+        self.still().save(file, "PNG")
         return file.getvalue()
 
 

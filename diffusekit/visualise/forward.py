@@ -21,8 +21,8 @@ from ..errors import FileRefused, UsageError
 from ..pipeline import GeneratedImage
 from ..settings import GenerateSettings, validate
 from . import contact_sheet
-from .contact_sheet import Cell
-from .figure import Exhibit
+from .contact_sheet import SheetCell
+from .figure import Visualization
 from .trace import rms
 
 FORMULA = "x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε"
@@ -55,7 +55,7 @@ def alpha_bars(name: str, config: Mapping[str, Any]) -> torch.Tensor:
     return schedule.make_scheduler("ddim", {**config, **changes}).alphas_cumprod.double()
 
 
-def levels(alpha_bar: float) -> dict[str, float | None]:
+def noise_levels(alpha_bar: float) -> dict[str, float | None]:
     """A noise level in numbers; what is infinite is None. The logarithm is the natural one."""
     noise = 1 - alpha_bar
     snr = alpha_bar / noise if noise > 0 else None
@@ -89,7 +89,7 @@ class _Subject:
         return (
             images.to_pil(self.pixels(alpha_bar))[0],
             images.to_pil(latents.decode(self.model, z))[0],
-            contact_sheet.channels(z[0], self.model.native_size),
+            contact_sheet.channel_grid(z[0], self.model.native_size),
         )
 
 
@@ -104,7 +104,7 @@ def noise(
     schedules: Sequence[str] = ("own",),
     seed: int = 0,
     **settings: Any,
-) -> Exhibit:
+) -> Visualization:
     """Show how noise takes a picture away, and what the VAE alone loses of it.
 
     `picture` is a file, a PIL picture or one that `generate` made; its middle square is taken. `at` are
@@ -132,9 +132,9 @@ def noise(
         "schedules": {name: [_row(subject, t, float(curve[t])) for t in times] for name, curve in curves.items()},
         "vae": lost.numbers,
     }
-    return Exhibit(
+    return Visualization(
         numbers,
-        sheet=lambda: _sheet(subject, curves, times, lost),
+        still=lambda: _sheet(subject, curves, times, lost),
         film=lambda: _film(subject, curves),
         record=record,
     )
@@ -191,7 +191,7 @@ def _row(subject: _Subject, timestep: int, alpha_bar: float) -> dict[str, float 
     """A timestep in numbers; the rms are those of x_t in pixels ([-1, 1], not clipped) and in latents."""
     return {
         "timestep": timestep,
-        **levels(alpha_bar),
+        **noise_levels(alpha_bar),
         "rms_pixels": rms(subject.pixels(alpha_bar)),
         "rms_latents": rms(subject.latents(alpha_bar)),
     }
@@ -215,15 +215,15 @@ class _Lost:
             "latents_std": float(subject.z0.std()),
         }
 
-    def cells(self, subject: _Subject) -> list[Cell]:
+    def cells(self, subject: _Subject) -> list[SheetCell]:
         psnr = self.numbers["psnr"]
         amplified = images.to_pil((self.difference * self.factor)[None])[0]
         mean = self.numbers["mean_absolute_difference"]
         return [
-            Cell(self.before, "the picture"),
-            Cell(contact_sheet.channels(subject.z0[0], subject.model.native_size), "encoded"),
-            Cell(self.after, "decoded again" + (f"\nPSNR {psnr:.1f} dB" if psnr else "")),
-            Cell(amplified, f"difference × {self.factor}\nmean {mean:.1f} of 255"),
+            SheetCell(self.before, "the picture"),
+            SheetCell(contact_sheet.channel_grid(subject.z0[0], subject.model.native_size), "encoded"),
+            SheetCell(self.after, "decoded again" + (f"\nPSNR {psnr:.1f} dB" if psnr else "")),
+            SheetCell(amplified, f"difference × {self.factor}\nmean {mean:.1f} of 255"),
         ]
 
 
@@ -233,13 +233,13 @@ def _side(subject: _Subject) -> int:
 
 
 def _sheet(subject: _Subject, curves: Mapping[str, torch.Tensor], times: Sequence[int], lost: _Lost) -> Image.Image:
-    rows: list[list[Cell]] = []
+    rows: list[list[SheetCell]] = []
     labels: list[str] = []
     for name, curve in curves.items():
         found = [subject.seen(float(curve[t])) for t in times]
         captions = [_caption(t, float(curve[t])) for t in times]
-        rows.append([Cell(f[0], c) for f, c in zip(found, captions, strict=True)])
-        rows += [[Cell(f[i]) for f in found] for i in (1, 2)]
+        rows.append([SheetCell(f[0], c) for f, c in zip(found, captions, strict=True)])
+        rows += [[SheetCell(f[i]) for f in found] for i in (1, 2)]
         before = f"{name}:\n" if len(curves) > 1 else ""
         labels += [
             f"{before}noise\non pixels",
@@ -248,7 +248,7 @@ def _sheet(subject: _Subject, curves: Mapping[str, torch.Tensor], times: Sequenc
         ]
     rows.append(lost.cells(subject))
     labels.append("what the VAE\nalone loses")
-    return contact_sheet.sheet(rows, side=_side(subject), title=FORMULA, labels=labels)
+    return contact_sheet.render_sheet(rows, side=_side(subject), title=FORMULA, labels=labels)
 
 
 def _caption(timestep: int, alpha_bar: float) -> str:
@@ -256,7 +256,7 @@ def _caption(timestep: int, alpha_bar: float) -> str:
 
 
 def _lines(alpha_bar: float) -> list[str]:
-    found = levels(alpha_bar)
+    found = noise_levels(alpha_bar)
     snr, log = found["snr"], found["log_snr"]
     small = f"{alpha_bar:.1e}" if 0 < alpha_bar < 5e-5 else f"{alpha_bar:.4f}"
     return [
@@ -279,6 +279,6 @@ def _film(subject: _Subject, curves: Mapping[str, torch.Tensor]) -> Iterator[Ima
             says = _lines(alpha_bar)
             below = (f"t {t}", f"{says[0]}   {says[1]}", f"{says[2]}   {says[3]}")
             seen = subject.seen(alpha_bar)
-            rows.append([Cell(p, f"{n}\n{b}") for p, n, b in zip(seen, names, below, strict=True)])
+            rows.append([SheetCell(p, f"{n}\n{b}") for p, n, b in zip(seen, names, below, strict=True)])
         labels = list(curves) if len(curves) > 1 else ()
-        yield contact_sheet.sheet(rows, side=side, title=FORMULA, labels=labels)
+        yield contact_sheet.render_sheet(rows, side=side, title=FORMULA, labels=labels)

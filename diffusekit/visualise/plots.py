@@ -36,7 +36,7 @@ TITLE, TEXT, SMALL = 13, 11, 9.5  # points
 DOTS = 100  # per inch, in a PNG
 
 
-def figure(width: float, height: float, title: str = "") -> Any:
+def new_figure(width: float, height: float, title: str = "") -> Any:
     """An empty matplotlib Figure of so many inches, laid out by itself."""
     from matplotlib.figure import Figure
 
@@ -46,7 +46,7 @@ def figure(width: float, height: float, title: str = "") -> Any:
     return found
 
 
-def panel(axes: Any, title: str, across: str = "", up: str = "") -> Any:
+def style_axes(axes: Any, title: str, across: str = "", up: str = "") -> Any:
     """Give axes their title, the names of their two directions, a quiet grid and no box."""
     axes.set_facecolor(PAPER)
     axes.set_title(title, fontsize=TITLE, color=INK, loc="left", parse_math=False)
@@ -61,7 +61,7 @@ def panel(axes: Any, title: str, across: str = "", up: str = "") -> Any:
     return axes
 
 
-def bare(axes: Any, title: str = "") -> Any:
+def blank_axes(axes: Any, title: str = "") -> Any:
     """Axes as a sheet of paper from (0, 0) to (1, 1), without marks."""
     axes.set_axis_off()
     axes.set_xlim(0, 1)
@@ -76,7 +76,7 @@ def legend(axes: Any, **where: Any) -> None:
     axes.legend(fontsize=SMALL, frameon=False, labelcolor=INK, **where)
 
 
-def style(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
     """Color and dash of line `number`: never the same pair twice."""
     return {
         "color": COLORS[number % len(COLORS)],
@@ -84,7 +84,7 @@ def style(number: int) -> dict[str, Any]:
     }
 
 
-def raster(drawn: Any) -> Image.Image:
+def to_image(drawn: Any) -> Image.Image:
     """A figure as an RGB picture."""
     file = BytesIO()
     with warnings.catch_warnings():
@@ -94,7 +94,7 @@ def raster(drawn: Any) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def vector(drawn: Any) -> str:
+def to_svg(drawn: Any) -> str:
     """A figure as the text of an SVG file, the same every time."""
     import matplotlib
 
@@ -106,7 +106,7 @@ def vector(drawn: Any) -> str:
     return file.getvalue().decode()
 
 
-def flat(points: torch.Tensor) -> tuple[torch.Tensor, tuple[float, float]]:
+def project_to_plane(points: torch.Tensor) -> tuple[torch.Tensor, tuple[float, float]]:
     """Points (N, D) seen from where they spread most: (N, 2), and the share of the variance along each.
 
     Principal component analysis (Pearson, 1901). A direction that nothing varies in is zero. The first

@@ -19,18 +19,18 @@ from ..pipeline import stream
 from ..settings import GenerateSettings, validate
 from . import plots
 from .contact_sheet import INK
-from .figure import Exhibit
-from .forward import SCHEDULES, alpha_bars, levels
-from .trace import Recording, Trace
+from .figure import Visualization
+from .forward import SCHEDULES, alpha_bars, noise_levels
+from .trace import Trace, TraceRecorder
 
 PROMPT = "a red cat on the grass"
-USUAL = ("ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc")
+DEFAULT_SAMPLERS = ("ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc")
 _DASHES = ("-", "--", "-.", ":", (0, (2, 2)))  # a schedule each; the last lies upon the first
 _POINTS = 100  # of a schedule's curve in the numbers
 
 
 @dataclass(frozen=True)
-class Taken:
+class SamplerStep:
     """One evaluation of the network: its timestep, and alpha and sigma of the latents it is shown."""
 
     timestep: float
@@ -43,7 +43,7 @@ class Taken:
         return self.sigma / self.alpha
 
 
-def steps_of(name: str, config: Mapping[str, Any], steps: int) -> list[Taken]:
+def sampler_steps(name: str, config: Mapping[str, Any], steps: int) -> list[SamplerStep]:
     """The steps that the sampler `name` takes on the noise schedule of a model's scheduler `config`.
 
     Found by letting it walk over a single zero, which needs no network. Raises `UsageError` for a
@@ -59,7 +59,7 @@ def steps_of(name: str, config: Mapping[str, Any], steps: int) -> list[Taken]:
     for timestep in scheduler.timesteps:
         scheduler.scale_model_input(latents, timestep)
         alpha, sigma = schedule.alpha_sigma(scheduler, timestep)
-        taken.append(Taken(float(timestep), alpha, sigma))
+        taken.append(SamplerStep(float(timestep), alpha, sigma))
         scheduler.step(latents, timestep, latents)
     return taken
 
@@ -69,16 +69,16 @@ def samplers(
     *,
     prompt: str = PROMPT,
     path: bool = True,
-    watch: Callable[[Recording], object] | None = None,
+    watch: Callable[[TraceRecorder], object] | None = None,
     **settings: Any,
-) -> Exhibit:
+) -> Visualization:
     """Plot noise schedules, the steps of samplers on the model's own, and the way of the latents.
 
     `names` are samplers, six well-known ones without. With `path` each makes one picture of `prompt`
     from the same noise (`seed`, by chance if there is none); without, no network runs. `watch` is given
     every Recording and runs it to its end. `settings` are those of `generate`. Raises `UsageError`.
     """
-    names = tuple(dict.fromkeys(names)) or USUAL
+    names = tuple(dict.fromkeys(names)) or DEFAULT_SAMPLERS
     if "sampler" in settings:
         raise UsageError("samplers are given by their names", "samplers(['ddim', 'euler'])")
     for name in names:
@@ -86,7 +86,7 @@ def samplers(
     own = validate(GenerateSettings, settings)
     config = models.load(own.model, own.device, own.dtype, fast=own.fast).scheduler_config
     curves = {name: alpha_bars(name, config) for name in SCHEDULES}
-    taken = {name: steps_of(name, config, own.steps) for name in names}
+    taken = {name: sampler_steps(name, config, own.steps) for name in names}
     numbers: dict[str, Any] = {
         "model": own.model,
         "steps": own.steps,
@@ -96,29 +96,29 @@ def samplers(
     ways: dict[str, torch.Tensor] = {}
     if path:
         traces = _traces(names, prompt, watch, settings)
-        ways, shares = paths(traces)
+        ways, shares = project_paths(traces)
         numbers["paths"] = {
-            "settings": traces[names[0]].picture.record.settings.model_dump(mode="json", exclude={"sampler"}),
+            "settings": traces[names[0]].result.record.settings.model_dump(mode="json", exclude={"sampler"}),
             "explained_variance": list(shares),
             "points": {name: way.tolist() for name, way in ways.items()},
         }
-    return Exhibit(
+    return Visualization(
         numbers,
-        sheet=lambda: plots.raster(_drawn(curves, taken, ways, numbers)),
-        svg=lambda: plots.vector(_drawn(curves, taken, ways, numbers)),
-        made=False,
+        still=lambda: plots.to_image(_drawn(curves, taken, ways, numbers)),
+        svg=lambda: plots.to_svg(_drawn(curves, taken, ways, numbers)),
+        ai_generated=False,
     )
 
 
 def _traces(
-    names: Sequence[str], prompt: str, watch: Callable[[Recording], object] | None, settings: dict[str, Any]
+    names: Sequence[str], prompt: str, watch: Callable[[TraceRecorder], object] | None, settings: dict[str, Any]
 ) -> dict[str, Trace]:
     """One trace a sampler, all from the noise of one seed."""
     if settings.get("seed") is None:
         settings = settings | {"seed": secrets.randbelow(2**32)}
     found = {}
     for name in names:
-        recording = Recording(stream(prompt, **settings | {"sampler": name, "images": 1}))
+        recording = TraceRecorder(stream(prompt, **settings | {"sampler": name, "images": 1}))
         if watch is None:
             for _ in recording:
                 pass
@@ -128,7 +128,7 @@ def _traces(
     return found
 
 
-def paths(
+def project_paths(
     traces: Mapping[str, Trace],
 ) -> tuple[dict[str, torch.Tensor], tuple[float, float]]:
     """The way of each trace's latents (N + 1, 2), N steps and the end; and the variance explained by each axis.
@@ -137,9 +137,9 @@ def paths(
     point, whatever scale they work in.
     """
     ways = [
-        torch.stack([*(m.unit for m in t.moments), t.moments[-1].latents.float()]).flatten(1) for t in traces.values()
+        torch.stack([*(m.x_t_unit for m in t.steps), t.steps[-1].x_next.float()]).flatten(1) for t in traces.values()
     ]
-    seen, shares = plots.flat(torch.cat(ways))
+    seen, shares = plots.project_to_plane(torch.cat(ways))
     parts = seen.split([len(way) for way in ways])
     return dict(zip(traces, parts, strict=True)), shares
 
@@ -148,10 +148,10 @@ def _curve(curve: torch.Tensor) -> list[dict[str, float | int | None]]:
     """A noise schedule in numbers, at a hundred timesteps."""
     count = len(curve)
     chosen = sorted({round(i * (count - 1) / (_POINTS - 1)) for i in range(_POINTS)})
-    return [{"timestep": t, **levels(float(curve[t]))} for t in chosen]
+    return [{"timestep": t, **noise_levels(float(curve[t]))} for t in chosen]
 
 
-def _told(taken: Sequence[Taken]) -> list[dict[str, float]]:
+def _told(taken: Sequence[SamplerStep]) -> list[dict[str, float]]:
     return [{**vars(step), "noise_to_signal": step.ratio} for step in taken]
 
 
@@ -160,11 +160,11 @@ def _told(taken: Sequence[Taken]) -> list[dict[str, float]]:
 
 def _drawn(
     curves: Mapping[str, torch.Tensor],
-    taken: Mapping[str, Sequence[Taken]],
+    taken: Mapping[str, Sequence[SamplerStep]],
     ways: Mapping[str, torch.Tensor],
     numbers: Mapping[str, Any],
 ) -> Any:
-    figure = plots.figure(15, 9.6)
+    figure = plots.new_figure(15, 9.6)
     axes = figure.subplots(2, 3)
     _draw_schedules(axes[0], curves)
     _draw_steps(axes[1][0], taken)
@@ -172,28 +172,28 @@ def _drawn(
     if ways:
         _draw_paths(axes[1][2], ways, numbers["paths"])
     else:
-        plots.bare(axes[1][2])
+        plots.blank_axes(axes[1][2])
     return figure
 
 
 def _draw_schedules(axes: Any, curves: Mapping[str, torch.Tensor]) -> None:
     across = "timestep t, more noise to the right"
-    signal = plots.panel(axes[0], "Signal left, ᾱ", across, "share of the variance")
-    noise = plots.panel(axes[1], "Noise, σ = √(1 − ᾱ)", across, "standard deviation")
-    ratio = plots.panel(axes[2], "log SNR = log(ᾱ / (1 − ᾱ))", across, "natural logarithm")
+    signal = plots.style_axes(axes[0], "Signal left, ᾱ", across, "share of the variance")
+    noise = plots.style_axes(axes[1], "Noise, σ = √(1 − ᾱ)", across, "standard deviation")
+    ratio = plots.style_axes(axes[2], "log SNR = log(ᾱ / (1 − ᾱ))", across, "natural logarithm")
     for number, (name, curve) in enumerate(curves.items()):
-        look = plots.style(number) | {"linestyle": _DASHES[number]}
+        look = plots.line_style(number) | {"linestyle": _DASHES[number]}
         look["linewidth"] = 3.2 if name == "own" else 1.8
         label = "the model's own" if name == "own" else name.replace("_", " ")
         signal.plot(curve.numpy(), label=label, **look)
         noise.plot((1 - curve).sqrt().numpy(), **look)
-        logs = [levels(float(bar))["log_snr"] for bar in curve]
+        logs = [noise_levels(float(bar))["log_snr"] for bar in curve]
         ratio.plot([float("nan") if log is None else log for log in logs], **look)
     plots.legend(signal, loc="upper right")
 
 
-def _draw_steps(axes: Any, taken: Mapping[str, Sequence[Taken]]) -> None:
-    plots.panel(axes, "Where each sampler stops", "timestep, from noise to picture")
+def _draw_steps(axes: Any, taken: Mapping[str, Sequence[SamplerStep]]) -> None:
+    plots.style_axes(axes, "Where each sampler stops", "timestep, from noise to picture")
     for row, found in enumerate(taken.values()):
         times = [step.timestep for step in found]
         axes.plot(times, [row] * len(times), "|", color=plots.COLORS[row], ms=16, mew=1.6)
@@ -203,8 +203,8 @@ def _draw_steps(axes: Any, taken: Mapping[str, Sequence[Taken]]) -> None:
     axes.set_ylim(len(taken) - 0.4, -0.6)
 
 
-def _draw_levels(axes: Any, taken: Mapping[str, Sequence[Taken]]) -> None:
-    plots.panel(axes, "Noise left at each step, σ / α", "share of the steps taken", "noise to signal")
+def _draw_levels(axes: Any, taken: Mapping[str, Sequence[SamplerStep]]) -> None:
+    plots.style_axes(axes, "Noise left at each step, σ / α", "share of the steps taken", "noise to signal")
     for number, (name, found) in enumerate(taken.items()):
         along = [i / len(found) for i in range(len(found))]
         ratios = [step.ratio for step in found]
@@ -215,7 +215,7 @@ def _draw_levels(axes: Any, taken: Mapping[str, Sequence[Taken]]) -> None:
 
 def _draw_paths(axes: Any, ways: Mapping[str, torch.Tensor], told: Mapping[str, Any]) -> None:
     shares = [f"{100 * share:.0f} % of the variance" for share in told["explained_variance"]]
-    plots.panel(axes, "The way of the latents", f"1st direction, {shares[0]}", f"2nd direction, {shares[1]}")
+    plots.style_axes(axes, "The way of the latents", f"1st direction, {shares[0]}", f"2nd direction, {shares[1]}")
     for number, (name, way) in enumerate(ways.items()):
         look = _look(number)
         axes.plot(way[:, 0], way[:, 1], marker=".", ms=4, lw=1.4, label=name, **look)
@@ -237,4 +237,4 @@ def _draw_paths(axes: Any, ways: Mapping[str, torch.Tensor], told: Mapping[str, 
 
 
 def _look(number: int) -> dict[str, Any]:
-    return plots.style(number) | {"linestyle": plots.LINES[number % len(plots.LINES)]}
+    return plots.line_style(number) | {"linestyle": plots.LINES[number % len(plots.LINES)]}

@@ -20,7 +20,7 @@ from ..errors import UsageError
 from ..settings import GenerateSettings, validate
 from . import plots
 from .contact_sheet import INK, SOFT
-from .figure import Exhibit
+from .figure import Visualization
 
 KINDS = {
     "begin": "#56b4e9",
@@ -35,7 +35,7 @@ _SMALL = 2000  # words of a vocabulary that is wholly read for them
 
 
 @dataclass(frozen=True)
-class Point:
+class MapPoint:
     """A state of the text encoder in the map. A related word stands where `instead_of` stood."""
 
     text: str
@@ -61,7 +61,7 @@ class _Text:
         return self.words[-1].stop if self.words else 1
 
 
-def tokens(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **settings: Any) -> Exhibit:
+def tokens(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **settings: Any) -> Visualization:
     """Show how a model reads `prompt`: pieces, ids, nearest words, states, and what was cut.
 
     `arithmetic` are sums of words like "Paris - France + England"; `count` is how many nearest words
@@ -92,11 +92,11 @@ def tokens(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **set
         "map": {"explained_variance": list(shares), "points": [vars(p) for p in points]},
         "arithmetic": [_sum(found, expression, max(count, 5)) for expression in arithmetic],
     }
-    return Exhibit(
+    return Visualization(
         numbers,
-        sheet=lambda: plots.raster(_drawn(numbers)),
-        svg=lambda: plots.vector(_drawn(numbers)),
-        made=False,
+        still=lambda: plots.to_image(_drawn(numbers)),
+        svg=lambda: plots.to_svg(_drawn(numbers)),
+        ai_generated=False,
     )
 
 
@@ -138,7 +138,7 @@ def _sum(found: _Text, expression: str, count: int) -> dict[str, Any]:
 # --- the states as a map ---------------------------------------------------------------------
 
 
-def _map(found: _Text) -> tuple[list[Point], tuple[float, float]]:
+def _map(found: _Text) -> tuple[list[MapPoint], tuple[float, float]]:
     """The states at the words' own positions and at the end, and those of related words, in two dimensions.
 
     The begin token is left out: nothing stands before it, so its state is the same for every prompt and
@@ -150,11 +150,11 @@ def _map(found: _Text) -> tuple[list[Point], tuple[float, float]]:
     rows = [states[0, place] for place in range(1, found.end + 1)]
     names = [w.text for w in found.words for _ in range(w.start, w.stop)] + ["end"]
     rows += [states[i, word.start] for i, (_, word, _) in enumerate(related, 1)]
-    seen, shares = plots.flat(torch.stack(rows))
+    seen, shares = plots.project_to_plane(torch.stack(rows))
     instead = [""] * len(names) + [word.text for _, word, _ in related]
     names += [other for _, _, other in related]
     return [
-        Point(name, float(x), float(y), before) for name, before, (x, y) in zip(names, instead, seen, strict=True)
+        MapPoint(name, float(x), float(y), before) for name, before, (x, y) in zip(names, instead, seen, strict=True)
     ], shares
 
 
@@ -229,7 +229,7 @@ def _drawn(numbers: dict[str, Any]) -> Any:
     shown = [p for p in numbers["pieces"] if p["kind"] in ("word", "learned")]
     columns = 2 if len(shown) > 26 else 1
     lines = max(-(-len(shown) // columns), 10) + 2 * len(numbers["arithmetic"])
-    figure = plots.figure(15, 3.2 + 0.27 * lines)
+    figure = plots.new_figure(15, 3.2 + 0.27 * lines)
     strip, below = figure.subfigures(2, 1, height_ratios=[1.5, 1.7 + 0.27 * lines])
     for part in (strip, below):
         part.set_facecolor(plots.PAPER)
@@ -243,7 +243,7 @@ def _drawn(numbers: dict[str, Any]) -> Any:
 def _draw_strip(axes: Any, numbers: dict[str, Any]) -> None:
     """A box for each of the encoder's positions, colored by what it holds."""
     count, pieces = numbers["positions"], numbers["pieces"]
-    plots.bare(axes, f"“{_cropped(numbers['prompt'], 100)}” fills {numbers['used']} of {count - 2} places")
+    plots.blank_axes(axes, f"“{_cropped(numbers['prompt'], 100)}” fills {numbers['used']} of {count - 2} places")
     kinds = [p["kind"] for p in pieces] + ["padding"] * numbers["padding"]["count"]
     for place, kind in enumerate(kinds):
         axes.barh(0.75, 0.9 / count, left=place / count, height=0.4, align="center", color=KINDS[kind])
@@ -259,7 +259,7 @@ def _draw_strip(axes: Any, numbers: dict[str, Any]) -> None:
 
 def _draw_table(axes: Any, shown: Sequence[dict[str, Any]], sums: Sequence[dict[str, Any]], columns: int) -> None:
     """Pieces, ids and nearest words, then the sums of words."""
-    plots.bare(axes, "Its pieces, their ids, and the words nearest to them")
+    plots.blank_axes(axes, "Its pieces, their ids, and the words nearest to them")
     lines = max(-(-len(shown) // columns), 10) + 2 * len(sums)
     rows = -(-len(shown) // columns) or 1
     for i, piece in enumerate(shown):
@@ -303,7 +303,7 @@ def _shown(piece: dict[str, Any]) -> str:
 def _draw_map(axes: Any, told: dict[str, Any]) -> None:
     """States as points: the prompt's own, and related words pale beside them; each word is named once."""
     shares = [f"{100 * share:.0f} % of the variance" for share in told["explained_variance"]]
-    plots.panel(
+    plots.style_axes(
         axes,
         "What the text encoder makes of them, in two dimensions",
         f"1st direction, {shares[0]}",

@@ -22,7 +22,7 @@ AT_ONCE = 4  # latents decoded in one go
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class TraceStep:
     """One step for one picture; tensors (C, h, w), float16, on the CPU.
 
     `noised` is what the U-Net was shown (alpha * x0 + sigma * eps), `denoised` (x0) and `noise` (eps)
@@ -34,12 +34,12 @@ class Moment:
     timestep: int
     alpha: float
     sigma: float
-    noised: torch.Tensor
-    denoised: torch.Tensor
-    noise: torch.Tensor
-    latents: torch.Tensor
-    without: torch.Tensor | None
-    with_prompt: torch.Tensor | None
+    x_t: torch.Tensor
+    x0: torch.Tensor
+    eps: torch.Tensor
+    x_next: torch.Tensor
+    x0_uncond: torch.Tensor | None
+    x0_cond: torch.Tensor | None
 
     @property
     def snr(self) -> float:
@@ -47,16 +47,16 @@ class Moment:
         return (self.alpha / self.sigma) ** 2 if self.sigma else float("inf")
 
     @cached_property
-    def unit(self) -> torch.Tensor:
+    def x_t_unit(self) -> torch.Tensor:
         """`noised` at unit variance, whatever the sampler's scale: what can be decoded."""
-        return self.noised.float() / (self.alpha**2 + self.sigma**2) ** 0.5
+        return self.x_t.float() / (self.alpha**2 + self.sigma**2) ** 0.5
 
     @property
     def guidance(self) -> torch.Tensor | None:
         """What the prompt adds to x0 before it is multiplied by the guidance scale."""
-        if self.without is None or self.with_prompt is None:
+        if self.x0_uncond is None or self.x0_cond is None:
             return None
-        return self.with_prompt.float() - self.without.float()
+        return self.x0_cond.float() - self.x0_uncond.float()
 
     def numbers(self) -> dict[str, float | int]:
         """The step in numbers; norms are root mean squares over all latents."""
@@ -66,9 +66,9 @@ class Moment:
             "alpha_bar": self.alpha_bar,
             "sigma": self.sigma,
             "snr": self.snr,
-            "rms_noised": rms(self.noised),
-            "rms_denoised": rms(self.denoised),
-            "rms_noise": rms(self.noise),
+            "rms_noised": rms(self.x_t),
+            "rms_denoised": rms(self.x0),
+            "rms_noise": rms(self.eps),
         }
         if self.guidance is not None:
             found["rms_guidance"] = rms(self.guidance)
@@ -90,12 +90,12 @@ class Trace:
     """A finished picture and every moment on its way."""
 
     model: Model
-    picture: GeneratedImage
-    moments: tuple[Moment, ...]
+    result: GeneratedImage
+    steps: tuple[TraceStep, ...]
 
     @property
     def prompt(self) -> str:
-        return self.picture.record.settings.prompt
+        return self.result.record.settings.prompt
 
     def decode(self, found: Sequence[torch.Tensor]) -> Iterator[Image.Image]:
         """Latents (C, h, w) as pictures, a few at a time."""
@@ -104,44 +104,44 @@ class Trace:
             yield from images.to_pil(latents.decode(self.model, part))
 
 
-class Recording:
+class TraceRecorder:
     """Iterate for the Steps of a Stream; `traces` holds one Trace for each finished picture.
 
     Every Step is kept in half precision as it passes; the stream is not changed.
     """
 
-    def __init__(self, running: Generation):
-        self.running = running
+    def __init__(self, generation: Generation):
+        self.generation = generation
         self.traces: list[Trace] = []
 
     @property
     def total(self) -> int:
-        return self.running.total
+        return self.generation.total
 
     def __iter__(self) -> Iterator[Step]:
-        kept: list[list[Moment]] = []
-        for step in self.running:
+        kept: list[list[TraceStep]] = []
+        for step in self.generation:
             self._finish(kept)
             if step.index == 0 or len(kept) != len(step.x_next):  # a batch begins, or begins again
                 kept = [[] for _ in step.x_next]
             for i, moments in enumerate(kept):
-                moments.append(moment(step, i))
+                moments.append(trace_step(step, i))
             yield step
         self._finish(kept)
 
-    def _finish(self, kept: list[list[Moment]]) -> None:
+    def _finish(self, kept: list[list[TraceStep]]) -> None:
         """Make traces of the pictures that came out since the last step."""
-        new = self.running.images[len(self.traces) :]
+        new = self.generation.images[len(self.traces) :]
         for picture, moments in zip(new, kept, strict=False):
-            self.traces.append(Trace(self.running.model, picture, tuple(moments)))
+            self.traces.append(Trace(self.generation.model, picture, tuple(moments)))
 
 
-def moment(step: Step, i: int = 0) -> Moment:
+def trace_step(step: Step, i: int = 0) -> TraceStep:
     """Picture `i` of a Step, in half precision on the CPU."""
     pair: tuple[Any, ...] = (None, None)
     if len(step.outputs) == 2:
         pair = tuple(_small(step.x0_and_eps(output)[0][i]) for output in step.outputs)
-    return Moment(
+    return TraceStep(
         step.index,
         step.timestep,
         step.alpha,
@@ -158,12 +158,12 @@ def _small(x: torch.Tensor) -> torch.Tensor:
     return x.detach().to(torch.float16).cpu()
 
 
-def record(prompt: str, **settings: Any) -> Trace:
+def record_trace(prompt: str, **settings: Any) -> Trace:
     """Make one picture and keep its way: `record("A beautiful galaxy", seed=7).moments`.
 
     Takes what `generate` takes; raises what it raises.
     """
-    recording = Recording(stream(prompt, **settings | {"images": 1}))
+    recording = TraceRecorder(stream(prompt, **settings | {"images": 1}))
     for _ in recording:
         pass
     return recording.traces[0]

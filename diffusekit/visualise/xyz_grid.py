@@ -18,9 +18,9 @@ from ..errors import UsageError
 from ..metadata import Record
 from ..server.ui.tabs.generate_form import samplers
 from ..settings import GenerateSettings, validate
-from .contact_sheet import GAP, INK, PAPER, SOFT, lettering, shortened
+from .contact_sheet import GAP, INK, PAPER, SOFT, load_font, truncate_lines
 
-MOST = 25
+MAX_IMAGES = 25
 REPLACE = "prompt"
 AXES = {
     "sampler": "Sampler",
@@ -37,11 +37,11 @@ class Axis:
     """One direction of a grid: the setting that changes, and (label, value) of each place."""
 
     name: str
-    places: tuple[tuple[str, Any], ...]
+    values: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One picture of a grid: where it stands, and what is changed for it."""
 
     x: int
@@ -50,7 +50,7 @@ class Cell:
     settings: dict[str, Any]
 
 
-def axis(name: str, text: str) -> Axis:
+def parse_axis(name: str, text: str) -> Axis:
     """An axis from what somebody typed: values with commas; numbers also as `4-20 (+8)` or `1-9 [3]`.
 
     For the prompt: the words to replace, then what stands in their place, in turn. Raises `UsageError`.
@@ -78,7 +78,7 @@ def axis(name: str, text: str) -> Axis:
     )
 
 
-def cells(axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> list[Cell]:
+def grid_cells(axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> list[GridCell]:
     """All pictures of a grid, row by row, sheet by sheet; raises `UsageError` beyond `MOST`.
 
     The seed is the same for all unless it is an axis, and each cell is one picture.
@@ -88,21 +88,21 @@ def cells(axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> list[Cell
         raise UsageError("the grid has no axis", "choose what changes from left to right")
     if len(set(named)) < len(named):
         raise UsageError("two axes of the grid change the same thing", "choose another for one")
-    spans = [range(len(a.places)) if a else range(1) for a in axes]
+    spans = [range(len(a.values)) if a else range(1) for a in axes]
     count = len(spans[0]) * len(spans[1]) * len(spans[2])
-    if count > MOST:
-        raise UsageError(f"the grid has {count} pictures, and at most {MOST} fit", "use fewer values")
+    if count > MAX_IMAGES:
+        raise UsageError(f"the grid has {count} pictures, and at most {MAX_IMAGES} fit", "use fewer values")
     found = []
     for z, y, x in itertools.product(spans[2], spans[1], spans[0]):
         changed = dict(settings) | {"images": 1}
         for each, place in zip(axes, (x, y, z), strict=True):
             if each:
-                _change(changed, each, each.places[place][1])
-        found.append(Cell(x, y, z, changed))
+                _change(changed, each, each.values[place][1])
+        found.append(GridCell(x, y, z, changed))
     return found
 
 
-def record(first: Record, axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> Record:
+def sheet_record(first: Record, axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> Record:
     """How a sheet was made: as its `first` picture, but with what the `settings` of the whole grid say
     where an axis changes them; and the axes."""
     named = [a for a in axes if a]
@@ -110,7 +110,7 @@ def record(first: Record, axes: Sequence[Axis | None], settings: Mapping[str, An
     if REPLACE in changed:
         changed.add("negative_prompt")
     base = {name: settings[name] for name in changed if name in settings}
-    labels = {AXES[a.name]: tuple(label.removeprefix(f"{AXES[a.name]} ") for label, _ in a.places) for a in named}
+    labels = {AXES[a.name]: tuple(label.removeprefix(f"{AXES[a.name]} ") for label, _ in a.values) for a in named}
     whole = validate(GenerateSettings, first.settings.model_dump() | base)
     return first.model_copy(update={"settings": whole, "axes": labels})
 
@@ -146,25 +146,25 @@ def _numbers(label: str, text: str) -> list[float]:
     try:
         low, high = float(found[1]), float(found[2])
         if found[4]:
-            count = min(max(int(found[4]), 1), MOST + 1)
+            count = min(max(int(found[4]), 1), MAX_IMAGES + 1)
             return [low + (high - low) * i / max(count - 1, 1) for i in range(count)]
         stride = float(found[3] or 1)
         if stride <= 0 or high < low:
             raise ValueError
-        return [low + i * stride for i in range(min(int((high - low) / stride + 1e-9) + 1, MOST + 1))]
+        return [low + i * stride for i in range(min(int((high - low) / stride + 1e-9) + 1, MAX_IMAGES + 1))]
     except (ValueError, OverflowError):
         raise UsageError(f"{label} cannot go through {text[:40]!r}", "like 4-20 (+8)") from None
 
 
-def sheet(axes: Sequence[Axis | None], pictures: Mapping[tuple[int, int, int], Image.Image]) -> Image.Image:
+def render_sheet(axes: Sequence[Axis | None], pictures: Mapping[tuple[int, int, int], Image.Image]) -> Image.Image:
     """The pictures with the axes' labels: x above, y at the left, one block for each z.
 
     Places without a picture stay empty, as when the grid was stopped.
     """
-    across, down, deep = ([label for label, _ in a.places] if a else [""] for a in axes)
+    across, down, deep = ([label for label, _ in a.values] if a else [""] for a in axes)
     width = max(picture.width for picture in pictures.values())
     height = max(picture.height for picture in pictures.values())
-    font = lettering(max(11, min(width // 12, 28)))
+    font = load_font(max(11, min(width // 12, 28)))
     line = round(font.size * 1.6)
     margin = _margin(down, font, width)
     block = (line if any(across) else 0) + len(down) * (height + GAP) + GAP
@@ -195,4 +195,4 @@ def _margin(labels: Sequence[str], font: Any, width: int) -> int:
 
 def _line(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, font: Any, room: tuple[int, str]) -> None:
     width, color = room
-    draw.text(corner, shortened(text[:200].replace("\n", " "), font, width), fill=color, font=font)
+    draw.text(corner, truncate_lines(text[:200].replace("\n", " "), font, width), fill=color, font=font)

@@ -21,7 +21,7 @@ SETTINGS = {"seed": 7, "steps": 3, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def watched():
-    return attention_maps.watch(PROMPT, **SETTINGS)
+    return attention_maps.record_attention_maps(PROMPT, **SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +41,24 @@ def test_the_maps_of_every_step_sum_to_one_over_words(watched):
     assert found.averaged().shape == (8, 8, 8)
     assert sums_to_one(found.maps) and sums_to_one(found.averaged())
     assert found.steps == (0, 1, 2)
-    assert list(found.timesteps) == [m.timestep for m in trace.moments]
+    assert list(found.timesteps) == [m.timestep for m in trace.steps]
     assert found.cut == ""
 
 
 def test_the_picture_is_the_same(watched):
     plain = diffusekit.generate(PROMPT, **SETTINGS)[0].image
-    assert plain.tobytes() == watched[0].picture.image.tobytes()
+    assert plain.tobytes() == watched[0].result.image.tobytes()
 
 
 def test_a_word_is_the_sum_of_its_places(mini):
     tokens = torch.rand(2, 77, 4, 4)
     words = [text.WordSpan("S*", 1, 4), text.WordSpan("galaxy", 4, 5)]
-    found = attention_maps.grouped(tokens, words)
+    found = attention_maps.word_maps(tokens, words)
     assert found.shape == (2, 4, 4, 4)
     assert torch.equal(found[:, 0], tokens[:, 0]) and torch.equal(found[:, 2], tokens[:, 4])
     assert torch.allclose(found[:, 1], tokens[:, 1:4].sum(1))
     assert torch.allclose(found.sum(1), tokens.sum(1))
-    assert attention_maps.grouped(tokens, []).shape == (2, 2, 4, 4)
+    assert attention_maps.word_maps(tokens, []).shape == (2, 2, 4, 4)
 
 
 @pytest.fixture
@@ -73,26 +73,26 @@ def test_a_learned_token_of_three_vectors_is_one_word(mini, learned):
     def stream():
         return diffusekit.Generation(GenerateSettings(**SETTINGS), ["a photo of S*"], [learned])
 
-    watching = attention_maps.Watching(stream())
+    watching = attention_maps.AttentionMapRecorder(stream())
     last = [watching.latest[0] for _ in watching]
-    found = watching.heats[0]
+    found = watching.attention_maps[0]
     assert found.words == ("start", "a", "photo", "of", "S*", "end")
     assert torch.allclose(found.maps[-1, 4].float(), last[-1][4:7].sum(0), atol=1e-3)
     assert sums_to_one(found.maps)
-    asked = attention_maps.find(mini, "a photo of S*", ["S*"], [learned])
+    asked = attention_maps.find_words(mini, "a photo of S*", ["S*"], [learned])
     assert asked == {"S*": (4,)}
 
 
 def test_watching_goes_over_batches_and_finds_the_prompt_of_each(mini):
     running = diffusekit.stream(["a cat", "a big red car"], images=2, batch=3, **SETTINGS)
-    watching = attention_maps.Watching(running, steps=[1])
+    watching = attention_maps.AttentionMapRecorder(running, steps=[1])
     total = watching.total
     assert sum(1 for _ in watching) == total == 6
-    assert [len(h.words) for h in watching.heats] == [4, 4, 6, 6]
-    assert all(h.steps == (1,) and h.maps.shape[0] == 1 for h in watching.heats)
-    assert len(watching.traces) == 4 and all(len(t.moments) == 3 for t in watching.traces)
-    first, _ = watching.heats[0], watching.heats[1]
-    alone = attention_maps.watch("a cat", **SETTINGS)[1]
+    assert [len(h.words) for h in watching.attention_maps] == [4, 4, 6, 6]
+    assert all(h.steps == (1,) and h.maps.shape[0] == 1 for h in watching.attention_maps)
+    assert len(watching.traces) == 4 and all(len(t.steps) == 3 for t in watching.traces)
+    first, _ = watching.attention_maps[0], watching.attention_maps[1]
+    alone = attention_maps.record_attention_maps("a cat", **SETTINGS)[1]
     assert torch.allclose(first.maps[0].float(), alone.maps[1].float(), atol=2e-3)
 
 
@@ -104,21 +104,21 @@ def test_only_the_steps_asked_for_are_computed(mini, monkeypatch):
         return take(maps)
 
     monkeypatch.setattr(attention.AttentionRecorder, "maps", counted)
-    for _ in attention_maps.Watching(diffusekit.stream(PROMPT, **SETTINGS), steps=[0, 2]):
+    for _ in attention_maps.AttentionMapRecorder(diffusekit.stream(PROMPT, **SETTINGS), steps=[0, 2]):
         pass
     assert len(taken) == 2
 
 
 def test_layers_can_be_chosen(mini):
-    watching = attention_maps.Watching(diffusekit.stream(PROMPT, **SETTINGS), layers=["mid_block"])
+    watching = attention_maps.AttentionMapRecorder(diffusekit.stream(PROMPT, **SETTINGS), layers=["mid_block"])
     for _ in watching:
         pass
-    assert watching.heats[0].maps.shape == (3, 8, 4, 4)
+    assert watching.attention_maps[0].maps.shape == (3, 8, 4, 4)
 
 
 def test_cancelling_leaves_nothing_behind():
     running = diffusekit.stream(PROMPT, **SETTINGS)
-    unet, steps = running.model.unet, iter(attention_maps.Watching(running))
+    unet, steps = running.model.unet, iter(attention_maps.AttentionMapRecorder(running))
     next(steps)
     assert any(m._forward_pre_hooks for m in unet.modules())
     steps.close()
@@ -127,33 +127,33 @@ def test_cancelling_leaves_nothing_behind():
 
 def test_two_in_lock_step_do_not_mix(mini):
     def one(prompt, guidance):
-        return attention_maps.Watching(diffusekit.stream(prompt, guidance_scale=guidance, **SETTINGS))
+        return attention_maps.AttentionMapRecorder(diffusekit.stream(prompt, guidance_scale=guidance, **SETTINGS))
 
     left, right = one(PROMPT, 3.0), one("a blue car", 1.0)
     for _ in zip(left, right, strict=True):
         pass
     for found, prompt, guidance in ((left, PROMPT, 3.0), (right, "a blue car", 1.0)):
-        alone = attention_maps.watch(prompt, guidance_scale=guidance, **SETTINGS)[1]
-        assert torch.equal(found.heats[0].maps, alone.maps)
+        alone = attention_maps.record_attention_maps(prompt, guidance_scale=guidance, **SETTINGS)[1]
+        assert torch.equal(found.attention_maps[0].maps, alone.maps)
 
 
 @pytest.mark.parametrize("step", [-1, 3])
 def test_a_step_that_does_not_exist(mini, step):
     with pytest.raises(UsageError, match=f"no step {step}"):
-        attention_maps.Watching(diffusekit.stream(PROMPT, **SETTINGS), steps=[step])
+        attention_maps.AttentionMapRecorder(diffusekit.stream(PROMPT, **SETTINGS), steps=[step])
 
 
 def test_words_that_are_asked_for(mini):
     prompt = "a red cat and a red car"
-    assert attention_maps.find(mini, prompt, ["red"]) == {"red": (2, 6)}
-    assert attention_maps.find(mini, prompt, ["red car", "Cat"]) == {"red car": (6, 7), "Cat": (3,)}
-    assert list(attention_maps.find(mini, prompt)) == ["a", "red", "cat", "and", "car"]
+    assert attention_maps.find_words(mini, prompt, ["red"]) == {"red": (2, 6)}
+    assert attention_maps.find_words(mini, prompt, ["red car", "Cat"]) == {"red car": (6, 7), "Cat": (3,)}
+    assert list(attention_maps.find_words(mini, prompt)) == ["a", "red", "cat", "and", "car"]
 
 
 @pytest.mark.parametrize("word", ["dog", "", "  ", "cat red", "c" * 100])
 def test_a_word_that_is_not_there(mini, word):
     with pytest.raises(UsageError, match="is not in the prompt") as caught:
-        attention_maps.find(mini, PROMPT, [word])
+        attention_maps.find_words(mini, PROMPT, [word])
     assert caught.value.hint == "the words are a, red, cat, on, the, grass"
     assert len(caught.value.message) < 120
 
@@ -165,19 +165,19 @@ def test_an_empty_prompt_has_no_word(mini):
 
 def test_a_long_prompt(mini):
     prompt = "a red cat " * 24 + "on the grass, snow mountain"
-    _, found = attention_maps.watch(prompt, **SETTINGS)
-    assert len(found.words) == 77 and "mountain" in found.cut
+    _, found = attention_maps.record_attention_maps(prompt, **SETTINGS)
+    assert len(found.words) == 77 and "mountain" in found.truncated
     assert sums_to_one(found.maps)
     with pytest.raises(UsageError, match="was cut"):
-        attention_maps.find(mini, prompt, ["mountain"])
+        attention_maps.find_words(mini, prompt, ["mountain"])
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 def test_other_families_and_sizes(families, family):
-    trace, found = attention_maps.watch(
+    trace, found = attention_maps.record_attention_maps(
         PROMPT, model=str(families[family]), width=32, height=16, guidance_scale=1.0, **SETTINGS
     )
-    assert trace.picture.image.size == (32, 16)
+    assert trace.result.image.size == (32, 16)
     assert found.maps.shape == (3, 8, 4, 8) and sums_to_one(found.maps)
     assert models.load(str(families[family]), "cpu").unet is trace.model.unet
 
@@ -185,7 +185,7 @@ def test_other_families_and_sizes(families, family):
 def test_the_peak_is_in_pixels():
     found = torch.zeros(4, 8)
     found[1, 6] = 1
-    assert attention_maps.peak(found, (128, 64)) == (104.0, 24.0)
+    assert attention_maps.peak_position(found, (128, 64)) == (104.0, 24.0)
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])

@@ -13,7 +13,7 @@ from PIL import Image
 from diffusekit import SAMPLERS, pipeline, visualise
 from diffusekit.cli.main import run
 from diffusekit.errors import UsageError
-from diffusekit.visualise.compare import Lane, compare, crossed, progress_of, shown, without
+from diffusekit.visualise.compare import ComparedRun, combinations, compare, compute_progress, drop_word, render
 from tests.helpers import ROOT
 
 PROMPT = "a red cat on the grass"
@@ -40,7 +40,7 @@ def test_each_picture_is_the_one_that_generate_makes():
         picture = pipeline(prompt, **{k: v for k, v in own.items() if k != "prompt"})[0]
         assert pixels(picture.image) == found["sha256"]
         assert picture.record.settings.model_dump(mode="json") == found["settings"]
-    sheet = exhibit.sheet()
+    sheet = exhibit.still()
     last = sheet.crop((sheet.width - 134, 0, sheet.width, sheet.height))
     first = pipeline(PROMPT, seed=5, steps=3)[0].image
     top = next(y for y in range(99) if pixels(last.crop((0, y, 128, y + 128))) == pixels(first))
@@ -54,11 +54,11 @@ def test_one_seed_for_all_when_none_is_given():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_progress_rises_from_noise_to_picture(name, mini):
-    trace = visualise.record("a cat", seed=1, steps=5, sampler=name, guidance_scale=1)
-    progress = progress_of(trace)
-    assert len(progress) == len(trace.moments)
+    trace = visualise.record_trace("a cat", seed=1, steps=5, sampler=name, guidance_scale=1)
+    progress = compute_progress(trace)
+    assert len(progress) == len(trace.steps)
     assert list(progress) == sorted(progress) and 0 <= progress[0] < 0.01 and progress[-1] < 1
-    for moment, p in zip(trace.moments, progress, strict=True):
+    for moment, p in zip(trace.steps, progress, strict=True):
         if name not in (
             "dpm++_2m_karras",
             "heun",
@@ -68,21 +68,21 @@ def test_progress_rises_from_noise_to_picture(name, mini):
 
 
 def test_runs_meet_at_equal_noise():
-    few = visualise.record(PROMPT, seed=2, steps=4, sampler="ddim")
-    many = visualise.record(PROMPT, seed=2, steps=8, sampler="ddim")
-    lanes = [Lane(t, {}, progress_of(t)) for t in (few, many)]
+    few = visualise.record_trace(PROMPT, seed=2, steps=4, sampler="ddim")
+    many = visualise.record_trace(PROMPT, seed=2, steps=8, sampler="ddim")
+    lanes = [ComparedRun(t, {}, compute_progress(t)) for t in (few, many)]
     for i, p in enumerate(lanes[0].progress):
-        assert lanes[0].at(p) == i and lanes[1].at(p) == 2 * i
-        assert torch.equal(lanes[1].latents(p), many.moments[2 * i].unit)
+        assert lanes[0].index_at(p) == i and lanes[1].index_at(p) == 2 * i
+        assert torch.equal(lanes[1].latents(p), many.steps[2 * i].x_t_unit)
     between = (lanes[0].progress[1] + lanes[0].progress[2]) / 2
-    middle = (few.moments[1].unit + few.moments[2].unit) / 2
+    middle = (few.steps[1].x_t_unit + few.steps[2].x_t_unit) / 2
     assert torch.allclose(lanes[0].latents(between), middle, atol=1e-4)
-    assert torch.equal(lanes[0].latents(1.0), few.moments[-1].latents.float())
-    found = shown(lanes).numbers
+    assert torch.equal(lanes[0].latents(1.0), few.steps[-1].x_next.float())
+    found = render(lanes).numbers
     assert found["progress"] == [*lanes[1].progress, 1.0]
     differences = found["runs"][1]["rms_difference"]
     assert differences[0] == 0 < min(differences[2:]) and set(found["runs"][0]["rms_difference"]) == {0}
-    known = few.moments[-1].latents.float() - many.moments[-1].latents.float()
+    known = few.steps[-1].x_next.float() - many.steps[-1].x_next.float()
     assert differences[-1] == pytest.approx(float(known.square().mean().sqrt()))
 
 
@@ -96,10 +96,10 @@ def test_the_difference_of_pictures_is_counted_in_pixels():
 
 
 def test_labels_say_what_differs_and_nothing_else():
-    runs = crossed(drop=[None, "red"], steps=[1, 2])
+    runs = combinations(drop=[None, "red"], steps=[1, 2])
     found = [r["label"] for r in compare(runs, prompt=PROMPT, seed=1).numbers["runs"]]
     assert found == ["whole prompt\nsteps 1", "whole prompt\nsteps 2", "without red\nsteps 1", "without red\nsteps 2"]
-    runs = crossed(sampler=["ddim"], guidance_scale=[0.0, 2.5], seed=[0])
+    runs = combinations(sampler=["ddim"], guidance_scale=[0.0, 2.5], seed=[0])
     found = [r["label"] for r in compare(runs, prompt=PROMPT, steps=1).numbers["runs"]]
     assert found == ["guidance 0", "guidance 2.5"]
 
@@ -137,30 +137,30 @@ def test_runs_with_and_without_a_learned_token(capsys):
 
 
 def test_dropping_a_word():
-    assert without("RED", "A red cat, reddish, Red.") == "A cat, reddish, ."
-    assert without("snowflake", "a snowflake falls") == "a falls"
+    assert drop_word("RED", "A red cat, reddish, Red.") == "A cat, reddish, ."
+    assert drop_word("snowflake", "a snowflake falls") == "a falls"
     with pytest.raises(UsageError) as caught:
-        without("blue", PROMPT)
+        drop_word("blue", PROMPT)
     assert caught.value.hint == "the words are a, red, cat, on, the, grass"
     with pytest.raises(UsageError):
-        without("", PROMPT)
+        drop_word("", PROMPT)
 
 
 def test_crossed_is_every_combination_once():
-    assert crossed(steps=[1, 2], seed=[7, 7, 8]) == [
+    assert combinations(steps=[1, 2], seed=[7, 7, 8]) == [
         {"steps": 1, "seed": 7},
         {"steps": 1, "seed": 8},
         {"steps": 2, "seed": 7},
         {"steps": 2, "seed": 8},
     ]
-    assert len(crossed(seed=range(12))) == 12
+    assert len(combinations(seed=range(12))) == 12
     for wrong in (
         {"seed": [1, 1]},
         {"seed": range(13)},
         {"steps": range(10**6), "seed": range(10**6)},
     ):
         with pytest.raises(UsageError, match="2 to 12"):
-            crossed(**wrong)
+            combinations(**wrong)
 
 
 def test_bad_runs_are_refused_before_any_work(monkeypatch):

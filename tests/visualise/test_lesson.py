@@ -17,8 +17,9 @@ from diffusekit.errors import UsageError
 from diffusekit.pipeline import stream
 from diffusekit.settings import GenerateSettings
 from diffusekit.visualise import lesson
-from diffusekit.visualise.lesson import html, page, payload
-from diffusekit.visualise.trace import Recording
+from diffusekit.visualise.lesson import html, payload, render
+from diffusekit.visualise.lesson.page import SCRIPTS, script_json
+from diffusekit.visualise.trace import TraceRecorder
 
 EVIL = "<script>alert(1)</script>\"><img src=x onerror=alert(1)> </script> & 'q'"
 VOID = {"meta", "img", "line", "polyline", "link", "input", "rect", "polygon", "path", "br"}
@@ -58,7 +59,7 @@ class Page(HTMLParser):
 
 
 def traces_of(prompts, **settings):
-    recording = Recording(stream(prompts, **{"seed": 3, "steps": 4, "device": "cpu"} | settings))
+    recording = TraceRecorder(stream(prompts, **{"seed": 3, "steps": 4, "device": "cpu"} | settings))
     for _ in recording:
         pass
     return recording.traces
@@ -67,7 +68,7 @@ def traces_of(prompts, **settings):
 def heat_of(trace):
     """Shares that are known: word n of step s has n + s + 1 parts at every place but one."""
     words = ("start", *trace.prompt.split(), "end")
-    maps = torch.ones(len(trace.moments), len(words), 4, 4)
+    maps = torch.ones(len(trace.steps), len(words), 4, 4)
     maps += torch.arange(len(words))[None, :, None, None]
     maps[:, 1, 2, 3] += 30
     return SimpleNamespace(words=words, maps=maps / maps.sum(1, keepdim=True))
@@ -78,8 +79,8 @@ def plain():
     """The page of one prompt in four steps, with maps: (trace, heat, exhibit, text, page)."""
     (trace,) = traces_of(["a red car"])
     heat = heat_of(trace)
-    exhibit = lesson.exhibit([trace], heats=[heat])
-    text = exhibit.page()
+    exhibit = render([trace], attention_maps=[heat])
+    text = exhibit.html()
     return SimpleNamespace(trace=trace, heat=heat, exhibit=exhibit, text=text, page=Page(text))
 
 
@@ -108,7 +109,7 @@ def test_the_final_picture_and_the_explanations_are_there_without_a_script(plain
     page = plain.page
     (main,) = [image for image in page.all("img") if image.get("data-frame") == "main"]
     found = np.asarray(opened(main["src"]).convert("RGB"), dtype=float)
-    wanted = np.asarray(plain.trace.picture.image, dtype=float)
+    wanted = np.asarray(plain.trace.result.image, dtype=float)
     assert found.shape == wanted.shape and np.abs(found - wanted).mean() < 6
     assert "a red car" in main["alt"]
     bodies = [a for t, a in page.elements if t == "div" and a.get("class") == "body"]
@@ -145,7 +146,7 @@ def test_every_step_is_there_and_its_pictures_are_the_traces(plain):
     kinds = {"noised", "denoised", "noise", "without", "with", "difference"}
     assert set(run["frames"]) == kinds | {"picture", "strip"}
     assert all(len(run["frames"][kind]) == 4 for kind in kinds)
-    moments = plain.trace.moments
+    moments = plain.trace.steps
     for kind, tensors in (
         ("noised", [m.unit for m in moments]),
         ("denoised", [m.denoised for m in moments]),
@@ -164,28 +165,28 @@ def test_every_step_is_there_and_its_pictures_are_the_traces(plain):
 def test_the_numbers_are_the_traces(plain):
     (run,) = plain.page.data["runs"]
     assert len(run["numbers"]) == 5
-    for found, moment in zip(run["numbers"], plain.trace.moments, strict=False):
+    for found, moment in zip(run["numbers"], plain.trace.steps, strict=False):
         assert moment.numbers().items() <= found.items()
         assert found["alpha"] == moment.alpha
         assert np.allclose(found["alpha_bar"], moment.alpha**2)
     ways = [(n["next_alpha"], n["next_sigma"]) for n in run["numbers"][:4]]
-    assert ways == [*((m.alpha, m.sigma) for m in plain.trace.moments[1:]), (1.0, 0.0)]
+    assert ways == [*((m.alpha, m.sigma) for m in plain.trace.steps[1:]), (1.0, 0.0)]
     assert run["numbers"][4]["sigma"] == 0 and run["numbers"][4]["snr"] is None
     rows = re.findall(r"<tr data-row=\"\d+\">(.*?)</tr>", plain.text)
     cells = [re.findall(r"<td>(.*?)</td>", row) for row in rows]
-    assert [(row[0], row[1]) for row in cells] == [(str(m.index + 1), str(m.timestep)) for m in plain.trace.moments]
-    for row, moment in zip(cells, plain.trace.moments, strict=True):
+    assert [(row[0], row[1]) for row in cells] == [(str(m.index + 1), str(m.timestep)) for m in plain.trace.steps]
+    for row, moment in zip(cells, plain.trace.steps, strict=True):
         assert float(row[3]) == pytest.approx(moment.sigma, rel=1e-3)
         assert float(row[8]) == pytest.approx(moment.numbers()["rms_guidance"], rel=1e-2)
-    assert plain.exhibit.numbers["runs"][0]["steps"] == [m.numbers() for m in plain.trace.moments]
+    assert plain.exhibit.numbers["runs"][0]["steps"] == [m.numbers() for m in plain.trace.steps]
     json.dumps(plain.exhibit.numbers, allow_nan=False)
 
 
 def test_latents_and_maps_can_be_read_back(plain):
     (run,) = plain.page.data["runs"]
-    packed, moments = run["latents"], plain.trace.moments
+    packed, moments = run["latents"], plain.trace.steps
     shape = (5, packed["channels"], packed["height"], packed["width"])
-    assert shape == (5, *plain.trace.moments[0].noised.shape)
+    assert shape == (5, *plain.trace.steps[0].x_t.shape)
     for kind, wanted in (
         ("noised", [m.unit for m in moments]),
         ("denoised", [m.denoised.float() for m in moments]),
@@ -207,20 +208,20 @@ def test_latents_and_maps_can_be_read_back(plain):
 
 def test_the_next_latents_of_ddim_are_what_the_page_says():
     (trace,) = traces_of(["a red car"], sampler="ddim", steps=3)
-    page = Page(lesson.exhibit([trace]).page())
-    assert "x<sub>next</sub></span> = " in lesson.exhibit([trace]).page()
+    page = Page(render([trace]).html())
+    assert "x<sub>next</sub></span> = " in render([trace]).html()
     (run,) = page.data["runs"]
-    for found, moment in zip(run["numbers"], trace.moments, strict=False):
-        said = found["next_alpha"] * moment.denoised.float() + found["next_sigma"] * moment.noise.float()
+    for found, moment in zip(run["numbers"], trace.steps, strict=False):
+        said = found["next_alpha"] * moment.x0.float() + found["next_sigma"] * moment.eps.float()
         if moment.index < 2:  # the last step ends at the first trained level, not at none
             # all four are kept in half precision, of values up to 7
-            assert torch.allclose(said, moment.latents.float(), rtol=0.005, atol=0.01)
+            assert torch.allclose(said, moment.x_next.float(), rtol=0.005, atol=0.01)
     assert run["heat"] is None and "data-word" not in "".join(str(a) for _, a in page.elements)
 
 
 def test_everything_is_escaped():
     traces = traces_of([EVIL, "--a red car"], steps=2, negative_prompt=EVIL)
-    text = lesson.exhibit(traces, heats=[heat_of(trace) for trace in traces]).page()
+    text = render(traces, attention_maps=[heat_of(trace) for trace in traces]).html()
     page = Page(text)
     assert len(page.all("script")) == 2 and not any("onerror" in a for _, a in page.elements)
     assert all(image.get("src") != "x" for image in page.all("img"))
@@ -233,15 +234,15 @@ def test_everything_is_escaped():
 
 def test_json_in_a_script_can_neither_close_it_nor_break_it():
     values = ["</script>", "<!--", "\u2028", "&amp;", "ü"]
-    text = page.safe(values)
+    text = script_json(values)
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == values
 
 
 def test_two_prompts_start_from_the_same_noise():
     traces = traces_of(["a red car", "a blue house"])
-    exhibit = lesson.exhibit(traces, heats=[heat_of(trace) for trace in traces])
-    page = Page(exhibit.page())
+    exhibit = render(traces, attention_maps=[heat_of(trace) for trace in traces])
+    page = Page(exhibit.html())
     one, two = page.data["runs"]
     assert one["frames"]["noised"][0] == two["frames"]["noised"][0]
     assert one["frames"]["picture"] != two["frames"]["picture"]
@@ -261,8 +262,8 @@ def test_the_command_makes_the_same_settings_again(plain):
     (code,) = re.findall(r'<code id="command"[^>]*>(.*?)</code>', plain.text)
     assert again(code.replace("&#x27;", "'")) == ["a red car", "--steps", "4", "--seed", "3"]
     (trace,) = traces_of(["it's"], steps=2, guidance_scale=2.5, sampler="euler", negative_prompt="a b", width=64)
-    exhibit = lesson.exhibit([trace])
-    (code,) = re.findall(r'<code id="command"[^>]*>(.*?)</code>', exhibit.page())
+    exhibit = render([trace])
+    (code,) = re.findall(r'<code id="command"[^>]*>(.*?)</code>', exhibit.html())
     found = again(code.replace("&#x27;", "'").replace("&quot;", '"'))
     assert found[0] == "it's"
     given = dict(zip(found[1::2], found[2::2], strict=True))
@@ -279,7 +280,7 @@ def test_the_command_makes_the_same_settings_again(plain):
 
 def test_without_guidance_nothing_is_said_of_it():
     (trace,) = traces_of(["a red car"], guidance_scale=1, steps=2)
-    page = Page(lesson.exhibit([trace]).page())
+    page = Page(render([trace]).html())
     (run,) = page.data["runs"]
     assert not {"without", "with", "difference"} & set(run["frames"])
     assert not [a for _, a in page.elements if a.get("id") == "layer-guidance"]
@@ -289,24 +290,24 @@ def test_without_guidance_nothing_is_said_of_it():
 def test_of_very_many_steps_evenly_spaced_ones_are_shown(monkeypatch):
     monkeypatch.setattr(payload, "MOST_STEPS", 4)
     (trace,) = traces_of(["a red car"], steps=10)
-    page = Page(lesson.exhibit([trace], heats=[heat_of(trace)]).page())
+    page = Page(render([trace], attention_maps=[heat_of(trace)]).html())
     (run,) = page.data["runs"]
     steps = [numbers["step"] for numbers in run["numbers"]]
     assert steps == [1, 4, 7, 10, 10] and len(run["frames"]["noised"]) == 4
     assert "(4 of them are shown)" in " ".join(page.texts)
-    assert run["numbers"][0]["next_alpha"] == trace.moments[1].alpha
+    assert run["numbers"][0]["next_alpha"] == trace.steps[1].alpha
 
 
 def test_a_prompt_that_is_too_long_says_what_was_cut():
     (trace,) = traces_of(["a red car " * 40], steps=2)
-    page = Page(lesson.exhibit([trace]).page())
+    page = Page(render([trace]).html())
     told = " ".join(page.texts)
     assert "the model never saw" in told and "no room left" in told
 
 
 def test_a_random_model_with_other_widths_and_another_prediction(families):
-    exhibit = lesson.page("a cat", model=str(families["sd1"]), steps=2, seed=1, device="cpu")
-    page = Page(exhibit.page())
+    exhibit = lesson("a cat", model=str(families["sd1"]), steps=2, seed=1, device="cpu")
+    page = Page(exhibit.html())
     told = " ".join(page.texts)
     assert "77 × 32 numbers" in told and "the noise" in told and "called v" not in told
     assert page.data["prediction"] == "epsilon"
@@ -315,13 +316,13 @@ def test_a_random_model_with_other_widths_and_another_prediction(families):
 
 def test_only_one_or_two_prompts():
     with pytest.raises(UsageError, match="one prompt, or two"):
-        lesson.page(["a", "b", "c"])
+        lesson(["a", "b", "c"])
     with pytest.raises(UsageError):
-        lesson.page([])
+        lesson([])
 
 
 def test_numbers_as_people_read_them():
-    assert [html.short(x) for x in (7, 1234, 0.5, 0.00002227, float("inf"))] == [
+    assert [html.format_digits(x) for x in (7, 1234, 0.5, 0.00002227, float("inf"))] == [
         "7",
         "1,234",
         "0.5",
@@ -337,7 +338,7 @@ def test_files_of_the_page_stay_small():
         *html.HERE.rglob("*.html"),
     ]:
         assert path.read_text().count("\n") <= 400, path
-    assert {p.stem for p in (html.HERE / "script").glob("*.js")} == set(page.SCRIPTS)
+    assert {p.stem for p in (html.HERE / "script").glob("*.js")} == set(SCRIPTS)
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lesson")
     settings = {"steps": STEPS, "seed": 3, "device": "cpu"}
     return {
-        "one": lesson.page("a red car on grass", **settings).save(folder / "one.html"),
-        "two": lesson.page(["a red car", "a <b>blue</b> house"], **settings).save(folder / "two.html"),
+        "one": lesson("a red car on grass", **settings).save(folder / "one.html"),
+        "two": lesson(["a red car", "a <b>blue</b> house"], **settings).save(folder / "two.html"),
     }
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 from diffusekit import read_metadata, visualise
 from diffusekit.cli.main import run
 from diffusekit.errors import UsageError
-from diffusekit.visualise import Exhibit, contact_sheet
+from diffusekit.visualise import Visualization, contact_sheet
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def test_numbers_are_finite_json(exhibit, tmp_path):
 
 
 def test_without_guidance_there_are_fewer_rows():
-    plain = visualise.denoise("a cat", seed=1, steps=2, guidance_scale=1).sheet()
-    guided = visualise.denoise("a cat", seed=1, steps=2, guidance_scale=3).sheet()
+    plain = visualise.denoise("a cat", seed=1, steps=2, guidance_scale=1).still()
+    guided = visualise.denoise("a cat", seed=1, steps=2, guidance_scale=3).still()
     assert plain.height < guided.height
 
 
@@ -74,7 +74,7 @@ def test_no_file_is_overwritten_unless_asked(exhibit, tmp_path):
 
 def test_an_exhibit_draws_only_when_asked():
     drawn = []
-    made = Exhibit({}, sheet=lambda: drawn.append(1) or Image.new("RGB", (8, 8)))
+    made = Visualization({}, still=lambda: drawn.append(1) or Image.new("RGB", (8, 8)))
     assert not drawn and made.endings == (".png", ".jpg", ".jpeg", ".json")
     assert made._repr_png_() and drawn == [1]
 
@@ -127,10 +127,10 @@ def test_a_film_as_mp4_needs_a_package_and_says_so_before_any_work(capsys, monke
 @pytest.mark.parametrize(("count", "across", "down"), [(1, 1, 1), (4, 2, 2), (6, 3, 2), (16, 4, 4)])
 def test_channels_lie_in_a_square_in_order(count, across, down):
     levels = torch.linspace(-3, 3, count)[:, None, None].expand(count, 2, 2)
-    sheet = contact_sheet.channels(levels, 96)
+    sheet = contact_sheet.channel_grid(levels, 96)
     assert sheet.size == (96, 96)
     edge, top = 96 // across, (96 - 96 // across * down) // 2
     for i, level in enumerate(levels):
         middle = i % across * edge + edge // 2, top + i // across * edge + edge // 2
-        assert sheet.getpixel(middle) == contact_sheet.signed(level, most=3.0).getpixel((0, 0))
+        assert sheet.getpixel(middle) == contact_sheet.signed_map(level, most=3.0).getpixel((0, 0))
     assert top == 0 or sheet.getpixel((48, top - 1)) == ImageColor.getrgb(contact_sheet.PAPER)

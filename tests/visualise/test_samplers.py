@@ -13,7 +13,7 @@ from diffusekit.cli.main import run
 from diffusekit.errors import UsageError
 from diffusekit.schedule import make_scheduler
 from diffusekit.visualise import plots
-from diffusekit.visualise.samplers import paths, samplers, steps_of
+from diffusekit.visualise.samplers import project_paths, sampler_steps, samplers
 
 VARIANCE_PRESERVING = ("ddim", "dpm++_2m", "unipc")
 SIGMA_SPACE = ("euler", "heun")
@@ -22,30 +22,30 @@ SIGMA_SPACE = ("euler", "heun")
 @pytest.fixture(scope="module")
 def traces():
     return {
-        name: visualise.record("a red cat", seed=3, steps=4, sampler=name)
+        name: visualise.record_trace("a red cat", seed=3, steps=4, sampler=name)
         for name in (*VARIANCE_PRESERVING, *SIGMA_SPACE, "euler_a")
     }
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_steps_without_a_network_are_those_with_one(name, mini):
-    trace = visualise.record("a cat", seed=1, steps=3, sampler=name, guidance_scale=1)
-    taken = steps_of(name, mini.scheduler_config, 3)
-    assert [int(step.timestep) for step in taken] == [m.timestep for m in trace.moments]
-    assert [step.alpha for step in taken] == pytest.approx([m.alpha for m in trace.moments])
-    assert [step.sigma for step in taken] == pytest.approx([m.sigma for m in trace.moments])
+    trace = visualise.record_trace("a cat", seed=1, steps=3, sampler=name, guidance_scale=1)
+    taken = sampler_steps(name, mini.scheduler_config, 3)
+    assert [int(step.timestep) for step in taken] == [m.timestep for m in trace.steps]
+    assert [step.alpha for step in taken] == pytest.approx([m.alpha for m in trace.steps])
+    assert [step.sigma for step in taken] == pytest.approx([m.sigma for m in trace.steps])
 
 
 def test_ddims_steps_are_the_schedules_own(mini):
     curve = make_scheduler("ddim", mini.scheduler_config).alphas_cumprod
-    for step in steps_of("ddim", mini.scheduler_config, 5):
+    for step in sampler_steps("ddim", mini.scheduler_config, 5):
         bar = float(curve[int(step.timestep)])
         assert step.alpha**2 == pytest.approx(bar) and step.alpha**2 + step.sigma**2 == (pytest.approx(1))
         assert step.ratio == pytest.approx(((1 - bar) / bar) ** 0.5)
 
 
 def test_samplers_of_one_kind_start_at_one_point_and_each_ends_at_its_picture(traces):
-    ways, shares = paths(traces)
+    ways, shares = project_paths(traces)
     extent = float(torch.cat(list(ways.values())).abs().max())
     for kind in (VARIANCE_PRESERVING, (*SIGMA_SPACE, "euler_a")):
         for name in kind:
@@ -53,8 +53,8 @@ def test_samplers_of_one_kind_start_at_one_point_and_each_ends_at_its_picture(tr
     # the two kinds differ only by the last of the signal, which is nearly nothing on mini
     assert float((ways["ddim"][0] - ways["euler"][0]).norm()) < 0.02 * extent
     for name, trace in traces.items():
-        assert ways[name].shape == (len(trace.moments) + 1, 2)
-    ends = [trace.moments[-1].latents.float().flatten() for trace in traces.values()]
+        assert ways[name].shape == (len(trace.steps) + 1, 2)
+    ends = [trace.steps[-1].x_next.float().flatten() for trace in traces.values()]
     seen = torch.stack([way[-1] for way in ways.values()])
     true = torch.cdist(torch.stack(ends), torch.stack(ends)).double()
     assert bool((torch.cdist(seen, seen) <= true + 1e-3).all())  # a projection never lengthens
@@ -65,16 +65,16 @@ def test_samplers_of_one_kind_start_at_one_point_and_each_ends_at_its_picture(tr
 def test_flat_keeps_distances_of_points_that_are_flat_already():
     points = torch.randn(9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     turned = torch.linalg.qr(torch.randn(30, 2, dtype=torch.float64)).Q
-    seen, shares = plots.flat(points @ turned.T + 5)
+    seen, shares = plots.project_to_plane(points @ turned.T + 5)
     assert torch.cdist(seen, seen) == pytest.approx(torch.cdist(points, points))
     assert sum(shares) == pytest.approx(1)
     assert float((seen[:, 0] * seen[:, 1]).sum()) == pytest.approx(0, abs=1e-9)
 
 
 def test_flat_of_one_point_and_of_a_line():
-    one, none = plots.flat(torch.ones(1, 5))
+    one, none = plots.project_to_plane(torch.ones(1, 5))
     assert one.tolist() == [[0, 0]] and none == (0, 0)
-    line, shares = plots.flat(torch.arange(4.0)[:, None] * torch.ones(1, 7))
+    line, shares = plots.project_to_plane(torch.arange(4.0)[:, None] * torch.ones(1, 7))
     assert shares == (pytest.approx(1), 0) and line[:, 1].abs().max() == 0
     assert float(line[0, 0]) == pytest.approx(1.5 * 7**0.5)
 
@@ -85,7 +85,7 @@ def test_without_a_path_no_picture_is_made(monkeypatch):
     exhibit = samplers(["ddim"], path=False, steps=3)
     assert "paths" not in exhibit.numbers
     assert len(exhibit.numbers["samplers"]["ddim"]) == 3
-    assert exhibit.sheet().width > 1000
+    assert exhibit.still().width > 1000
 
 
 def test_kinds_of_file(tmp_path):
@@ -114,7 +114,7 @@ def test_the_same_noise_without_a_seed_and_watched():
     seen = []
 
     def watch(recording):
-        seen.append(recording.running.settings.seed)
+        seen.append(recording.generation.settings.seed)
         for _ in recording:
             pass
 

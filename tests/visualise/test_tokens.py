@@ -74,7 +74,7 @@ def test_the_map_is_that_of_the_states(mini):
         place = prompt.split().index(p["instead_of"])
         other = " ".join(p["text"] if w == p["instead_of"] else w for w in prompt.split())
         states.append(text.encode(mini, [other])[0, 1 + place][None])
-    seen, shares = plots.flat(torch.cat(states).float())
+    seen, shares = plots.project_to_plane(torch.cat(states).float())
     assert found["explained_variance"] == pytest.approx(shares)
     given = torch.tensor([[p["x"], p["y"]] for p in found["points"]], dtype=torch.float64)
     assert given == pytest.approx(seen, abs=1e-4)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from diffusekit import models, pipeline, schedule, stream
-from diffusekit.visualise import Recording, record
-from diffusekit.visualise.trace import Moment, moment, rms
+from diffusekit.visualise import TraceRecorder, record_trace
+from diffusekit.visualise.trace import TraceStep, rms, trace_step
 
 
 def pixels(picture):
@@ -18,87 +18,87 @@ def pixels(picture):
 @pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a", "heun"])
 def test_a_recorded_picture_is_the_picture(sampler):
     settings = {"seed": 5, "steps": 4, "sampler": sampler}
-    trace = record("a red cat", **settings)
-    assert (pixels(trace.picture) == pixels(pipeline("a red cat", **settings)[0])).all()
+    trace = record_trace("a red cat", **settings)
+    assert (pixels(trace.result) == pixels(pipeline("a red cat", **settings)[0])).all()
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpm++_2m_karras", "heun", "pndm"])
 def test_noised_is_what_its_parts_say(sampler):
-    for m in record("a house", seed=1, steps=5, sampler=sampler).moments:
-        made = m.alpha * m.denoised.float() + m.sigma * m.noise.float()
-        torch.testing.assert_close(made, m.noised.float(), rtol=4e-3, atol=4e-3 * (1 + m.sigma))
+    for m in record_trace("a house", seed=1, steps=5, sampler=sampler).steps:
+        made = m.alpha * m.x0.float() + m.sigma * m.eps.float()
+        torch.testing.assert_close(made, m.x_t.float(), rtol=4e-3, atol=4e-3 * (1 + m.sigma))
         assert m.snr == pytest.approx(m.alpha_bar / (1 - m.alpha_bar), rel=1e-4)
 
 
 def test_moments_follow_each_other():
-    moments = record("a house", seed=1, steps=5).moments
+    moments = record_trace("a house", seed=1, steps=5).steps
     assert [m.index for m in moments] == list(range(5))
     for before, after in pairwise(moments):
-        assert torch.equal(before.latents, after.noised)
+        assert torch.equal(before.x_next, after.x_t)
         assert before.alpha_bar < after.alpha_bar
 
 
 def test_guidance_is_the_difference_of_the_two_predictions():
     scale = 4.0
-    for m in record("a house", seed=1, steps=3, guidance_scale=scale).moments:
-        combined = m.without.float() + scale * m.guidance
-        error = (combined - m.denoised.float()).abs().max()
+    for m in record_trace("a house", seed=1, steps=3, guidance_scale=scale).steps:
+        combined = m.x0_uncond.float() + scale * m.guidance
+        error = (combined - m.x0.float()).abs().max()
         assert error <= 4e-3 * (1 + combined.abs().max()) * scale
 
 
 def test_without_guidance_there_is_one_prediction():
-    (m,) = record("a house", seed=1, steps=1, guidance_scale=1).moments
-    assert m.without is None and m.with_prompt is None and m.guidance is None
+    (m,) = record_trace("a house", seed=1, steps=1, guidance_scale=1).steps
+    assert m.x0_uncond is None and m.x0_cond is None and m.guidance is None
     assert "rms_guidance" not in m.numbers()
 
 
 def test_numbers_agree_with_the_schedule():
-    trace = record("a house", seed=1, steps=4)
+    trace = record_trace("a house", seed=1, steps=4)
     table = schedule.make_scheduler("ddim", trace.model.scheduler_config).alphas_cumprod
-    for m in trace.moments:
+    for m in trace.steps:
         numbers = m.numbers()
         assert numbers["alpha_bar"] == pytest.approx(float(table[m.timestep]), rel=1e-3)
-        assert numbers["rms_denoised"] == pytest.approx(rms(m.denoised))
+        assert numbers["rms_denoised"] == pytest.approx(rms(m.x0))
 
 
 def test_several_pictures_have_a_trace_each():
-    recording = Recording(stream(["a cat", "a dog"], seed=3, steps=2, images=2, batch=3))
+    recording = TraceRecorder(stream(["a cat", "a dog"], seed=3, steps=2, images=2, batch=3))
     for _ in recording:
         pass
     assert [t.prompt for t in recording.traces] == ["a cat", "a cat", "a dog", "a dog"]
-    alone = record("a dog", seed=4, steps=2)
+    alone = record_trace("a dog", seed=4, steps=2)
     assert (
-        recording.traces[3].picture.record.settings.seed,
-        alone.picture.record.settings.seed,
+        recording.traces[3].result.record.settings.seed,
+        alone.result.record.settings.seed,
     ) == (4, 4)
-    for ours, theirs in zip(recording.traces[3].moments, alone.moments, strict=True):
-        torch.testing.assert_close(ours.noised, theirs.noised, rtol=2e-2, atol=2e-2)
+    for ours, theirs in zip(recording.traces[3].steps, alone.steps, strict=True):
+        torch.testing.assert_close(ours.x_t, theirs.x_t, rtol=2e-2, atol=2e-2)
 
 
 def test_the_last_x0_is_the_picture():
-    trace = record("a red cat", seed=5, steps=6)
-    (last,) = trace.decode([trace.moments[-1].latents])
-    difference = np.abs(np.asarray(last, int) - np.asarray(trace.picture.image, int))
+    trace = record_trace("a red cat", seed=5, steps=6)
+    (last,) = trace.decode([trace.steps[-1].x_next])
+    difference = np.abs(np.asarray(last, int) - np.asarray(trace.result.image, int))
     assert difference.mean() < 1.0  # half precision
 
 
 def test_fifty_steps_of_a_large_model_fit():
     """A U-Net of Stable Diffusion's latents (4, 64, 64): fifty moments in 200 MB."""
-    m = Moment(0, 1, 0.6, 0.8, *(torch.zeros(4, 64, 64, dtype=torch.float16) for _ in range(6)))
+    m = TraceStep(0, 1, 0.6, 0.8, *(torch.zeros(4, 64, 64, dtype=torch.float16) for _ in range(6)))
     held = sum(v.nbytes for v in vars(m).values() if isinstance(v, torch.Tensor))
     assert 50 * held < 200e6
 
 
 def test_a_moment_does_not_hold_on_to_the_batch():
     for step in stream("a cat", steps=1, seed=1, images=2, batch=2):
-        kept = moment(step, 1)
-        assert kept.noised.untyped_storage().nbytes() == kept.noised.nbytes
-        assert kept.noised.dtype == torch.float16
+        kept = trace_step(step, 1)
+        assert kept.x_t.untyped_storage().nbytes() == kept.x_t.nbytes
+        assert kept.x_t.dtype == torch.float16
 
 
 def test_any_family_can_be_recorded(families):
     for name in ("sd1", "sd2"):
-        trace = record("a cat", model=str(families[name]), steps=2, seed=1, device="cpu")
-        assert len(trace.moments) == 2
-        assert len(list(trace.decode([m.denoised for m in trace.moments]))) == 2
+        trace = record_trace("a cat", model=str(families[name]), steps=2, seed=1, device="cpu")
+        assert len(trace.steps) == 2
+        assert len(list(trace.decode([m.x0 for m in trace.steps]))) == 2
     models.load("mini", "cpu")

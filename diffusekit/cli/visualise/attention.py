@@ -7,14 +7,14 @@ import typer
 from ...settings import GenerateSettings, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import FILM, STILL, Manner, Quiet, watched
+from .options import FILM, STILL, FigureOptions, Quiet, run_recorder
 
 
-@with_group(Manner, "manner")
+@with_group(FigureOptions, "manner")
 @with_settings(GenerateSettings, "prompt", "images", "batch")
 def command(
     settings: dict[str, Any],
-    manner: Manner,
+    manner: FigureOptions,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
     words: Annotated[
         list[str] | None,
@@ -37,9 +37,9 @@ def command(
         from ...pipeline import Generation
         from ...visualise import attention_maps
 
-        watching = attention_maps.Watching(Generation(resolved, [prompt]))
-        running = watching.running
-        asked = attention_maps.find(running.model, prompt, words or (), running.tokens)
-        watched(watching, show=not quiet)
-        exhibit = attention_maps.shown(watching.traces[0], watching.heats[0], asked)
+        watching = attention_maps.AttentionMapRecorder(Generation(resolved, [prompt]))
+        running = watching.generation
+        asked = attention_maps.find_words(running.model, prompt, words or (), running.tokens)
+        run_recorder(watching, show=not quiet)
+        exhibit = attention_maps.render(watching.traces[0], watching.attention_maps[0], asked)
         manner.write(exhibit, "attention")

@@ -9,7 +9,7 @@ from ...schedule import SAMPLERS
 from ...settings import GenerateSettings, resolve, validate
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import FILM, STILL, Manner, Quiet, watched
+from .options import FILM, STILL, FigureOptions, Quiet, run_recorder
 
 _VARIED = ("sampler", "steps", "guidance_scale", "seed")
 
@@ -33,11 +33,11 @@ Drop = Annotated[
 ]
 
 
-@with_group(Manner, "manner")
+@with_group(FigureOptions, "manner")
 @with_settings(GenerateSettings, "prompt", "images", "batch", *_VARIED)
 def command(
     settings: dict[str, Any],
-    manner: Manner,
+    manner: FigureOptions,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw.")],
     sampler: Samplers = None,
     steps: Steps = None,
@@ -63,7 +63,7 @@ def command(
     manner.check(*STILL, *FILM)
     common = resolved.model_dump(exclude_unset=True, exclude={"prompt", "images", "batch"})
     with quiet_libraries():
-        from ...visualise.compare import compare, crossed
+        from ...visualise.compare import combinations, compare
 
-        exhibit = compare(crossed(**values), watch=partial(watched, show=not quiet), **common)
+        exhibit = compare(combinations(**values), watch=partial(run_recorder, show=not quiet), **common)
         manner.write(exhibit, "compare")

@@ -7,14 +7,14 @@ import typer
 from ...settings import GenerateSettings, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import FILM, STILL, Manner, Quiet, watched
+from .options import FILM, STILL, FigureOptions, Quiet, run_recorder
 
 
-@with_group(Manner, "manner")
+@with_group(FigureOptions, "manner")
 @with_settings(GenerateSettings, "prompt", "images", "batch")
 def command(
     settings: dict[str, Any],
-    manner: Manner,
+    manner: FigureOptions,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
     quiet: Quiet = False,
 ) -> None:
@@ -29,7 +29,7 @@ def command(
         from ...pipeline import Generation
         from ...visualise import reverse
 
-        recording = visualise.Recording(Generation(resolved, [prompt]))
-        watched(recording, show=not quiet)
-        exhibit = reverse.shown(recording.traces[0])
+        recording = visualise.TraceRecorder(Generation(resolved, [prompt]))
+        run_recorder(recording, show=not quiet)
+        exhibit = reverse.render(recording.traces[0])
         manner.write(exhibit, "denoise")

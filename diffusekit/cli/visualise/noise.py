@@ -8,7 +8,7 @@ import typer
 from ...settings import GenerateSettings, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import FILM, STILL, Manner
+from .options import FILM, STILL, FigureOptions
 
 _TAKEN = {"model", "device", "dtype"}
 
@@ -27,11 +27,11 @@ Schedule = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same noise. Default: 0.")]
 
 
-@with_group(Manner, "manner")
+@with_group(FigureOptions, "manner")
 @with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _TAKEN))
 def command(
     settings: dict[str, Any],
-    manner: Manner,
+    manner: FigureOptions,
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="Any picture file.")],
     at: At = None,
     schedule: Schedule = None,

@@ -15,8 +15,8 @@ from ..output import OUTPUTS
 from ..progress import follow
 
 if TYPE_CHECKING:
-    from ...visualise import Exhibit, Recording
-    from ...visualise.attention_maps import Watching
+    from ...visualise import TraceRecorder, Visualization
+    from ...visualise.attention_maps import AttentionMapRecorder
 
 STILL = (".png", ".jpg", ".jpeg")
 FILM = (".webp", ".apng", ".gif", ".mp4")
@@ -24,7 +24,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
 @dataclass(frozen=True)
-class Manner:
+class FigureOptions:
     """Where an exhibit goes: the flags of every verb here."""
 
     output: Annotated[
@@ -54,7 +54,7 @@ class Manner:
                 "pip install imageio-ffmpeg, or take .webp",
             )
 
-    def write(self, exhibit: "Exhibit", verb: str) -> None:
+    def write(self, exhibit: "Visualization", verb: str) -> None:
         """Save an exhibit and print its path; with --json print its numbers, and save only if asked to."""
         path = None
         if self.output is not None or not self.as_json:
@@ -65,7 +65,7 @@ class Manner:
             print(path)
 
 
-def watched(recording: "Recording | Watching", *, show: bool) -> None:
+def run_recorder(recording: "TraceRecorder | AttentionMapRecorder", *, show: bool) -> None:
     """Run a recording to its end, under a bar when `show` and stderr is a terminal."""
     for _ in follow(recording, show=show):
         pass

@@ -7,14 +7,14 @@ import typer
 from ...settings import GenerateSettings, resolve, validate
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import Manner, Quiet, watched
+from .options import FigureOptions, Quiet, run_recorder
 
 
-@with_group(Manner, "manner")
+@with_group(FigureOptions, "manner")
 @with_settings(GenerateSettings, "prompt", "images", "batch")
 def command(
     settings: dict[str, Any],
-    manner: Manner,
+    manner: FigureOptions,
     prompts: Annotated[
         list[str],
         typer.Argument(metavar="PROMPT [PROMPT]", help="What to draw; two are shown side by side."),
@@ -31,10 +31,11 @@ def command(
         validate(GenerateSettings, {"prompt": prompt})
     with quiet_libraries():
         from ...pipeline import Generation
-        from ...visualise import attention_maps, lesson
+        from ...visualise import attention_maps
+        from ...visualise.lesson import check_prompts, render
 
-        lesson.check(prompts)
-        watching = attention_maps.Watching(Generation(resolved, prompts))
-        watched(watching, show=not quiet)
-        exhibit = lesson.exhibit(watching.traces, watching.running.tokens, heats=watching.heats)
+        check_prompts(prompts)
+        watching = attention_maps.AttentionMapRecorder(Generation(resolved, prompts))
+        run_recorder(watching, show=not quiet)
+        exhibit = render(watching.traces, watching.generation.tokens, attention_maps=watching.attention_maps)
         manner.write(exhibit, "page")

@@ -9,7 +9,7 @@ from ...schedule import SAMPLERS
 from ...settings import GenerateSettings, resolve
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import STILL, Manner, Quiet, watched
+from .options import STILL, FigureOptions, Quiet, run_recorder
 
 Names = Annotated[
     list[str] | None,
@@ -23,11 +23,11 @@ Prompt = Annotated[str | None, typer.Option("--prompt", help="The prompt of the 
 NoPath = Annotated[bool, typer.Option("--no-path", help="Only schedules and steps: no network has to run.")]
 
 
-@with_group(Manner, "manner")
+@with_group(FigureOptions, "manner")
 @with_settings(GenerateSettings, "prompt", "images", "batch", "sampler")
 def command(
     settings: dict[str, Any],
-    manner: Manner,
+    manner: FigureOptions,
     names: Names = None,
     prompt: Prompt = None,
     no_path: NoPath = False,
@@ -44,5 +44,5 @@ def command(
     with quiet_libraries():
         from ...visualise.samplers import samplers
 
-        exhibit = samplers(names or (), path=not no_path, watch=partial(watched, show=not quiet), **own)
+        exhibit = samplers(names or (), path=not no_path, watch=partial(run_recorder, show=not quiet), **own)
         manner.write(exhibit, "sampler")

@@ -8,7 +8,7 @@ from ...settings import GenerateSettings, resolve
 from ..info import _plain as plain
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import STILL, Manner
+from .options import STILL, FigureOptions
 
 _TAKEN = {"model", "device", "dtype", "embedding"}
 
@@ -23,11 +23,11 @@ Arithmetic = Annotated[
 Count = Annotated[int, typer.Option("--count", min=1, max=100, help="Nearest words to show.")]
 
 
-@with_group(Manner, "manner")
+@with_group(FigureOptions, "manner")
 @with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _TAKEN))
 def command(
     settings: dict[str, Any],
-    manner: Manner,
+    manner: FigureOptions,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to read.")],
     arithmetic: Arithmetic = None,
     count: Count = 3,

@@ -63,22 +63,23 @@ def files(outputs: Path, job_id: str) -> Mapping[str, Path]:
 def run(work: Work) -> Generator[None]:
     """Make the picture under watch, then draw what was seen; it may be stopped between all of it."""
     from ...pipeline import Generation
-    from ...visualise import attention_maps, lesson
+    from ...visualise import attention_maps
+    from ...visualise.lesson import render
 
     values = dict(work.job.settings)
     prompts = values.pop("prompts")
     work.note(f"loading {values['model']}")
     settings = validate(GenerateSettings, values)
-    watching = attention_maps.Watching(Generation(settings, prompts))
+    watching = attention_maps.AttentionMapRecorder(Generation(settings, prompts))
     for step, state in enumerate(watching, 1):
         work.progress(step, watching.total)
-        work.preview(lambda state=state: watching.running.preview(state))
+        work.preview(lambda state=state: watching.generation.preview(state))
         yield
     work.note("drawing the page")
     yield
     folder = work.outputs / _FOLDER / work.job.id
     yield from _exhibits(watching, folder)
-    page = lesson.exhibit(watching.traces, watching.running.tokens, heats=watching.heats)
+    page = render(watching.traces, watching.generation.tokens, attention_maps=watching.attention_maps)
     page.save(folder / PAGE, overwrite=True)
     _prune(work.outputs / _FOLDER)
 
@@ -88,37 +89,39 @@ def _exhibits(watching: Any, folder: Path) -> Generator[None]:
     from ...visualise import attention_maps, contact_sheet, forward, reverse
 
     trace = watching.traces[0]
-    model, made = trace.model, trace.picture.record.settings
-    noise = forward.noise(trace.picture, seed=made.seed or 0, model=made.model, device=made.device, dtype=made.dtype)
+    model, made = trace.model, trace.result.record.settings
+    noise = forward.noise(trace.result, seed=made.seed or 0, model=made.model, device=made.device, dtype=made.dtype)
     noise.save(folder / "noise.png", overwrite=True)
     yield
-    way = reverse.shown(trace)
+    way = reverse.render(trace)
     way.save(folder / "steps.png", overwrite=True)
     yield
-    pictures = list(trace.decode([moment.denoised for moment in trace.moments]))
-    frames = [*pictures, trace.picture.image]
+    pictures = list(trace.decode([moment.x0 for moment in trace.steps]))
+    frames = [*pictures, trace.result.image]
     frames[0].save(
         folder / "film.webp",
         save_all=True,
         append_images=frames[1:],
         loop=0,
         duration=[180] * len(pictures) + [2000],
-        **metadata.save_kwargs("WEBP", trace.picture.record, True),
+        **metadata.save_kwargs("WEBP", trace.result.record, True),
     )
     yield
-    asked = attention_maps.find(model, trace.prompt, (), watching.running.tokens) if trace.prompt.strip() else {}
+    asked = (
+        attention_maps.find_words(model, trace.prompt, (), watching.generation.tokens) if trace.prompt.strip() else {}
+    )
     if asked:
-        attention_maps.shown(trace, watching.heats[0], asked).save(folder / "words.png", overwrite=True)
+        attention_maps.render(trace, watching.attention_maps[0], asked).save(folder / "words.png", overwrite=True)
     yield
-    last = trace.moments[-1].latents.float()
+    last = trace.steps[-1].x_next.float()
     cells = [
         [
-            contact_sheet.Cell(contact_sheet.channels(last, 256), "latents: the channels"),
-            contact_sheet.Cell(trace.picture.image, "decoded: the picture"),
+            contact_sheet.SheetCell(contact_sheet.channel_grid(last, 256), "latents: the channels"),
+            contact_sheet.SheetCell(trace.result.image, "decoded: the picture"),
         ]
     ]
-    told = contact_sheet.sheet(cells, side=256, title="what the VAE makes of the last latents")
-    metadata.save(told, folder / "decode.png", trace.picture.record, overwrite=True)
+    told = contact_sheet.render_sheet(cells, side=256, title="what the VAE makes of the last latents")
+    metadata.save(told, folder / "decode.png", trace.result.record, overwrite=True)
 
 
 def _prune(inside: Path) -> None:

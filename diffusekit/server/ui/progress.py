@@ -59,7 +59,7 @@ async def pictures(jobs: Jobs, settings: Mapping[str, Any], run: Run | None = No
 async def grid(
     jobs: Jobs,
     axes: Sequence[xyz_grid.Axis | None],
-    cells: Sequence[xyz_grid.Cell],
+    cells: Sequence[xyz_grid.GridCell],
     settings: Mapping[str, Any],
     run: Run,
 ) -> AsyncGenerator[Moment]:
@@ -74,7 +74,7 @@ async def grid(
             async for event, job in events:
                 if event and event.preview:
                     small = live | {place: _cell(event.preview[0])}
-                    view = await asyncio.to_thread(lambda s=small: address(xyz_grid.sheet(axes, s)))
+                    view = await asyncio.to_thread(lambda s=small: address(xyz_grid.render_sheet(axes, s)))
                 if job.over:
                     break
                 words = f"Grid: picture {number + 1} of {len(cells)} · {_words(jobs, job)}"
@@ -87,7 +87,7 @@ async def grid(
         if run.stopped or (job and job.state == "cancelled"):
             break
     if len(seen) > 1:
-        sheet = xyz_grid.sheet(axes, seen)
+        sheet = xyz_grid.render_sheet(axes, seen)
         made.insert(0, await asyncio.to_thread(_kept, jobs.outputs, sheet, made[0], axes, settings))
     prompt = f"a grid of {len(seen)} pictures"
     stopped = len(seen) < len(cells)
@@ -146,7 +146,7 @@ def _kept(
 ) -> str:
     """Save a sheet among the pictures, with its record; returns its path below the outputs folder."""
     made = metadata.read(outputs / first).record
-    record = xyz_grid.record(made, axes, settings) if made else None
+    record = xyz_grid.sheet_record(made, axes, settings) if made else None
     day, clock = time.strftime("%Y-%m-%d %H%M%S").split()
     path = outputs / day / f"{clock}-{secrets.token_hex(4)}-grid.png"
     return metadata.save(sheet, path, record).relative_to(outputs).as_posix()

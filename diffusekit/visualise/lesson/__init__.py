@@ -12,28 +12,28 @@ from typing import Any
 from ...embeddings import LearnedToken
 from ...errors import UsageError
 from ...pipeline import stream
-from ..attention_maps import Watching
-from ..figure import Exhibit
+from ..attention_maps import AttentionMapRecorder, AttentionMaps
+from ..figure import Visualization
 from ..trace import Trace
-from .page import written
-from .payload import Heat, Run, gathered
+from .page import render_page
+from .payload import LessonRun, build_payload
 
-__all__ = ["Heat", "check", "exhibit", "page"]
+__all__ = ["check_prompts", "lesson", "render"]
 
 
-def page(prompt: str | Sequence[str], **settings: Any) -> Exhibit:
+def lesson(prompt: str | Sequence[str], **settings: Any) -> Visualization:
     """The lesson of one prompt, or of two side by side from the same noise.
 
     Takes the settings of `generate`; raises what it raises, and `UsageError` for more than two prompts.
     """
-    prompts = check([prompt] if isinstance(prompt, str) else prompt)
-    watching = Watching(stream(prompts, **settings | {"images": 1}))
+    prompts = check_prompts([prompt] if isinstance(prompt, str) else prompt)
+    watching = AttentionMapRecorder(stream(prompts, **settings | {"images": 1}))
     for _ in watching:
         pass
-    return exhibit(watching.traces, watching.running.tokens, heats=watching.heats)
+    return render(watching.traces, watching.generation.tokens, attention_maps=watching.attention_maps)
 
 
-def check(prompts: Sequence[str]) -> list[str]:
+def check_prompts(prompts: Sequence[str]) -> list[str]:
     """The prompts as a list; raises `UsageError` unless there are one or two."""
     if not 1 <= len(prompts) <= 2:
         raise UsageError(
@@ -43,26 +43,28 @@ def check(prompts: Sequence[str]) -> list[str]:
     return list(prompts)
 
 
-def exhibit(
+def render(
     traces: Sequence[Trace],
     tokens: Sequence[LearnedToken] = (),
     *,
-    heats: Sequence[Heat] = (),
-) -> Exhibit:
+    attention_maps: Sequence[AttentionMaps] = (),
+) -> Visualization:
     """The lesson of one or two finished runs with the same settings but for their prompts.
 
-    `tokens` are the learned tokens they used. `heats` say which word each part of the picture looked at,
+    `tokens` are the learned tokens they used. `attention_maps` say which word each part of the picture looked at,
     one for each trace; without them the page has no maps.
     """
-    assert 1 <= len(traces) <= 2 and len(heats) in (0, len(traces)), (len(traces), len(heats))
-    runs = [Run.of(trace, tokens, heats[i] if heats else None) for i, trace in enumerate(traces)]
+    assert 1 <= len(traces) <= 2 and len(attention_maps) in (0, len(traces)), (len(traces), len(attention_maps))
+    runs = [
+        LessonRun.of(trace, tokens, attention_maps[i] if attention_maps else None) for i, trace in enumerate(traces)
+    ]
     numbers = {"settings": _settings(traces[0]), "runs": [run.numbers() for run in runs]}
-    return Exhibit(
+    return Visualization(
         numbers,
-        page=lambda: written(runs, gathered(runs)),
-        record=traces[0].picture.record,
+        html=lambda: render_page(runs, build_payload(runs)),
+        record=traces[0].result.record,
     )
 
 
 def _settings(trace: Trace) -> dict[str, Any]:
-    return trace.picture.record.settings.model_dump(exclude={"prompt", "images", "batch", "device"})
+    return trace.result.record.settings.model_dump(exclude={"prompt", "images", "batch", "device"})

@@ -16,23 +16,23 @@ from typing import Any
 
 from ..trace import rms
 from . import svg
-from .payload import SMALL, Run
+from .payload import SMALL, LessonRun
 
 HERE = Path(__file__).parent
 
 
 @lru_cache
-def file(name: str) -> str:
+def read_file(name: str) -> str:
     """The text of a file beside this one."""
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def filled(name: str, values: Mapping[str, str]) -> str:
+def render_template(name: str, values: Mapping[str, str]) -> str:
     """A file beside this one with every `$name` in it filled; `values` are HTML already."""
-    return Template(file(name)).substitute(values)
+    return Template(read_file(name)).substitute(values)
 
 
-def plain(value: Any) -> str:
+def format_number(value: Any) -> str:
     """A number as people write it."""
     return f"{value:,g}" if isinstance(value, int | float) else str(value)
 
@@ -41,11 +41,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def ident(piece: dict[str, Any]) -> str:
+def token_id(piece: dict[str, Any]) -> str:
     return "learned" if piece["id"] is None else str(piece["id"])
 
 
-def words(data: dict[str, Any]) -> str:
+def word_buttons(data: dict[str, Any]) -> str:
     """The words to point at, and whether maps are of the step or of all steps."""
     if not any(run["heat"] for run in data["runs"]):
         return ""
@@ -67,7 +67,7 @@ def words(data: dict[str, Any]) -> str:
     )
 
 
-def readout(runs: Sequence[Run]) -> str:
+def readout(runs: Sequence[LessonRun]) -> str:
     """The numbers of the current step; the script fills them in."""
     names = {
         "timestep": "timestep t",
@@ -78,7 +78,7 @@ def readout(runs: Sequence[Run]) -> str:
         "rms_denoised": "size of x̂<sub>0</sub>",
         "rms_noise": "size of ε̂",
     }
-    if runs[0].guided:
+    if runs[0].is_guided:
         names["rms_guidance"] = "words change"
     shared = ("timestep", "alpha_bar", "sigma", "snr")
     rows = []
@@ -92,22 +92,22 @@ def readout(runs: Sequence[Run]) -> str:
     )
 
 
-def charts(runs: Sequence[Run]) -> str:
+def charts(runs: Sequence[LessonRun]) -> str:
     """Curves over the steps, with a cursor that the script moves."""
     curves = []
     for i, run in enumerate(runs):
-        guesses = [m.denoised.float() for m in run.moments]
+        guesses = [m.x0.float() for m in run.steps]
         moved = [rms(b - a) for a, b in pairwise(guesses)]
         tail = f", prompt {i + 1}" if len(runs) == 2 else ""
         curves.append((f"the guess moved{tail}", f"t-x0 s{i}", [0.0, *moved]))
-        if run.guided:
-            added = [rms(m.guidance) for m in run.moments if m.guidance is not None]
+        if run.is_guided:
+            added = [rms(m.guidance) for m in run.steps if m.guidance is not None]
             curves.append((f"the words changed{tail}", f"t-wi s{i}", added))
-    first = svg.shares([m.alpha_bar for m in runs[0].moments])
-    return f'<div class="charts">{first}{svg.lines("How much at each step", curves)}</div>'
+    first = svg.variance_chart([m.alpha_bar for m in runs[0].steps])
+    return f'<div class="charts">{first}{svg.line_chart("How much at each step", curves)}</div>'
 
 
-def shot(kind: str, i: int, color: str, name: str) -> str:
+def thumbnail(kind: str, i: int, color: str, name: str) -> str:
     """A small picture that follows the slider."""
     return (
         f'<figure class="shot js-only"><img data-frame="{kind}" data-run="{i}" alt="" decoding="sync"'
@@ -115,7 +115,7 @@ def shot(kind: str, i: int, color: str, name: str) -> str:
     )
 
 
-def both(runs: Sequence[Run], parts: Sequence[str]) -> str:
+def per_run(runs: Sequence[LessonRun], parts: Sequence[str]) -> str:
     """The parts of the runs below one another, each under its prompt when there are two."""
     if len(parts) < 2:
         return "".join(parts)
@@ -125,13 +125,13 @@ def both(runs: Sequence[Run], parts: Sequence[str]) -> str:
     )
 
 
-def millions(network: Any) -> str:
+def format_millions(network: Any) -> str:
     """How many numbers a network has learned, in millions."""
     found = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return f"{found:.1f}" if found < 100 else f"{found:,.0f}"
 
 
-def short(value: Any) -> str:
+def format_digits(value: Any) -> str:
     """A number in a table: whole as it is, others with four digits that count."""
     if isinstance(value, int):
         return f"{value:,}"

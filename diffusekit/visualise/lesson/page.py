@@ -14,8 +14,8 @@ from typing import Any
 from ... import metadata
 from ...settings import GenerateSettings
 from . import html, sections
-from .html import file, filled
-from .payload import PREDICTIONS, Run
+from .html import read_file, render_template
+from .payload import PREDICTIONS, LessonRun
 
 SCRIPTS = ("state", "draw", "stage", "words", "layers", "cells", "live")
 BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
@@ -39,18 +39,18 @@ _SECTIONS = (
 )
 
 
-def written(runs: Sequence[Run], data: dict[str, Any]) -> str:
+def render_page(runs: Sequence[LessonRun], data: dict[str, Any]) -> str:
     """The page of one or two runs as HTML."""
     first = runs[0]
-    facts = sections.facts(runs, data)
-    kinds = [kind for kind in KINDS if kind not in PREDICTIONS or first.guided]
+    facts = sections.section_values(runs, data)
+    kinds = [kind for kind in KINDS if kind not in PREDICTIONS or first.is_guided]
     frames = [run["frames"] for run in data["runs"]]
     said = " and ".join(f"“{run.prompt}”" for run in runs)
     values = {
         "title": escape(f"{said[:120]}: how a picture comes out of noise"),
-        "style": file("lesson.css"),
+        "style": read_file("lesson.css"),
         "script": _script(),
-        "data": safe(data),
+        "data": script_json(data),
         "blank": BLANK,
         "headline": " <span class='versus'>beside</span> ".join(
             f"<q>{escape(run.prompt) or '(no words)'}</q>" for run in runs
@@ -59,27 +59,27 @@ def written(runs: Sequence[Run], data: dict[str, Any]) -> str:
         "pair": " pair" if len(runs) == 2 else "",
         "views": "".join(_view(i, run, frames[i], len(runs)) for i, run in enumerate(runs)),
         "kinds": "".join(_kind(kind, frames) for kind in kinds),
-        "words": html.words(data),
+        "words": html.word_buttons(data),
         "readout": html.readout(runs),
         "charts": html.charts(runs),
-        "cells": str(len(first.shown) + 1),
-        "last": str(len(first.shown)),
+        "cells": str(len(first.step_indices) + 1),
+        "last": str(len(first.step_indices)),
         "strips": "".join(f'<img alt="" src="{found["strip"]}">' for found in frames),
-        "pipeline": filled("pipeline.html", facts | _pipeline(first)),
+        "pipeline": render_template("pipeline.html", facts | _pipeline(first)),
         "sections": "".join(
             _section(number, name, title, facts)
             for number, (name, title) in enumerate(
-                (s for s in _SECTIONS if s[0] != "guidance" or first.guided), start=1
+                (s for s in _SECTIONS if s[0] != "guidance" or first.is_guided), start=1
             )
         ),
         "made": _made(runs),
         "settings": _settings(first),
-        "command": escape(command(runs)),
+        "command": escape(shell_command(runs)),
     }
-    return filled("lesson.html", values)
+    return render_template("lesson.html", values)
 
 
-def safe(data: Any) -> str:
+def script_json(data: Any) -> str:
     """JSON that may stand in a script element: no `<` can close it, no line separator can break it."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     marks = {
@@ -94,9 +94,9 @@ def safe(data: Any) -> str:
     return text
 
 
-def command(runs: Sequence[Run]) -> str:
+def shell_command(runs: Sequence[LessonRun]) -> str:
     """What to type to make the page again, quoted for a shell."""
-    model, settings = runs[0].trace.model, runs[0].trace.picture.record.settings
+    model, settings = runs[0].trace.model, runs[0].trace.result.record.settings
     own = {"guidance_scale": model.guidance_scale, "width": model.native_size, "height": model.native_size}
     words = ["diffusekit", "visualise", "page", *(run.prompt for run in runs)]
     for name, field in GenerateSettings.model_fields.items():
@@ -128,18 +128,18 @@ def command(runs: Sequence[Run]) -> str:
 
 
 def _script() -> str:
-    parts = "\n".join(file(f"script/{name}.js") for name in SCRIPTS)
+    parts = "\n".join(read_file(f"script/{name}.js") for name in SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}\n}})();'
 
 
-def _lede(runs: Sequence[Run]) -> str:
-    settings = runs[0].trace.picture.record.settings
+def _lede(runs: Sequence[LessonRun]) -> str:
+    settings = runs[0].trace.result.record.settings
     drew = "these two pictures" if len(runs) == 2 else "this picture"
-    steps = len(runs[0].trace.moments)
+    steps = len(runs[0].trace.steps)
     same = " from the same noise" if len(runs) == 2 else ""
     thinned = ""
-    if len(runs[0].shown) < steps:
-        thinned = f" ({len(runs[0].shown)} of them are shown)"
+    if len(runs[0].step_indices) < steps:
+        thinned = f" ({len(runs[0].step_indices)} of them are shown)"
     return (
         f"The model <b>{escape(settings.model)}</b> made {drew}{same}, in {html.count(steps, 'step')}{thinned}."
         '<span class="js-only"> Move the slider to go back to the noise, or press play and watch. Point at'
@@ -147,8 +147,8 @@ def _lede(runs: Sequence[Run]) -> str:
     )
 
 
-def _view(i: int, run: Run, frames: dict[str, Any], count: int) -> str:
-    width, height = run.trace.picture.image.size
+def _view(i: int, run: LessonRun, frames: dict[str, Any], count: int) -> str:
+    width, height = run.trace.result.image.size
     alt = escape(f"The finished picture of “{run.prompt}”")
     caption = f"<figcaption><q>{escape(run.prompt)}</q></figcaption>" if count == 2 else ""
     return (
@@ -174,21 +174,23 @@ def _kind(kind: str, frames: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _pipeline(run: Run) -> dict[str, Any]:
+def _pipeline(run: LessonRun) -> dict[str, Any]:
     """What the boxes of the overview show of a run."""
     pieces = [piece for piece in run.pieces() if piece["kind"] in ("piece", "learned")]
-    chips = "".join(f"<i>{escape(html.ident(piece))}</i>" for piece in pieces[:6])
-    scale = html.plain(run.trace.picture.record.settings.guidance_scale)
+    chips = "".join(f"<i>{escape(html.token_id(piece))}</i>" for piece in pieces[:6])
+    scale = html.format_number(run.trace.result.record.settings.guidance_scale)
     return {
         "chips": chips + ("<i>…</i>" if len(pieces) > 6 else ""),
         "blank": BLANK,
-        "guidance_box": filled("pipeline_guidance.html", {"scale": scale, "blank": BLANK}) if run.guided else "",
+        "guidance_box": render_template("pipeline_guidance.html", {"scale": scale, "blank": BLANK})
+        if run.is_guided
+        else "",
         "prompt": escape(run.prompt[:80] + ("…" if len(run.prompt) > 80 else "")) or "(no words)",
     }
 
 
 def _section(number: int, name: str, title: str, facts: dict[str, str]) -> str:
-    body = filled(f"sections/{name}.html", facts)
+    body = render_template(f"sections/{name}.html", facts)
     return (
         f'<section class="layer" id="layer-{name}"><h3><button type="button" class="unfold"'
         f' data-layer="{name}" id="title-{name}" aria-expanded="true" aria-controls="body-{name}">'
@@ -198,8 +200,8 @@ def _section(number: int, name: str, title: str, facts: dict[str, str]) -> str:
     )
 
 
-def _made(runs: Sequence[Run]) -> str:
-    record = runs[0].trace.picture.record
+def _made(runs: Sequence[LessonRun]) -> str:
+    record = runs[0].trace.result.record
     version = record.versions.get("diffusekit", "")
     told = ("The picture was", "it", "it shows")
     if len(runs) == 2:
@@ -210,8 +212,8 @@ def _made(runs: Sequence[Run]) -> str:
     )
 
 
-def _settings(run: Run) -> str:
-    record = run.trace.picture.record
+def _settings(run: LessonRun) -> str:
+    record = run.trace.result.record
     settings = record.settings
     rows = {
         "model": settings.model,
@@ -219,7 +221,7 @@ def _settings(run: Run) -> str:
         "seed": settings.seed,
         "steps": settings.steps,
         "sampler": metadata.SAMPLERS[settings.sampler].label,
-        "guidance": html.plain(settings.guidance_scale),
+        "guidance": html.format_number(settings.guidance_scale),
         "negative prompt": settings.negative_prompt,
         "size": f"{settings.width} × {settings.height}",
         "learned tokens": ", ".join(settings.embedding),

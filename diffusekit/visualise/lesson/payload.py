@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,7 +19,8 @@ from PIL import Image
 from ... import text
 from ...embeddings import LearnedToken
 from .. import contact_sheet
-from ..trace import Moment, Trace, rms
+from ..attention_maps import AttentionMaps
+from ..trace import Trace, TraceStep, rms
 
 MOST_STEPS = 60  # of more, evenly spaced ones are shown
 LARGE, SMALL = 384, 256  # pixels: pictures that may fill the stage, and those that explain
@@ -27,56 +28,43 @@ THUMB = 48  # pixels a picture of the film strip is high
 PREDICTIONS = ("without", "with", "difference")  # only there when guided
 
 
-class Heat(Protocol):
-    """Which word each part of the picture looked at, step by step.
-
-    `words` are "start", the words of the prompt, "end"; `maps` (steps, words, h, w) shares that sum to
-    one over words.
-    """
-
-    @property
-    def words(self) -> Sequence[str]: ...
-    @property
-    def maps(self) -> torch.Tensor: ...
-
-
 @dataclass(frozen=True, eq=False)
-class Run:
+class LessonRun:
     """A Trace with what is needed to explain it: how its prompt was read, and where words were looked at."""
 
     trace: Trace
-    reading: text.TokenizedPrompt
+    tokenized: text.TokenizedPrompt
     words: tuple[text.WordSpan, ...]
     tokens: tuple[LearnedToken, ...]
-    heat: Heat | None
+    attention_maps: AttentionMaps | None
 
     @classmethod
-    def of(cls, trace: Trace, tokens: Sequence[LearnedToken], heat: Heat | None) -> Run:
+    def of(cls, trace: Trace, tokens: Sequence[LearnedToken], maps: AttentionMaps | None) -> LessonRun:
         reading = text.tokenize(trace.model, trace.prompt, tokens)
         words = tuple(text.word_spans(trace.model, reading, tokens))
-        if heat is not None:
-            assert heat.maps.shape[:2] == (len(trace.moments), len(heat.words)), heat.maps.shape
-        return cls(trace, reading, words, tuple(tokens), heat)
+        if maps is not None:
+            assert maps.maps.shape[:2] == (len(trace.steps), len(maps.words)), maps.maps.shape
+        return cls(trace, reading, words, tuple(tokens), maps)
 
     @property
     def prompt(self) -> str:
         return self.trace.prompt
 
     @property
-    def guided(self) -> bool:
-        return self.trace.moments[0].guidance is not None
+    def is_guided(self) -> bool:
+        return self.trace.steps[0].guidance is not None
 
     @cached_property
-    def shown(self) -> list[int]:
+    def step_indices(self) -> list[int]:
         """The steps that are on the page: all of them, or evenly spaced ones with the first and last."""
-        total = len(self.trace.moments)
+        total = len(self.trace.steps)
         if total <= MOST_STEPS:
             return list(range(total))
         return [round(i * (total - 1) / (MOST_STEPS - 1)) for i in range(MOST_STEPS)]
 
     @property
-    def moments(self) -> list[Moment]:
-        return [self.trace.moments[i] for i in self.shown]
+    def steps(self) -> list[TraceStep]:
+        return [self.trace.steps[i] for i in self.step_indices]
 
     @cached_property
     def states(self) -> torch.Tensor:
@@ -86,16 +74,16 @@ class Run:
     def pieces(self) -> list[dict[str, Any]]:
         """The places of the reading: what stands there, its id, and what kind of thing it is."""
         tokenizer = self.trace.model.tokenizers[0]
-        names = tokenizer.convert_ids_to_tokens(self.reading.ids)
-        stop = self.reading.ids.index(tokenizer.eos_token_id, 1)
+        names = tokenizer.convert_ids_to_tokens(self.tokenized.ids)
+        stop = self.tokenized.ids.index(tokenizer.eos_token_id, 1)
         learned = {
             place: word.text
             for word in self.words
             for place in range(word.start, word.stop)
-            if self.reading.vector_index[place] >= 0
+            if self.tokenized.vector_index[place] >= 0
         }
         found = []
-        for place, (number, name) in enumerate(zip(self.reading.ids, names, strict=True)):
+        for place, (number, name) in enumerate(zip(self.tokenized.ids, names, strict=True)):
             kind = "piece" if 0 < place < stop else "padding"
             kind = {0: "start", stop: "end"}.get(place, kind)
             shown = kind if kind in ("start", "end") else name.replace("</w>", "")
@@ -108,11 +96,11 @@ class Run:
         """Everything the page says of this run, as plain values."""
         return {
             "prompt": self.prompt,
-            "seed": self.trace.picture.record.settings.seed,
-            "ids": self.reading.ids,
+            "seed": self.trace.result.record.settings.seed,
+            "ids": self.tokenized.ids,
             "words": [word.text for word in self.words],
-            "cut": self.reading.truncated,
-            "steps": [finite(moment.numbers()) for moment in self.trace.moments],
+            "cut": self.tokenized.truncated,
+            "steps": [finite(moment.numbers()) for moment in self.trace.steps],
         }
 
 
@@ -123,19 +111,19 @@ def finite(numbers: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def gathered(runs: Sequence[Run]) -> dict[str, Any]:
+def build_payload(runs: Sequence[LessonRun]) -> dict[str, Any]:
     """What the page's script gets: per run the pictures, latents, maps and numbers of the shown steps."""
     first = runs[0].trace
     return {
-        "total": len(first.moments),
-        "guidance": first.picture.record.settings.guidance_scale,
+        "total": len(first.steps),
+        "guidance": first.result.record.settings.guidance_scale,
         "prediction": first.model.prediction_type,
         "runs": [_run(run) for run in runs],
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
-    moments = run.moments
+def _run(run: LessonRun) -> dict[str, Any]:
+    moments = run.steps
     return {
         "prompt": run.prompt,
         "numbers": _levels(run),
@@ -145,15 +133,15 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _levels(run: Run) -> list[dict[str, Any]]:
+def _levels(run: LessonRun) -> list[dict[str, Any]]:
     """The numbers of the shown steps, with where each leads to, and of the finished picture."""
-    every = run.trace.moments
+    every = run.trace.steps
     found = []
-    for moment in run.moments:
+    for moment in run.steps:
         after = every[moment.index + 1] if moment.index + 1 < len(every) else None
         lead = (after.alpha, after.sigma) if after else (1.0, 0.0)
         found.append(finite(moment.numbers()) | {"alpha": moment.alpha, "next_alpha": lead[0], "next_sigma": lead[1]})
-    size = rms(every[-1].latents)
+    size = rms(every[-1].x_next)
     done = {
         "step": len(every),
         "timestep": 0,
@@ -165,27 +153,27 @@ def _levels(run: Run) -> list[dict[str, Any]]:
     return [*found, done | {"rms_noised": size, "rms_denoised": size}]
 
 
-def _frames(run: Run) -> dict[str, Any]:
+def _frames(run: LessonRun) -> dict[str, Any]:
     """For each kind of picture its data URIs, one a shown step; `picture` is the finished one."""
-    moments = run.moments
+    moments = run.steps
     kinds: dict[str, tuple[list[torch.Tensor], int]] = {
-        "noised": ([moment.unit for moment in moments], LARGE),
-        "denoised": ([moment.denoised for moment in moments], LARGE),
-        "noise": ([moment.noise for moment in moments], SMALL),
+        "noised": ([moment.x_t_unit for moment in moments], LARGE),
+        "denoised": ([moment.x0 for moment in moments], LARGE),
+        "noise": ([moment.eps for moment in moments], SMALL),
     }
-    if run.guided:
-        kinds["without"] = ([m.without for m in moments if m.without is not None], SMALL)
-        kinds["with"] = ([m.with_prompt for m in moments if m.with_prompt is not None], SMALL)
-    found: dict[str, Any] = {"picture": webp(run.trace.picture.image, LARGE)}
+    if run.is_guided:
+        kinds["without"] = ([m.x0_uncond for m in moments if m.x0_uncond is not None], SMALL)
+        kinds["with"] = ([m.x0_cond for m in moments if m.x0_cond is not None], SMALL)
+    found: dict[str, Any] = {"picture": webp_uri(run.trace.result.image, LARGE)}
     for kind, (tensors, side) in kinds.items():
         pictures = list(run.trace.decode(tensors))
-        found[kind] = [webp(picture, side, 62 if kind == "noise" else 80) for picture in pictures]
+        found[kind] = [webp_uri(picture, side, 62 if kind == "noise" else 80) for picture in pictures]
         if kind == "noised":
-            found["strip"] = webp(_strip([*pictures, run.trace.picture.image]), 10_000, 70)
-    if run.guided:
+            found["strip"] = webp_uri(_strip([*pictures, run.trace.result.image]), 10_000, 70)
+    if run.is_guided:
         maps = [m.guidance.square().mean(0).sqrt() for m in moments if m.guidance is not None]
         most = max(float(m.max()) for m in maps) or 1.0
-        found["difference"] = [png(contact_sheet.colored((m / most).sqrt())) for m in maps]
+        found["difference"] = [png_uri(contact_sheet.apply_colormap((m / most).sqrt())) for m in maps]
     return found
 
 
@@ -200,51 +188,52 @@ def _strip(pictures: Sequence[Image.Image]) -> Image.Image:
     return strip
 
 
-def _latents(moments: Sequence[Moment]) -> dict[str, Any]:
+def _latents(moments: Sequence[TraceStep]) -> dict[str, Any]:
     """Latents as bytes: 0 to 255 stands for -most to most; the last ones are those that were decoded."""
     kinds = {
-        "noised": [*(m.unit for m in moments), moments[-1].latents.float()],
-        "denoised": [*(m.denoised.float() for m in moments), moments[-1].latents.float()],
+        "noised": [*(m.x_t_unit for m in moments), moments[-1].x_next.float()],
+        "denoised": [*(m.x0.float() for m in moments), moments[-1].x_next.float()],
     }
     most = max(float(x.abs().max()) for found in kinds.values() for x in found) or 1.0
     channels, height, width = kinds["noised"][0].shape
     packed = {
-        kind: encoded(((torch.stack(found) / most + 1) * 127.5).round().clamp(0, 255)) for kind, found in kinds.items()
+        kind: encode_bytes(((torch.stack(found) / most + 1) * 127.5).round().clamp(0, 255))
+        for kind, found in kinds.items()
     }
     return {"channels": channels, "height": height, "width": width, "most": most} | packed
 
 
-def _heat(run: Run) -> dict[str, Any] | None:
+def _heat(run: LessonRun) -> dict[str, Any] | None:
     """Maps as bytes, each scaled by its own highest share, which stands in `most`; the last is the mean."""
-    if run.heat is None:
+    if run.attention_maps is None:
         return None
-    maps = run.heat.maps.detach().float().cpu()
-    maps = torch.cat([maps[run.shown], maps.mean(0, keepdim=True)])
+    maps = run.attention_maps.maps.detach().float().cpu()
+    maps = torch.cat([maps[run.step_indices], maps.mean(0, keepdim=True)])
     most = maps.amax((2, 3))
     scaled = maps / most.clamp(min=1e-9)[..., None, None] * 255
     return {
-        "words": list(run.heat.words),
+        "words": list(run.attention_maps.words),
         "height": maps.shape[2],
         "width": maps.shape[3],
         "most": [[round(x, 5) for x in row] for row in most.tolist()],
         "share": [[round(x, 5) for x in row] for row in maps.mean((2, 3)).tolist()],
-        "maps": encoded(scaled.round()),
+        "maps": encode_bytes(scaled.round()),
     }
 
 
-def encoded(values: torch.Tensor) -> str:
+def encode_bytes(values: torch.Tensor) -> str:
     """Values 0 to 255 as base64."""
     return base64.b64encode(values.byte().cpu().contiguous().numpy().tobytes()).decode()
 
 
-def webp(picture: Image.Image, most: int, quality: int = 80) -> str:
+def webp_uri(picture: Image.Image, most: int, quality: int = 80) -> str:
     """A picture as a data URI, no side longer than `most` pixels."""
     small = picture.convert("RGB")
     small.thumbnail((most, most), Image.Resampling.LANCZOS)
     return _uri(small, "webp", quality=quality, method=4)
 
 
-def png(picture: Image.Image) -> str:
+def png_uri(picture: Image.Image) -> str:
     """A small map as a data URI, every cell kept."""
     return _uri(picture.convert("RGB").quantize(128), "png", optimize=True)
 

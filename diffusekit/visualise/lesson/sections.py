@@ -13,8 +13,8 @@ from ...schedule import SAMPLERS, in_sigma_space, make_scheduler
 from .. import contact_sheet
 from ..trace import rms
 from . import svg
-from .html import both, count, filled, ident, millions, plain, short, shot
-from .payload import Run, webp
+from .html import count, format_digits, format_millions, format_number, per_run, render_template, thumbnail, token_id
+from .payload import LessonRun, webp_uri
 
 ANSWERS = {
     "epsilon": "the noise <span class='t-ep'>ε̂</span> that it sees in them",
@@ -42,7 +42,7 @@ NOTES = {
 }
 
 
-def facts(runs: Sequence[Run], data: dict[str, Any]) -> dict[str, str]:
+def section_values(runs: Sequence[LessonRun], data: dict[str, Any]) -> dict[str, str]:
     """Every `$name` of the sections' files."""
     first = runs[0]
     found = _of_text(runs) | _of_latents(first, data) | _of_unet(runs, data)
@@ -51,7 +51,7 @@ def facts(runs: Sequence[Run], data: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _of_text(runs: Sequence[Run]) -> dict[str, str]:
+def _of_text(runs: Sequence[LessonRun]) -> dict[str, str]:
     model = runs[0].trace.model
     tokenizer, encoder = model.tokenizers[0], model.text_encoders[0]
     places = encoder.config.max_position_embeddings
@@ -63,13 +63,13 @@ def _of_text(runs: Sequence[Run]) -> dict[str, str]:
         "vocabulary": f"{len(tokenizer):,}",
         "positions": str(places),
         "padding": " (which repeats the end mark)" if repeated else "",
-        "readings": both(runs, [_reading(run) for run in runs]),
+        "readings": per_run(runs, [_reading(run) for run in runs]),
         "gist_words": f"{' and '.join(count(n, 'piece') for n in pieces)} in {places} places",
         "width": f"{wide:,}",
         "text_layers": str(encoder.config.num_hidden_layers),
-        "text_size": millions(encoder),
+        "text_size": format_millions(encoder),
         "states_picture": shown[0],
-        "states": both(
+        "states": per_run(
             runs,
             [
                 f'<figure class="states"><img src="{picture}" alt="The text encoder\'s states of'
@@ -81,17 +81,17 @@ def _of_text(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
-def _states(run: Run) -> str:
+def _states(run: LessonRun) -> str:
     """The states as a field of colors, strongest at two and a half times their usual size."""
-    return webp(contact_sheet.signed(run.states, most=2.5 * rms(run.states)), 512)
+    return webp_uri(contact_sheet.signed_map(run.states, most=2.5 * rms(run.states)), 512)
 
 
-def _reading(run: Run) -> str:
+def _reading(run: LessonRun) -> str:
     pieces = run.pieces()
     grid = "".join(f'<i class="{p["kind"]}"></i>' for p in pieces)
     rows = "".join(
         f'<li class="{p["kind"]}"><span class="piece">{escape(p["text"])}</span>'
-        f'<span class="id">{escape(ident(p))}</span></li>'
+        f'<span class="id">{escape(token_id(p))}</span></li>'
         for p in pieces
         if p["kind"] != "padding"
     )
@@ -105,8 +105,8 @@ def _reading(run: Run) -> str:
                 f"{'s' if token.count == 1 else ''} there in place of a row of the table"
             )
     cut = ""
-    if run.reading.truncated:
-        cut = f'<p class="cut">It did not fit; the model never saw: <q>{escape(run.reading.truncated[:600])}</q></p>'
+    if run.tokenized.truncated:
+        cut = f'<p class="cut">It did not fit; the model never saw: <q>{escape(run.tokenized.truncated[:600])}</q></p>'
     return (
         f'<ol class="pieces">{rows}</ol><div class="places" role="img" aria-label="'
         f'{len(pieces)} places: a start mark, the pieces, an end mark, {count(padding, "place")} of padding">'
@@ -114,9 +114,9 @@ def _reading(run: Run) -> str:
     )
 
 
-def _of_latents(run: Run, data: dict[str, Any]) -> dict[str, str]:
-    model, (channels, height, width) = run.trace.model, run.moments[0].noised.shape
-    picture = run.trace.picture.image
+def _of_latents(run: LessonRun, data: dict[str, Any]) -> dict[str, str]:
+    model, (channels, height, width) = run.trace.model, run.steps[0].x_t.shape
+    picture = run.trace.result.image
     cells, pixels = channels * height * width, 3 * picture.width * picture.height
     decoders = []
     for i in range(len(data["runs"])):
@@ -137,39 +137,39 @@ def _of_latents(run: Run, data: dict[str, Any]) -> dict[str, str]:
         "cells_start": f"{cells:,}",
         "cells_latent": f"{cells:,}",
         "pixels": f"{pixels:,}",
-        "ratio": plain(round(pixels / cells)),
+        "ratio": format_number(round(pixels / cells)),
         "factor": str(model.vae_scale_factor),
-        "vae_size": millions(model.vae.decoder),
+        "vae_size": format_millions(model.vae.decoder),
         "model": escape(model.name),
         "size_pixels": f"{picture.width} × {picture.height}",
         "picture": data["runs"][0]["frames"]["picture"],
-        "decoders": both([run] * len(decoders), decoders),
+        "decoders": per_run([run] * len(decoders), decoders),
         "gist_vae": f"{cells:,} numbers → {picture.width} × {picture.height} pixels",
-        "seed": str(run.trace.picture.record.settings.seed),
+        "seed": str(run.trace.result.record.settings.seed),
         "start": data["runs"][0]["frames"]["noised"][0],
         "gist_noise": f"{cells:,} random numbers",
     }
 
 
-def _of_unet(runs: Sequence[Run], data: dict[str, Any]) -> dict[str, str]:
+def _of_unet(runs: Sequence[LessonRun], data: dict[str, Any]) -> dict[str, str]:
     run, unet = runs[0], runs[0].trace.model.unet
     channels = list(unet.config.block_out_channels)
     attending = ["CrossAttn" in name for name in unet.config.down_block_types]
-    size = (int(run.moments[0].noised.shape[1]), int(run.moments[0].noised.shape[2]))
-    evaluations = len(run.trace.moments)
+    size = (int(run.steps[0].x_t.shape[1]), int(run.steps[0].x_t.shape[2]))
+    evaluations = len(run.trace.steps)
     prediction = run.trace.model.prediction_type
     found = {
-        "unet_size": millions(unet),
+        "unet_size": format_millions(unet),
         "evaluations": count(evaluations, "step"),
         "answer": ANSWERS[prediction],
-        "ushape": svg.unet(size, channels, attending),
+        "ushape": svg.unet_diagram(size, channels, attending),
         "attentions": str(sum(name.endswith("attn2") for name, _ in unet.named_modules())),
         "turns": count(evaluations, "time"),
-        "gist_unet": f"{millions(unet)} million numbers, asked {count(evaluations, 'time')}",
+        "gist_unet": f"{format_millions(unet)} million numbers, asked {count(evaluations, 'time')}",
     }
     maps = [_maps(i, found["heat"]) for i, found in enumerate(data["runs"]) if found["heat"]]
-    around = {**found, "maps": both(runs, maps)}
-    found["looking"] = filled("sections/looking.html", around) if maps else ""
+    around = {**found, "maps": per_run(runs, maps)}
+    found["looking"] = render_template("sections/looking.html", around) if maps else ""
     return found
 
 
@@ -183,8 +183,8 @@ def _maps(i: int, heat: dict[str, Any]) -> str:
     return f'<div class="maps js-only">{parts}</div>'
 
 
-def _of_guidance(runs: Sequence[Run]) -> dict[str, str]:
-    settings = runs[0].trace.picture.record.settings
+def _of_guidance(runs: Sequence[LessonRun]) -> dict[str, str]:
+    settings = runs[0].trace.result.record.settings
     negative = settings.negative_prompt
     shots = (
         ("without", "t-wo", "without"),
@@ -193,7 +193,7 @@ def _of_guidance(runs: Sequence[Run]) -> dict[str, str]:
         ("denoised", "t-x0", "x̂<sub>0</sub>, guided"),
     )
     rows = [
-        f'<div class="row equation">{"".join(shot(k, i, color, name) for k, color, name in shots)}</div>'
+        f'<div class="row equation">{"".join(thumbnail(k, i, color, name) for k, color, name in shots)}</div>'
         for i in range(len(runs))
     ]
     second = ""
@@ -203,24 +203,24 @@ def _of_guidance(runs: Sequence[Run]) -> dict[str, str]:
         "negative": f"with the words to avoid, <q>{escape(negative[:200])}</q>,"
         if negative
         else "with no words at all",
-        "scale": plain(settings.guidance_scale),
-        "guided": both(runs, rows),
+        "scale": format_number(settings.guidance_scale),
+        "guided": per_run(runs, rows),
         "second": second,
-        "gist_guidance": f"{plain(settings.guidance_scale)} times what the words change",
+        "gist_guidance": f"{format_number(settings.guidance_scale)} times what the words change",
     }
 
 
-def _of_sampling(runs: Sequence[Run]) -> dict[str, str]:
+def _of_sampling(runs: Sequence[LessonRun]) -> dict[str, str]:
     run = runs[0]
-    name = run.trace.picture.record.settings.sampler
+    name = run.trace.result.record.settings.sampler
     sampler = SAMPLERS[name]
     scheduler = make_scheduler(name, run.trace.model.scheduler_config)
     exact = name in ("ddim", "euler")
     equations = [
-        f'<div class="row equation">{shot("noised", i, "t-xt", "x<sub>t</sub>")}<span class="op">=</span>'
+        f'<div class="row equation">{thumbnail("noised", i, "t-xt", "x<sub>t</sub>")}<span class="op">=</span>'
         f'<span class="op by"><span data-number="alpha" data-run="{i}"></span> ·</span>'
-        f'{shot("denoised", i, "t-x0", "x̂<sub>0</sub>")}<span class="op">+</span><span class="op by">'
-        f'<span data-number="sigma" data-run="{i}"></span> ·</span>{shot("noise", i, "t-ep", "ε̂")}</div>'
+        f'{thumbnail("denoised", i, "t-x0", "x̂<sub>0</sub>")}<span class="op">+</span><span class="op by">'
+        f'<span data-number="sigma" data-run="{i}"></span> ·</span>{thumbnail("noise", i, "t-ep", "ε̂")}</div>'
         for i in range(len(runs))
     ]
     guess = (
@@ -228,7 +228,7 @@ def _of_sampling(runs: Sequence[Run]) -> dict[str, str]:
         " <span class='t-ep'>ε̂</span>) / α"
     )
     return {
-        "equations": both(runs, equations),
+        "equations": per_run(runs, equations),
         "recovered": "Whoever knows the noise knows the picture, and the other way round: "
         f"<span class='nowrap'>{guess}</span>.",
         "equal": "=" if exact else "≈",
@@ -238,11 +238,11 @@ def _of_sampling(runs: Sequence[Run]) -> dict[str, str]:
         " sees the same latents, scaled back to unit size."
         if in_sigma_space(scheduler)
         else "",
-        "gist_scheduler": f"{escape(sampler.label)}, {count(len(run.trace.moments), 'step')}",
+        "gist_scheduler": f"{escape(sampler.label)}, {count(len(run.trace.steps), 'step')}",
     }
 
 
-def _of_numbers(runs: Sequence[Run]) -> dict[str, str]:
+def _of_numbers(runs: Sequence[LessonRun]) -> dict[str, str]:
     first = runs[0]
     columns = {
         "step": "step",
@@ -254,24 +254,26 @@ def _of_numbers(runs: Sequence[Run]) -> dict[str, str]:
         "rms_denoised": "rms x̂<sub>0</sub>",
         "rms_noise": "rms ε̂",
     }
-    if first.guided:
+    if first.is_guided:
         columns["rms_guidance"] = "rms of with − without"
     tables = []
     for run in runs:
         head = "".join(f'<th scope="col">{name}</th>' for name in columns.values())
         rows = "".join(
-            f'<tr data-row="{at}">' + "".join(f"<td>{short(m.numbers()[key])}</td>" for key in columns) + "</tr>"
-            for at, m in enumerate(run.moments)
+            f'<tr data-row="{at}">'
+            + "".join(f"<td>{format_digits(m.numbers()[key])}</td>" for key in columns)
+            + "</tr>"
+            for at, m in enumerate(run.steps)
         )
         tables.append(
             '<div class="wide" tabindex="0" role="region" aria-label="Table of all steps">'
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
     return {
-        "tables": both(runs, tables),
+        "tables": per_run(runs, tables),
         "caption": "One row for each step, as measured while the picture was made. The slider marks the row; a click on"
         " a row moves the slider.",
-        "trained": plain(first.trace.model.scheduler_config.get("num_train_timesteps", 1000) - 1),
-        "guidance_legend": "; of what the words change" if first.guided else "",
-        "gist_numbers": f"{len(first.moments)} × {len(columns)}",
+        "trained": format_number(first.trace.model.scheduler_config.get("num_train_timesteps", 1000) - 1),
+        "guidance_legend": "; of what the words change" if first.is_guided else "",
+        "gist_numbers": f"{len(first.steps)} × {len(columns)}",
     }

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 320, 110
 LEFT, RIGHT, TOP, BOTTOM = 4, 316, 10, 88
 
 
-def shares(signal: Sequence[float]) -> str:
+def variance_chart(signal: Sequence[float]) -> str:
     """How much of the variance is picture (below) and how much noise (above), over the steps."""
     places = [(_across(i, len(signal)), _up(value, 1.0)) for i, value in enumerate(signal)]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
@@ -25,7 +25,7 @@ def shares(signal: Sequence[float]) -> str:
     return _figure("What x<sub>t</sub> is made of", body, label, keys)
 
 
-def lines(title: str, named: Sequence[tuple[str, str, Sequence[float]]]) -> str:
+def line_chart(title: str, named: Sequence[tuple[str, str, Sequence[float]]]) -> str:
     """Curves over the steps on one scale from zero: (name, color class, values)."""
     top = max((value for _, _, values in named for value in values), default=0) or 1.0
     parts, keys = [], []
@@ -59,7 +59,7 @@ def _up(value: float, top: float) -> float:
     return BOTTOM - (BOTTOM - TOP) * min(value / top, 1)
 
 
-def unet(size: tuple[int, int], widths: Sequence[int], attending: Sequence[bool]) -> str:
+def unet_diagram(size: tuple[int, int], widths: Sequence[int], attending: Sequence[bool]) -> str:
     """The U of a U-Net: blocks as high as their latents; those that look at the words are colored.
 
     `size` is (h, w) of its latents, `widths` the channels of its levels, `attending` says which of them

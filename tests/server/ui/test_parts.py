@@ -87,7 +87,7 @@ def test_every_field_has_a_label_and_every_example_fits_the_model():
     ],
 )
 def test_what_an_axis_takes(name, text, values):
-    assert [value for _, value in xyz_grid.axis(name, text).places] == values
+    assert [value for _, value in xyz_grid.parse_axis(name, text).values] == values
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_what_an_axis_takes(name, text, values):
 )
 def test_what_an_axis_does_not_take(name, text):
     with pytest.raises(UsageError):
-        xyz_grid.axis(name, text)
+        xyz_grid.parse_axis(name, text)
 
 
 def test_cells_of_a_grid_run_through_the_axes_with_one_seed():
-    axes = [xyz_grid.axis("steps", "4,8"), xyz_grid.axis("prompt", "cat, dog"), None]
-    cells = xyz_grid.cells(axes, {"prompt": "a cat", "negative_prompt": "", "seed": 5, "images": 3})
+    axes = [xyz_grid.parse_axis("steps", "4,8"), xyz_grid.parse_axis("prompt", "cat, dog"), None]
+    cells = xyz_grid.grid_cells(axes, {"prompt": "a cat", "negative_prompt": "", "seed": 5, "images": 3})
     told = [(c.x, c.y, c.z, c.settings["steps"], c.settings["prompt"]) for c in cells]
     assert told == [
         (0, 0, 0, 4, "a cat"),
@@ -122,22 +122,22 @@ def test_cells_of_a_grid_run_through_the_axes_with_one_seed():
 
 
 def test_grids_that_cannot_be():
-    six, settings = xyz_grid.axis("seed", "1-6"), {"prompt": "a cat"}
+    six, settings = xyz_grid.parse_axis("seed", "1-6"), {"prompt": "a cat"}
     with pytest.raises(UsageError, match="30 pictures"):
-        xyz_grid.cells([six, xyz_grid.axis("steps", "1-5"), None], settings)
+        xyz_grid.grid_cells([six, xyz_grid.parse_axis("steps", "1-5"), None], settings)
     with pytest.raises(UsageError, match="same thing"):
-        xyz_grid.cells([six, six, None], settings)
+        xyz_grid.grid_cells([six, six, None], settings)
     with pytest.raises(UsageError, match="no axis"):
-        xyz_grid.cells([None, None, None], settings)
+        xyz_grid.grid_cells([None, None, None], settings)
     with pytest.raises(UsageError, match="not in the prompt"):
-        xyz_grid.cells([xyz_grid.axis("prompt", "cow, dog"), None, None], settings)
+        xyz_grid.grid_cells([xyz_grid.parse_axis("prompt", "cow, dog"), None, None], settings)
 
 
 def test_a_sheet_shows_every_picture_once_in_its_place():
     axes = [
-        xyz_grid.axis("seed", "1-3"),
-        xyz_grid.axis("steps", "4, 8"),
-        xyz_grid.axis("sampler", "ddim, lms"),
+        xyz_grid.parse_axis("seed", "1-3"),
+        xyz_grid.parse_axis("steps", "4, 8"),
+        xyz_grid.parse_axis("sampler", "ddim, lms"),
     ]
     colors = {}
     for x in range(3):
@@ -145,13 +145,13 @@ def test_a_sheet_shows_every_picture_once_in_its_place():
             for z in range(2):
                 colors[x, y, z] = (50 + 60 * x, 50 + 90 * y, 50 + 90 * z)
     del colors[2, 1, 1]  # stopped before the last
-    sheet = xyz_grid.sheet(axes, {k: Image.new("RGB", (40, 30), c) for k, c in colors.items()})
+    sheet = xyz_grid.render_sheet(axes, {k: Image.new("RGB", (40, 30), c) for k, c in colors.items()})
     seen = {color: number for number, color in sheet.getcolors(100_000)}
     assert all(seen[color] == 40 * 30 for color in colors.values())
 
 
 def test_a_sheet_says_how_it_was_made(tmp_path):
-    axes = [xyz_grid.axis("steps", "4, 8"), None, xyz_grid.axis("prompt", "cat, owl")]
+    axes = [xyz_grid.parse_axis("steps", "4, 8"), None, xyz_grid.parse_axis("prompt", "cat, owl")]
     asked = {
         "prompt": "a red cat",
         "negative_prompt": "cats",
@@ -159,9 +159,9 @@ def test_a_sheet_says_how_it_was_made(tmp_path):
         "seed": 5,
         "sampler": "lms",
     }
-    first = xyz_grid.cells(axes, asked)[-1].settings  # "a red owl", 8 steps
+    first = xyz_grid.grid_cells(axes, asked)[-1].settings  # "a red owl", 8 steps
     made = GenerateSettings(**first, guidance_scale=3.0, width=8, height=8)
-    record = xyz_grid.record(metadata.Record.of(made, "r1", choose("cpu", "float32")), axes, asked)
+    record = xyz_grid.sheet_record(metadata.Record.of(made, "r1", choose("cpu", "float32")), axes, asked)
     path = metadata.save(Image.new("RGB", (8, 8)), tmp_path / "x-grid.png", record)
     found = metadata.read(path)
     assert found.record == record and found.record.axes == {
@@ -395,8 +395,8 @@ def test_stop_counts_before_there_is_a_job_and_between_the_cells_of_a_grid(tmp_p
     run.stop(jobs)
 
     async def visit():
-        axes = [xyz_grid.axis("steps", "3, 4"), None, None]
-        cells = xyz_grid.cells(axes, {"prompt": "a cat", "seed": 1})
+        axes = [xyz_grid.parse_axis("steps", "3, 4"), None, None]
+        cells = xyz_grid.grid_cells(axes, {"prompt": "a cat", "seed": 1})
         return [m async for m in progress.grid(jobs, axes, cells, {"prompt": "a cat"}, run)]
 
     assert asyncio.run(asyncio.wait_for(visit(), 20))[-1].words == "Stopped: 0 of 2 pictures."

@@ -207,14 +207,15 @@ def _wire_generate(house: House, page: _Page, parts: Fields, table: GridFields, 
 
 def _grid_of(
     chosen: tuple[Any, ...], given: Mapping[str, Any]
-) -> tuple[list[xyz_grid.Axis | None], list[xyz_grid.Cell], dict[str, Any]]:
+) -> tuple[list[xyz_grid.Axis | None], list[xyz_grid.GridCell], dict[str, Any]]:
     """Axes and cells, each cell's settings checked, from three times (axis, values); and the settings of
     the whole grid."""
     axes = [
-        xyz_grid.axis(name, text or "") if name else None for name, text in zip(chosen[::2], chosen[1::2], strict=True)
+        xyz_grid.parse_axis(name, text or "") if name else None
+        for name, text in zip(chosen[::2], chosen[1::2], strict=True)
     ]
     settings = {"seed": secrets.randbelow(2**32), "negative_prompt": ""} | generate_form.settings_of(given)
-    cells = xyz_grid.cells(axes, settings)
+    cells = xyz_grid.grid_cells(axes, settings)
     for cell in cells:
         validate(GenerateSettings, cell.settings)
     return axes, cells, settings

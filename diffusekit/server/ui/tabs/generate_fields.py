@@ -129,7 +129,7 @@ def grid_fields() -> GridFields:
                     max_length=2000,
                 ),
             ]
-    draw = gr.Button(f"Draw the grid (at most {xyz_grid.MOST} pictures)", elem_id="draw")
+    draw = gr.Button(f"Draw the grid (at most {xyz_grid.MAX_IMAGES} pictures)", elem_id="draw")
     return GridFields(inputs, draw)
 
 
