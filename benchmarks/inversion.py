@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from PIL import Image, ImageDraw  # noqa: E402
 
 from diffusekit import embeddings, pipeline  # noqa: E402
-from diffusekit.inversion.evaluation import Examiner  # noqa: E402
+from diffusekit.inversion.evaluation import Evaluator  # noqa: E402
 from diffusekit.inversion.trainer import Inversion  # noqa: E402
 from diffusekit.settings import InvertSettings  # noqa: E402
 from training.mini.world.photos import write  # noqa: E402
@@ -84,19 +84,19 @@ def learn(subject: str, folder: Path, **changes) -> dict:
     seconds, token = time.perf_counter() - started, run.result
     looks = [[], []]
     for seed in (1000, 2000):
-        examiner = Examiner(
+        examiner = Evaluator(
             run.model,
             run.settings.model_copy(update={"seed": seed}),
-            [p.picture for p in run.data.photos],
-            run.examiner.prompt,
+            [p.image for p in run.dataset.photos],
+            run.evaluator.prompt,
         )
-        looks[0].append(examiner.look(SUBJECTS[subject]))
-        looks[1].append(examiner.look(token.token, [token]))
+        looks[0].append(examiner.evaluate(SUBJECTS[subject]))
+        looks[1].append(examiner.evaluate(token.token, [token]))
     before, after = (
         {score: mean(getattr(look, score) for look in group) for score in ("reconstruction", "editability")}
         for group in looks
     )
-    pairwise = run.examiner.pairwise
+    pairwise = run.evaluator.photo_similarity
     return {
         "token": token,
         "seconds": seconds,

@@ -23,9 +23,9 @@ from PIL import Image
 from . import attention, models
 from .embeddings import LearnedToken, Vocabulary
 from .inversion import dataset, placeholder
-from .inversion.batches import Samples
-from .inversion.captions import captions
-from .inversion.train_step import Learner
+from .inversion.batches import Batches
+from .inversion.captions import make_captions
+from .inversion.train_step import EmbeddingOptimizer
 from .models import Model
 from .pipeline import generate, stream
 from .settings import InvertSettings
@@ -175,14 +175,14 @@ def _pictures(folder: Path, side: int) -> list[Path]:
 def _ours(model: Model, folder: Path, batch: int) -> tuple[Callable[[int], object], int]:
     settings = InvertSettings(pictures=str(folder), batch=batch)
     vocabulary = Vocabulary(model)
-    holder = placeholder.place(model, vocabulary, "cat", count=1, start="word", norm_bound=1.0)
-    token = LearnedToken("bench", "S*", (holder.rows.detach().cpu(),), {})
+    holder = placeholder.create(model, vocabulary, "cat", count=1, start="word", norm_bound=1.0)
+    token = LearnedToken("bench", "S*", (holder.vectors.detach().cpu(),), {})
     data = dataset.collect(folder)
     encoded = dataset.encode(model, data, side=model.native_size)
-    samples = Samples(model, encoded, captions(data, "object", "templates"), token, 0)
+    samples = Batches(model, encoded, make_captions(data, "object", "templates"), token, 0)
     accelerator = Accelerator(cpu=model.placement.device.type == "cpu")
-    learner = Learner(model, vocabulary, holder, samples, settings, accelerator)
-    return learner.step, 4 * holder.rows.numel() * 4
+    learner = EmbeddingOptimizer(model, vocabulary, holder, samples, settings, accelerator)
+    return learner.step, 4 * holder.vectors.numel() * 4
 
 
 def _reference(model: Model, paths: list[Path], batch: int) -> tuple[Callable[[int], object], int]:

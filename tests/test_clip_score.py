@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusekit import clip_score, images, models
-from diffusekit.inversion.evaluation import EDITS, _without
+from diffusekit.inversion.evaluation import EDIT_PROMPTS, remove_token
 from tests.helpers import ROOT
 
 
@@ -89,13 +89,13 @@ def test_a_clip_from_a_folder_judges_real_families(families, tmp_path):
 
 
 def test_edit_prompts_without_their_token_are_sentences():
-    assert [_without(e) for e in EDITS["object"]] == [
+    assert [remove_token(e) for e in EDIT_PROMPTS["object"]] == [
         "an app icon",
         "an oil painting",
         "a picture in the snow",
         "a picture on the beach",
     ]
-    assert _without(EDITS["style"][0]) == "a cat"
+    assert remove_token(EDIT_PROMPTS["style"][0]) == "a cat"
 
 
 def test_the_towers_come_with_the_wheel():

@@ -97,10 +97,10 @@ def show(name: Name, model: ModelName = None, as_json: Json = False) -> None:
 
 def _run_of(token: "LearnedToken") -> dict[str, str]:
     """The page and the strip of previews of the run that learned a token, where they are."""
-    from ..inversion.run_folder import Run
+    from ..inversion.run_folder import RunFolder
 
     assert token.path is not None
-    run = Run(token.path.parent, token.path.stem)
+    run = RunFolder(token.path.parent, token.path.stem)
     places = {"page": run.page, "previews": run.strip}
     return {key: str(path) for key, path in places.items() if path.is_file()}
 
@@ -185,11 +185,11 @@ def remove(
 ) -> None:
     """Delete a token's file; the folder of its training stays, unless --run says otherwise."""
     from ..embeddings.lookup import locate
-    from ..inversion.run_folder import Run
+    from ..inversion.run_folder import RunFolder
 
     path = locate(name)
     _check_learned(path)
-    its = Run(path.parent, path.stem)
+    its = RunFolder(path.parent, path.stem)
     doomed = [path, *([its.folder] if run and its.begun else [])]
     what = " and ".join(str(place) for place in doomed)
     if not yes:

@@ -21,7 +21,7 @@ from .progress import quiet_libraries
 from .stopping import Stopped
 
 if TYPE_CHECKING:
-    from ..inversion.trainer import Inversion, Moment
+    from ..inversion.trainer import Inversion, TrainingProgress
 
 
 @with_settings(InvertSettings, "pictures")
@@ -123,11 +123,11 @@ def _follow(run: "Inversion", asked: list[int], *, show: bool) -> None:
         told = f"learning {run.settings.token}"
         task = bar.add_task(told, total=run.settings.steps, completed=run.step, told="")
         for moment in run:
-            bar.update(task, completed=moment.step, told=_line(moment, run.rate))
+            bar.update(task, completed=moment.step, told=_line(moment, run.learning_rate))
             if moment.preview is not None:
                 console.print(_scores(moment), highlight=False, markup=False)
             if asked:
-                run.pause()
+                run.save_checkpoint()
                 console.quiet = not run.is_main
                 console.print(
                     f"saved at step {run.step}; go on with:\n  {_again(run)}",
@@ -142,18 +142,18 @@ def _again(run: "Inversion") -> str:
     """The command that goes on with a run, in as many processes."""
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
     launch = []
-    if run.processes > 1:
+    if run.process_count > 1:
         on = ["--cpu"] if run.settings.device == "cpu" else []
-        launch = ["accelerate", "launch", *on, "--num_processes", str(run.processes), "-m"]
+        launch = ["accelerate", "launch", *on, "--num_processes", str(run.process_count), "-m"]
     return shlex.join([*launch, "diffusekit", *words, "--resume"])
 
 
-def _line(moment: "Moment", rate: float) -> str:
+def _line(moment: "TrainingProgress", rate: float) -> str:
     near = ", ".join(moment.nearest)
     return f"loss {moment.smoothed:.4f}  rate {rate:.3g}  moved {moment.moved:.2f}  near {near} "
 
 
-def _scores(moment: "Moment") -> str:
+def _scores(moment: "TrainingProgress") -> str:
     preview = moment.preview
     assert preview is not None
     name = f"step {moment.step:>5}" if moment.step else "init word "
@@ -171,13 +171,13 @@ def _show_pictures(run: "Inversion") -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("picture", "size", "used", "note"):
         table.add_column(title)
-    for row in run.data.rows:
+    for row in run.dataset.files:
         table.add_row(_plain(row.file), row.size, "yes" if row.used else "no", _plain(row.note))
     console = Console(stderr=True)
     console.print(table)
-    judge = run.examiner.judge
+    judge = run.evaluator.scorer
     console.print(
-        f"{len(run.data.photos)} pictures; starts from {run.settings.init!r} on {run.model.name}; "
+        f"{len(run.dataset.photos)} pictures; starts from {run.settings.init!r} on {run.model.name}; "
         + (f"judged by {judge.name}" if judge else "no CLIP is at hand to judge, so the last step is kept"),
         highlight=False,
         markup=False,
@@ -205,10 +205,10 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
             "steps": run.step,
             "best_step": int(token.facts["steps"]),
             "scores": scores,
-            "pairwise": run.examiner.pairwise,
+            "pairwise": run.evaluator.photo_similarity,
             "page": str(page),
             "seconds": round(seconds, 1),
-            "pictures": [vars(row) for row in run.data.rows],
+            "pictures": [vars(row) for row in run.dataset.files],
         }
         print(json.dumps(told, ensure_ascii=False))
         return
@@ -219,7 +219,7 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
     if scores:
         lines.append(
             f"reconstruction {scores['reconstruction']:.3f} (init word {scores['init_reconstruction']:.3f}, the "
-            f"pictures among themselves {run.examiner.pairwise:.3f}); editability {scores['editability']:.3f} "
+            f"pictures among themselves {run.evaluator.photo_similarity:.3f}); editability {scores['editability']:.3f} "
             f"(init word {scores['init_editability']:.3f})"
         )
     lines.append(f"look at {page}")

@@ -16,9 +16,9 @@ from ..embeddings import LearnedToken
 from ..errors import DataSetError
 from ..models import Model
 from ..settings import InvertSettings
-from .captions import captions, templates
-from .dataset import DataSet, Encoded
-from .rng import draw
+from .captions import find_templates, make_captions
+from .dataset import DataSet, EncodedDataSet
+from .rng import stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +30,17 @@ class Batch:
     noise: torch.Tensor
     timesteps: torch.Tensor
     ids: torch.Tensor
-    places: torch.Tensor
+    vector_index: torch.Tensor
     weights: torch.Tensor | None
 
 
-class Samples:
+class Batches:
     """All samples of a run, by number."""
 
     def __init__(
         self,
         model: Model,
-        encoded: Encoded,
+        encoded: EncodedDataSet,
         captions: Sequence[Sequence[str]],
         token: LearnedToken,
         seed: int,
@@ -62,10 +62,10 @@ class Samples:
         return Batch(latents, noise, timesteps, ids, places, masked[0] if masked else None)
 
     def _one(self, number: int) -> tuple[torch.Tensor, ...]:
-        encoded, rng = self._encoded, draw(self._seed, "sample", number)
+        encoded, rng = self._encoded, stream(self._seed, "sample", number)
         photos, views = encoded.mean.shape[:2]
         turn, place = divmod(number, photos)
-        photo = int(draw(self._seed, "order", turn).permutation(photos)[place])
+        photo = int(stream(self._seed, "order", turn).permutation(photos)[place])
         view = int(rng.integers(views))
         caption = int(rng.integers(len(self._ids[photo])))
         timestep = torch.tensor(int(rng.integers(self._levels)))
@@ -82,7 +82,7 @@ class Samples:
         )
 
 
-def readable(
+def usable_captions(
     model: Model, data: DataSet, settings: InvertSettings, token: LearnedToken
 ) -> tuple[DataSet, list[list[str]]]:
     """The captions of each photo that the model can learn the token from; the data set says what was left out.
@@ -91,9 +91,9 @@ def readable(
     is not cut off. A photo whose own caption is left out has templates, unless only files are wanted.
     Raises `DataSetError` when a photo has no caption left.
     """
-    paper = templates(settings.property)
+    paper = find_templates(settings.property)
     known = [caption for caption in paper if _knows(model, caption)] or list(paper)
-    said = captions(data, settings.property, settings.captions, token=settings.token)
+    said = make_captions(data, settings.property, settings.captions, token=settings.token)
     found, notes = [], {}
     for photo, group in zip(data.photos, said, strict=True):
         group = [c for c in group if c in known or c not in paper]
@@ -105,7 +105,7 @@ def readable(
         if not fit:
             raise _no_room(model, photo.file, group[0], token)
         found.append(fit)
-    return data.noted(notes), found
+    return data.with_notes(notes), found
 
 
 def _knows(model: Model, caption: str) -> bool:

@@ -13,7 +13,7 @@ from .dataset import DataSet, Photo
 
 # Gal et al. 2022, "An Image is Worth One Word", as in github.com/rinongal/textual_inversion and in
 # diffusers' example; the phrases come from CLIP's prompts for ImageNet (Radford et al. 2021).
-OBJECT = tuple(
+OBJECT_TEMPLATES = tuple(
     f"{phrase} {{}}"
     for phrase in (
         "a photo of a",
@@ -46,7 +46,7 @@ OBJECT = tuple(
     )
 )
 # Two of these stand twice in the original list, and count twice.
-STYLE = tuple(
+STYLE_TEMPLATES = tuple(
     f"{phrase} in the style of {{}}"
     for phrase in (
         "a painting",
@@ -70,11 +70,11 @@ STYLE = tuple(
         "a large painting",
     )
 )
-_TEMPLATES = {"object": OBJECT, "style": STYLE}
+_TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 _SOURCES = ("auto", "templates", "files", "both")
 
 
-def templates(property: str) -> tuple[str, ...]:
+def find_templates(property: str) -> tuple[str, ...]:
     """The paper's sentences for an "object" (27) or a "style" (19), each with one `{}`."""
     if property not in _TEMPLATES:
         raise UsageError(
@@ -84,7 +84,7 @@ def templates(property: str) -> tuple[str, ...]:
     return _TEMPLATES[property]
 
 
-def captions(data: DataSet, property: str, source: str, *, token: str = "") -> list[tuple[str, ...]]:
+def make_captions(data: DataSet, property: str, source: str, *, token: str = "") -> list[tuple[str, ...]]:
     """For each photo the sentences it may be trained with; `{}` stands for the token.
 
     `source` is "templates", "files" (the text beside each photo), "both" (a photo without a text has
@@ -102,7 +102,7 @@ def captions(data: DataSet, property: str, source: str, *, token: str = "") -> l
             f"captions come from {', '.join(_SOURCES)}, got {source!r}",
             "files are 00.txt for 00.jpg",
         )
-    sentences = templates(property) if source != "files" else ()
+    sentences = find_templates(property) if source != "files" else ()
     found = []
     for photo in data.photos:
         own = _from_file(photo, source, token)
@@ -110,7 +110,7 @@ def captions(data: DataSet, property: str, source: str, *, token: str = "") -> l
     return found
 
 
-def marked(text: str, token: str) -> str:
+def mark_token(text: str, token: str) -> str:
     """The text with `{}` wherever it spells the token, read as a prompt is."""
     return re.sub(bounded(token), "{}", text) if token else text
 
@@ -126,5 +126,5 @@ def _from_file(photo: Photo, source: str, token: str) -> tuple[str, ...]:
             "write what it shows in a text file of the same name ending in .txt, "
             "or train with the captions templates or both",
         )
-    text = marked(photo.caption, token)
+    text = mark_token(photo.caption, token)
     return (text if "{}" in text else f"{{}}, {text}",)

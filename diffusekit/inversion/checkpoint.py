@@ -22,17 +22,23 @@ from ..errors import FileRefused, UsageError
 
 log = logging.getLogger(__name__)
 
-KEPT = 3
-_TENSORS = ("rows", "start", "first_moment", "second_moment", "best")
+KEEP = 3
+_TENSORS = {  # field of a checkpoint: name in the file
+    "vectors": "rows",
+    "start": "start",
+    "first_moment": "first_moment",
+    "second_moment": "second_moment",
+    "best": "best",
+}
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class Checkpoint:
     """A run after `step` steps. The tensors are (k, D) float32; `best` are the vectors of the best
     preview so far. `told` is what else must survive: scores, smoothed loss, pieces of a batch."""
 
     step: int
-    rows: torch.Tensor
+    vectors: torch.Tensor
     start: torch.Tensor
     first_moment: torch.Tensor
     second_moment: torch.Tensor
@@ -41,38 +47,39 @@ class State:
     told: dict[str, Any] = field(default_factory=dict)
 
 
-def write(folder: Path, state: State) -> Path:
+def write(folder: Path, state: Checkpoint) -> Path:
     """Write a checkpoint and remove all but the last few."""
-    tensors = {name: getattr(state, name).detach().cpu().clone().contiguous() for name in _TENSORS}
+    tensors = {key: getattr(state, name).detach().cpu().clone().contiguous() for name, key in _TENSORS.items()}
     facts = {"step": state.step, "identity": state.identity, "told": state.told}
-    facts["sum"] = _sum(tensors, facts)
+    facts["sum"] = _checksum(tensors, facts)
     data = save(tensors, {"diffusekit": json.dumps(facts)})
     path = atomic.write_atomic(folder / f"{state.step:06}.safetensors", data, read)
     atomic.crash_point("before tidying")
-    for old in _found(folder)[:-KEPT]:
+    for old in _files(folder)[:-KEEP]:
         old.unlink(missing_ok=True)
     return path
 
 
-def read(path: Path) -> State:
+def read(path: Path) -> Checkpoint:
     """Read a checkpoint; raises `FileRefused` when it is damaged."""
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["diffusekit"])
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
-        if facts.pop("sum") != _sum(tensors, facts):
+            tensors = {key: file.get_tensor(key) for key in _TENSORS.values()}
+        if facts.pop("sum") != _checksum(tensors, facts):
             raise ValueError("its checksum differs")
-        return State(facts["step"], identity=facts["identity"], told=facts["told"], **tensors)
+        fields = {name: tensors[key] for name, key in _TENSORS.items()}
+        return Checkpoint(facts["step"], identity=facts["identity"], told=facts["told"], **fields)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise FileRefused(f"the checkpoint {path} is damaged: {error}", "it is not used") from None
 
 
-def latest(folder: Path) -> State | None:
+def latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that can be read; damaged ones are set aside as `.damaged`.
 
     Raises `FileRefused` when there are checkpoints and none can be read.
     """
-    found = _found(folder)
+    found = _files(folder)
     for path in reversed(found):
         try:
             return read(path)
@@ -85,7 +92,7 @@ def latest(folder: Path) -> State | None:
     return None
 
 
-def same(old: dict[str, Any], new: dict[str, Any]) -> None:
+def check_same_run(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Raise `UsageError` naming the first thing that differs between two runs' identities."""
     for key in sorted(old.keys() | new.keys()):
         was, now = old.get(key), new.get(key)
@@ -96,13 +103,13 @@ def same(old: dict[str, Any], new: dict[str, Any]) -> None:
             )
 
 
-def _found(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.safetensors"))
 
 
-def _sum(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> str:
+def _checksum(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> str:
     """SHA-256 of everything in a checkpoint: a flipped bit is found, not trained on."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name in _TENSORS:
-        digest.update(tensors[name].numpy().tobytes())
+    for key in _TENSORS.values():
+        digest.update(tensors[key].numpy().tobytes())
     return digest.hexdigest()

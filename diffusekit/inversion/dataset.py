@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from .. import images, latents
 from ..errors import DataSetError, FileRefused, UsageError
 from ..models import Model
-from .rng import draw
+from .rng import stream
 
 MAX_PHOTOS = 1000
 MAX_BYTES = 256 * 2**20  # of one file
@@ -33,7 +33,7 @@ _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
 
 
 @dataclass(frozen=True)
-class Row:
+class FileStatus:
     """One line of the table shown before training: a file that was found, and what became of it."""
 
     file: str  # its name within the folder
@@ -47,7 +47,7 @@ class Photo:
     """A usable photograph; `picture` is upright RGB, at most `KEPT_SIDE` on its shorter side."""
 
     file: str
-    picture: Image.Image
+    image: Image.Image
     alpha: Image.Image | None  # "L", as large as the picture; None when nothing is transparent
     caption: str | None  # the text of 00.txt beside 00.jpg
     sha256: str  # of the file's bytes
@@ -58,7 +58,7 @@ class DataSet:
     """The photos that are used, in the order of their names, and a row for every file found."""
 
     photos: tuple[Photo, ...]
-    rows: tuple[Row, ...]
+    files: tuple[FileStatus, ...]
 
     @property
     def sha256(self) -> str:
@@ -66,9 +66,9 @@ class DataSet:
         told = [[photo.sha256, photo.caption] for photo in self.photos]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
-    def noted(self, notes: Mapping[str, str]) -> DataSet:
+    def with_notes(self, notes: Mapping[str, str]) -> DataSet:
         """The same photos; the rows of these files say one thing more."""
-        rows = (replace(row, note=", ".join(filter(None, (row.note, notes.get(row.file))))) for row in self.rows)
+        rows = (replace(row, note=", ".join(filter(None, (row.note, notes.get(row.file))))) for row in self.files)
         return replace(self, rows=tuple(rows))
 
 
@@ -89,7 +89,7 @@ def collect(folder: Path, *, strict: bool = False) -> DataSet:
     paths = _paths(folder)
     captions = _captions(folder, paths)
     photos: list[Photo] = []
-    rows: list[Row] = []
+    rows: list[FileStatus] = []
     seen: dict[bytes, str] = {}  # digest of the decoded pixels: the file that came first
     for path in paths:
         caption = captions.get(_stem(path))
@@ -99,12 +99,12 @@ def collect(folder: Path, *, strict: bool = False) -> DataSet:
                     continue  # it belongs to its picture
                 raise caption
             photo, row = _photo(folder, path, caption if isinstance(caption, str) else None)
-            digest = hashlib.sha256(f"{photo.picture.size}".encode() + photo.picture.tobytes())
+            digest = hashlib.sha256(f"{photo.image.size}".encode() + photo.image.tobytes())
             if (first := seen.setdefault(digest.digest(), row.file)) != row.file:
                 raise _Skipped(f"a duplicate of {first}")
             photos.append(photo)
         except _Skipped as skipped:
-            row = Row(_shown(path.name), "", False, str(skipped))
+            row = FileStatus(_shown(path.name), "", False, str(skipped))
             if strict and not _is_hidden(path.name):
                 raise DataSetError(
                     f"{row.file} cannot be used: {row.note}",
@@ -115,18 +115,18 @@ def collect(folder: Path, *, strict: bool = False) -> DataSet:
     return DataSet(tuple(photos), tuple(rows))
 
 
-def enlarged(data: DataSet, side: int) -> DataSet:
+def note_enlarged(data: DataSet, side: int) -> DataSet:
     """The same photos, with a note on those that have to be enlarged to squares of `side` pixels."""
-    pictures = {photo.file: photo.picture for photo in data.photos}
+    pictures = {photo.file: photo.image for photo in data.photos}
     small = {
         file: f"enlarged from {picture.width}x{picture.height}"
         for file, picture in pictures.items()
         if min(picture.size) < side
     }
-    return data.noted(small)
+    return data.with_notes(small)
 
 
-def _check_count(count: int, folder: Path, rows: list[Row]) -> None:
+def _check_count(count: int, folder: Path, rows: list[FileStatus]) -> None:
     if count > MAX_PHOTOS:
         raise DataSetError(
             f"{folder} holds more than {MAX_PHOTOS:,} pictures, a token is learned from a few",
@@ -198,7 +198,7 @@ def _bytes(folder: Path, path: Path) -> bytes:
         raise _Skipped(f"cannot be read: {reason}") from None
 
 
-def _photo(folder: Path, path: Path, caption: str | None) -> tuple[Photo, Row]:
+def _photo(folder: Path, path: Path, caption: str | None) -> tuple[Photo, FileStatus]:
     data = _bytes(folder, path)
     if kind := _unread_kind(data):
         raise _Skipped(f"{kind} is not read; save it as JPEG")
@@ -223,7 +223,7 @@ def _photo(folder: Path, path: Path, caption: str | None) -> tuple[Photo, Row]:
         caption = caption[:MAX_CAPTION].rstrip()
         notes.append(f"caption cut to {MAX_CAPTION:,} characters")
     name, sha256 = _shown(path.name), hashlib.sha256(data).hexdigest()
-    return Photo(name, picture, alpha, caption, sha256), Row(name, size, True, ", ".join(notes))
+    return Photo(name, picture, alpha, caption, sha256), FileStatus(name, size, True, ", ".join(notes))
 
 
 def _stored(picture: Image.Image) -> Iterator[str]:
@@ -284,7 +284,7 @@ def _shown(name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedDataSet:
     """The VAE's distribution of every view of every photo, encoded once; float32 on the device.
 
     Views are crops times flips: crop 0, crop 0 flipped, crop 1, ... Latents are
@@ -306,7 +306,7 @@ def encode(
     flip: bool = False,
     alpha_mask: bool = False,
     seed: int = 0,
-) -> Encoded:
+) -> EncodedDataSet:
     """Encode squares of `side` pixels of every photo: the centre, or `crops` drawn by `seed`.
 
     Each view is encoded by itself and drawn by its own generator, so a photo's latents do not depend
@@ -318,7 +318,7 @@ def encode(
     means, stds, masks = [], [], []
     for index, photo in enumerate(data.photos):
         for offset in _offsets(seed, index, crops):
-            pixels = images.to_tensor(images.square(photo.picture, side, offset=offset))
+            pixels = images.to_tensor(images.square(photo.image, side, offset=offset))
             mask = _mask(photo.alpha, side, (width, height), offset)
             for flipped in (False, True) if flip else (False,):
                 view = pixels.flip(-1) if flipped else pixels
@@ -328,7 +328,7 @@ def encode(
                 masks.append(mask.flip(-1) if flipped else mask)
     scale = model.vae.config.scaling_factor
     views = (len(data.photos), len(means) // len(data.photos))
-    return Encoded(
+    return EncodedDataSet(
         mean=(torch.stack(means) * scale).unflatten(0, views),
         std=(torch.stack(stds) * scale).unflatten(0, views),
         mask=torch.stack(masks).to(model.vae.device).unflatten(0, views) if alpha_mask else None,
@@ -339,7 +339,7 @@ def _offsets(seed: int, index: int, crops: int) -> list[tuple[float, float]]:
     """Where the squares of a photo lie: the centre, or wherever chance puts them."""
     if crops == 1:
         return [(0.5, 0.5)]
-    drawn = (draw(seed, "crop", index, crop).random(2) for crop in range(crops))
+    drawn = (stream(seed, "crop", index, crop).random(2) for crop in range(crops))
     return [(float(x), float(y)) for x, y in drawn]
 
 

@@ -20,7 +20,7 @@ from ..models import Model
 from ..pipeline import Generation
 from ..settings import GenerateSettings, InvertSettings
 
-EDITS = {
+EDIT_PROMPTS = {
     "object": ("an app icon of {}", "an oil painting of {}", "{} in the snow", "{} on the beach"),
     "style": (
         "a cat in the style of {}",
@@ -31,15 +31,15 @@ EDITS = {
 }
 LOOKS = 4  # pictures of the token alone
 STEPS = 14
-KEEP = 0.9  # of the init word's editability, that a good token still has
-GAIN = 0.02  # of editability, that counts as progress; less is the noise of four pictures
+MIN_EDITABILITY = 0.9  # of the init word's editability, that a good token still has
+MIN_GAIN = 0.02  # of editability, that counts as progress; less is the noise of four pictures
 
 
 @dataclass(frozen=True, eq=False)
-class Preview:
+class Evaluation:
     """Pictures of the token alone, then of the edit prompts; scores are None without a judge."""
 
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     reconstruction: float | None = None
     editability: float | None = None
 
@@ -52,7 +52,7 @@ class Preview:
         }
 
 
-class Examiner:
+class Evaluator:
     """Makes previews of a run, always of the same prompts and seeds."""
 
     def __init__(self, model: Model, settings: InvertSettings, photos: Sequence[Image.Image], prompt: str):
@@ -66,52 +66,52 @@ class Examiner:
             seed=settings.seed,
             batch=LOOKS,
         )
-        self.prompt, self.edits, self._token = prompt, EDITS[settings.property], settings.token
-        self.judge = clip_score.load_scorer(model, settings.clip)
-        self.pairwise = None
-        if self.judge is not None:
+        self.prompt, self.edit_prompts, self._token = prompt, EDIT_PROMPTS[settings.property], settings.token
+        self.scorer = clip_score.load_scorer(model, settings.clip)
+        self.photo_similarity = None
+        if self.scorer is not None:
             fitted = [images.to_tensor(images.square(photo, model.native_size)) for photo in photos]
-            self._photos = self.judge.embed_images(torch.stack(fitted))
-            self._texts = self.judge.embed_texts([_without(edit) for edit in self.edits])
-            self.pairwise = clip_score.mean_pairwise_similarity(self._photos)
+            self._photo_embeddings = self.scorer.embed_images(torch.stack(fitted))
+            self._text_embeddings = self.scorer.embed_texts([remove_token(edit) for edit in self.edit_prompts])
+            self.photo_similarity = clip_score.mean_pairwise_similarity(self._photo_embeddings)
 
     @property
     def labels(self) -> list[str]:
-        prompts = [*[self.prompt] * LOOKS, *self.edits]
+        prompts = [*[self.prompt] * LOOKS, *self.edit_prompts]
         return [prompt.replace("{}", self._token) for prompt in prompts]
 
-    def look(self, word: str, tokens: Sequence[LearnedToken] = ()) -> Preview:
+    def evaluate(self, word: str, tokens: Sequence[LearnedToken] = ()) -> Evaluation:
         """Preview a learned token, or a plain word to compare with, in the token's place."""
-        alone = self._draw([self.prompt.replace("{}", word)], LOOKS, tokens)
-        edited = self._draw([edit.replace("{}", word) for edit in self.edits], 1, tokens)
-        if self.judge is None:
-            return Preview(alone + edited)
-        seen, changed = self._seen(alone), self._seen(edited)
-        return Preview(
+        alone = self._generate([self.prompt.replace("{}", word)], LOOKS, tokens)
+        edited = self._generate([edit.replace("{}", word) for edit in self.edit_prompts], 1, tokens)
+        if self.scorer is None:
+            return Evaluation(alone + edited)
+        seen, changed = self._embed(alone), self._embed(edited)
+        return Evaluation(
             alone + edited,
-            float((seen @ self._photos.T).mean()),
-            float((changed * self._texts).sum(1).mean()),
+            float((seen @ self._photo_embeddings.T).mean()),
+            float((changed * self._text_embeddings).sum(1).mean()),
         )
 
-    def _draw(self, prompts: list[str], each: int, tokens: Sequence[LearnedToken]) -> list[Image.Image]:
+    def _generate(self, prompts: list[str], each: int, tokens: Sequence[LearnedToken]) -> list[Image.Image]:
         running = Generation(self._settings.model_copy(update={"images": each}), prompts, tokens)
         for _ in running:
             pass
         return [picture.image for picture in running.images]
 
-    def _seen(self, pictures: list[Image.Image]) -> torch.Tensor:
-        assert self.judge is not None
-        return self.judge.embed_images(torch.stack([images.to_tensor(p) for p in pictures]))
+    def _embed(self, pictures: list[Image.Image]) -> torch.Tensor:
+        assert self.scorer is not None
+        return self.scorer.embed_images(torch.stack([images.to_tensor(p) for p in pictures]))
 
 
-def _without(edit: str) -> str:
+def remove_token(edit: str) -> str:
     """An edit prompt without its token: "a picture in the snow"."""
     if edit.startswith("{}"):
         return "a picture " + edit.removeprefix("{} ")
     return edit.replace(" in the style of {}", "").removesuffix(" of {}")
 
 
-def better(new: dict[str, Any], old: dict[str, Any] | None, baseline: dict[str, Any]) -> bool:
+def is_better(new: dict[str, Any], old: dict[str, Any] | None, baseline: dict[str, Any]) -> bool:
     """Whether scores beat others by both measures.
 
     The higher reconstruction among those that keep 90 % of the init word's editability; among those that
@@ -119,7 +119,7 @@ def better(new: dict[str, Any], old: dict[str, Any] | None, baseline: dict[str, 
     """
     if not old or not new:
         return True
-    floor = KEEP * baseline["editability"]
+    floor = MIN_EDITABILITY * baseline["editability"]
     keeps_new, keeps_old = new["editability"] >= floor, old["editability"] >= floor
     if keeps_new != keeps_old:
         return keeps_new

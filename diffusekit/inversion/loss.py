@@ -23,7 +23,7 @@ def loss(
     """
     alpha = alpha_bar[batch.timesteps].sqrt()[:, None, None, None]
     sigma = (1 - alpha_bar[batch.timesteps]).sqrt()[:, None, None, None]
-    with text.injected_vectors(encoder, batch.places, vectors):
+    with text.injected_vectors(encoder, batch.vector_index, vectors):
         states = encoder(batch.ids).last_hidden_state
     noised = alpha * batch.latents + sigma * batch.noise
     found = unet(noised.to(unet.dtype), batch.timesteps, states.to(unet.dtype)).sample.float()

@@ -14,7 +14,7 @@ from ..embeddings import Vocabulary
 from ..errors import UsageError
 from ..models import Model
 
-ANY = ("thing", "object", "photo", "picture")
+FALLBACK_WORDS = ("thing", "object", "photo", "picture")
 
 
 @dataclass(eq=False)
@@ -24,29 +24,29 @@ class Placeholder:
     `longest` is the length no row may exceed, 0 for any.
     """
 
-    rows: torch.nn.Parameter
+    vectors: torch.nn.Parameter
     start: torch.Tensor
-    longest: float
+    max_norm: float
 
     @torch.no_grad()
-    def limit(self) -> None:
+    def clip_norms(self) -> None:
         """Shorten rows that have become too long, keeping their direction."""
-        if self.longest:
-            norms = self.rows.norm(dim=1, keepdim=True)
-            self.rows.mul_((self.longest / norms).clamp(max=1.0))
+        if self.max_norm:
+            norms = self.vectors.norm(dim=1, keepdim=True)
+            self.vectors.mul_((self.max_norm / norms).clamp(max=1.0))
 
     @torch.no_grad()
-    def moved(self) -> float:
+    def distance(self) -> float:
         """Mean distance of the rows from their start, in lengths of the start."""
-        return float(((self.rows - self.start).norm(dim=1) / self.start.norm(dim=1)).mean())
+        return float(((self.vectors - self.start).norm(dim=1) / self.start.norm(dim=1)).mean())
 
     @torch.no_grad()
-    def norm(self) -> float:
+    def mean_norm(self) -> float:
         """Mean length of the rows."""
-        return float(self.rows.norm(dim=1).mean())
+        return float(self.vectors.norm(dim=1).mean())
 
 
-def place(
+def create(
     model: Model, vocabulary: Vocabulary, words: str, *, count: int, start: str, norm_bound: float
 ) -> Placeholder:
     """`count` rows that start from some words, of one token or several.
@@ -60,10 +60,10 @@ def place(
         found = _states(model, words, len(found))
         if norm_bound:
             found = found * (vocabulary.typical_norm / found.norm(dim=1, keepdim=True))
-    rows = spread(found.float(), count).to(model.placement.device)
+    rows = resample(found.float(), count).to(model.placement.device)
     holder = Placeholder(torch.nn.Parameter(rows.clone()), rows.clone(), norm_bound * vocabulary.typical_norm)
-    holder.limit()
-    holder.start = holder.rows.detach().clone()
+    holder.clip_norms()
+    holder.start = holder.vectors.detach().clone()
     return holder
 
 
@@ -72,18 +72,18 @@ def _states(model: Model, words: str, count: int) -> torch.Tensor:
     return text.encode(model, [words])[0, 1 : 1 + count].cpu()
 
 
-def spread(rows: torch.Tensor, count: int) -> torch.Tensor:
+def resample(rows: torch.Tensor, count: int) -> torch.Tensor:
     """`count` rows out of (m, D): means of neighbours when there are too many, repeated when too few."""
     if len(rows) >= count:
         return torch.stack([part.mean(0) for part in torch.tensor_split(rows, count)])
     return rows[torch.arange(count) % len(rows)]
 
 
-def words_of(name: str, vocabulary: Vocabulary) -> str:
+def guess_init(name: str, vocabulary: Vocabulary) -> str:
     """Words to start from when none are given: the last word of a folder's name that the model knows
     ("my_cat": cat), or else a word for anything."""
     named = "".join(c if c.isalpha() else " " for c in name.lower()).split()
-    for word in [*reversed(named), *ANY]:
+    for word in [*reversed(named), *FALLBACK_WORDS]:
         if word in vocabulary.words:
             return word
     raise UsageError("there is no word to start from", "say --init WORD, what the thing is")

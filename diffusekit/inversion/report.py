@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from .. import atomic, images
-from .dataset import Row
+from .dataset import FileStatus
 
 MAX_CELL = 256  # pixels a preview is wide in the strip
 MAX_POINTS = 400  # of a curve
@@ -78,7 +78,7 @@ def write(
     title: str,
     token: str,
     settings: dict[str, Any],
-    rows: Sequence[Row],
+    rows: Sequence[FileStatus],
     log: Sequence[dict[str, Any]],
     strip: Image.Image,
     photos: Sequence[Image.Image],
@@ -326,7 +326,7 @@ def _scores(log: Sequence[dict[str, Any]]) -> str:
     return "<h2>Previews</h2>" + _table(heads, rows)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: FileStatus) -> tuple[str, ...]:
     return row.file, row.size, "used" if row.used else "skipped", row.note
 
 

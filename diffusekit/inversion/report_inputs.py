@@ -8,7 +8,7 @@ from PIL import Image
 
 from .. import atomic, images
 from . import report
-from .run_folder import Run
+from .run_folder import RunFolder
 
 if TYPE_CHECKING:
     from .trainer import Inversion
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 THUMBNAIL = 128
 
 
-def write(run: Run, inversion: Inversion) -> None:
+def write(run: RunFolder, inversion: Inversion) -> None:
     """Write `strip.webp` and `index.html` into the run's folder."""
     shown = run.shown()
     baseline = [_small(picture) for picture in shown.pop("init", [])]
     previews = [(int(step), [_small(p) for p in pictures]) for step, pictures in shown.items()]
-    strip = report.strip(previews, baseline, inversion.examiner.labels)
+    strip = report.strip(previews, baseline, inversion.evaluator.labels)
     atomic.write_atomic(run.strip, images.encoded(strip, "WEBP"))
-    judge = inversion.examiner.judge
+    judge = inversion.evaluator.scorer
     notes = [
         f"Scores by {judge.name}."
         if judge
         else "No CLIP was at hand to judge: the last vectors were kept, and nothing was scored."
     ]
-    if inversion.converged:
+    if inversion.has_converged:
         notes.append("Training stopped because previews scored no better any more.")
     report.write(
         run.page,
         title=inversion.name,
         token=inversion.settings.token,
         settings=inversion.settings.model_dump(mode="json", exclude={"pictures"}),
-        rows=inversion.data.rows,
+        rows=inversion.dataset.files,
         log=run.notes(),
         strip=strip,
-        photos=[_small(images.square(photo.picture, THUMBNAIL)) for photo in inversion.data.photos],
+        photos=[_small(images.square(photo.image, THUMBNAIL)) for photo in inversion.dataset.photos],
         notes=notes,
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 _PURPOSES = ("order", "sample", "crop")
 
 
-def draw(seed: int, purpose: str, *counters: int) -> np.random.Generator:
+def stream(seed: int, purpose: str, *counters: int) -> np.random.Generator:
     """The generator for one purpose; up to two counters, such as a sample's number."""
     high, low = (*counters, 0, 0)[:2]
     key = np.array([seed, _PURPOSES.index(purpose)], dtype=np.uint64)

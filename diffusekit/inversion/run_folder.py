@@ -19,7 +19,7 @@ from .. import atomic, images
 from ..errors import DiskError, UsageError
 
 
-class Run:
+class RunFolder:
     """Paths of a run, and the lock that is held from `begin` to `close`."""
 
     def __init__(self, output: Path, name: str):
@@ -90,7 +90,7 @@ class Run:
 
     # --- log ---------------------------------------------------------------------------------
 
-    def note(self, entry: dict[str, Any]) -> None:
+    def append_log(self, entry: dict[str, Any]) -> None:
         """Add a line to the log."""
         try:
             with self._log.open("a", encoding="utf-8") as log:

@@ -18,7 +18,7 @@ from ..errors import Diverged, OutOfMemory
 from ..models import Model
 from ..schedule import make_scheduler
 from ..settings import InvertSettings
-from .batches import Samples
+from .batches import Batches
 from .loss import loss
 from .placeholder import Placeholder
 
@@ -28,7 +28,7 @@ RATE = 1 / 3  # of a typical entry of the token table, per step
 _MEMORY = ("out of memory", "alloc_failed", "out_of_device_memory", "can't allocate memory")
 
 
-class Learner:
+class EmbeddingOptimizer:
     """The rows, their optimizer, and the frozen networks that judge them."""
 
     def __init__(
@@ -36,17 +36,17 @@ class Learner:
         model: Model,
         vocabulary: Vocabulary,
         holder: Placeholder,
-        samples: Samples,
+        samples: Batches,
         settings: InvertSettings,
         accelerator: Accelerator,
     ):
-        self.model, self.holder, self._samples = model, holder, samples
+        self.model, self.placeholder, self._samples = model, holder, samples
         self._settings, self._accelerator = settings, accelerator
         self._typical = vocabulary.typical_norm
-        self.usual_rate = RATE * self._typical / math.sqrt(holder.rows.shape[1])
-        self.rate = settings.learning_rate or self.usual_rate
-        self.pieces = 1
-        self.optimizer = torch.optim.AdamW([holder.rows], lr=self.rate, weight_decay=0.0)
+        self.usual_learning_rate = RATE * self._typical / math.sqrt(holder.vectors.shape[1])
+        self.learning_rate = settings.learning_rate or self.usual_learning_rate
+        self.chunks = 1
+        self.optimizer = torch.optim.AdamW([holder.vectors], lr=self.learning_rate, weight_decay=0.0)
         encoder = model.text_encoders[0]
         # The rows' gradients pass through the text encoder, so it works in full precision.
         full = encoder.dtype == torch.float32
@@ -60,14 +60,14 @@ class Learner:
         Raises `Diverged` before anything that is not finite reaches the rows, and `OutOfMemory`.
         """
         world, rank = self._accelerator.num_processes, self._accelerator.process_index
-        batch, rows = self._settings.batch, self.holder.rows
+        batch, rows = self._settings.batch, self.placeholder.vectors
         mine = list(range(number * batch, (number + 1) * batch)[rank::world])
         while True:
             try:
                 value = self._gradient(mine)
                 break
             except RuntimeError as error:
-                self._smaller(error, len(mine))
+                self._shrink_chunks(error, len(mine))
         if world > 1:
             rows.grad = self._accelerator.reduce(rows.grad, "sum")  # type: ignore[assignment]
             total = self._accelerator.reduce(torch.tensor(value, device=rows.device), "sum")
@@ -77,14 +77,14 @@ class Learner:
             raise self._diverged(number, "the loss or its gradient is not a number")
         self.optimizer.step()
         self._check(number)
-        self.holder.limit()
+        self.placeholder.clip_norms()
         return value
 
     def _gradient(self, numbers: list[int]) -> float:
         """Sum the samples' gradients into the rows; returns their part of the mean loss."""
-        rows, total = self.holder.rows, 0.0
+        rows, total = self.placeholder.vectors, 0.0
         rows.grad = torch.zeros_like(rows)
-        size = max(-(-len(numbers) // self.pieces), 1)
+        size = max(-(-len(numbers) // self.chunks), 1)
         for start in range(0, len(numbers), size):
             batch = self._samples.batch(numbers[start : start + size])
             values = loss(self.model.unet, self._encoder, rows, batch, self._alpha_bar, self.model.prediction_type)
@@ -92,48 +92,48 @@ class Learner:
             part.backward()
             total += float(part.detach())
         if self._settings.pull:
-            distance = ((rows - self.holder.start) / self._typical).pow(2).sum()
+            distance = ((rows - self.placeholder.start) / self._typical).pow(2).sum()
             (distance * self._settings.pull / self._accelerator.num_processes).backward()
         return total
 
-    def _smaller(self, error: Exception, count: int) -> None:
+    def _shrink_chunks(self, error: Exception, count: int) -> None:
         """After an out-of-memory error: the same batch in twice as many pieces, or give up."""
         words = str(error).lower()
         full = isinstance(error, torch.OutOfMemoryError) or any(sign in words for sign in _MEMORY)
         if not full:
             raise error
-        if self.pieces >= count:
+        if self.chunks >= count:
             raise OutOfMemory(
                 "one picture does not fit in memory for training",
                 "use --dtype bfloat16 or --device cpu",
             ) from error
         if self.model.placement.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.pieces = min(self.pieces * 2, count)
-        log.warning("out of memory: going on with the same batch of %d in %d pieces", count, self.pieces)
+        self.chunks = min(self.chunks * 2, count)
+        log.warning("out of memory: going on with the same batch of %d in %d pieces", count, self.chunks)
 
     def _check(self, number: int) -> None:
         """Stop a run that went wrong, before anything of it is kept."""
-        holder = self.holder
-        if not bool(holder.rows.isfinite().all()):
+        placeholder = self.placeholder
+        if not bool(placeholder.vectors.isfinite().all()):
             raise self._diverged(number, "the vectors are not finite")
-        if (times := holder.norm() / self._typical) > 100:
+        if (times := placeholder.mean_norm() / self._typical) > 100:
             raise self._diverged(number, f"the vectors grew to {times:.3g} times the usual length")
-        if number == 9 and holder.moved() < 1e-6:
+        if number == 9 and placeholder.distance() < 1e-6:
             raise self._diverged(number, "the vectors have not moved in ten steps")
 
     def _diverged(self, number: int, what: str) -> Diverged:
         return Diverged(
-            f"training went wrong at step {number + 1}: {what} (learning rate {self.rate:.3g})",
-            f"the usual rate for this model is {self.usual_rate:.2g}",
+            f"training went wrong at step {number + 1}: {what} (learning rate {self.learning_rate:.3g})",
+            f"the usual rate for this model is {self.usual_learning_rate:.2g}",
         )
 
     # --- the optimizer's state, for checkpoints ----------------------------------------------
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """AdamW's first and second moment of the rows, (k, D) each."""
-        state = self.optimizer.state.get(self.holder.rows, {})
-        zeros = torch.zeros_like(self.holder.rows)
+        state = self.optimizer.state.get(self.placeholder.vectors, {})
+        zeros = torch.zeros_like(self.placeholder.vectors)
         return state.get("exp_avg", zeros), state.get("exp_avg_sq", zeros)
 
     @torch.no_grad()
@@ -141,10 +141,10 @@ class Learner:
         self, step: int, rows: torch.Tensor, start: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> None:
         """Go back to where rows and optimizer were after `step` steps."""
-        holder, device = self.holder, self.holder.rows.device
-        holder.rows.copy_(rows)
+        holder, device = self.placeholder, self.placeholder.vectors.device
+        holder.vectors.copy_(rows)
         holder.start = start.to(device)
-        self.optimizer.state[holder.rows] = {
+        self.optimizer.state[holder.vectors] = {
             "step": torch.tensor(float(step)),
             "exp_avg": first.to(device),
             "exp_avg_sq": second.to(device),

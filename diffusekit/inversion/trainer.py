@@ -24,11 +24,11 @@ from ..embeddings import LearnedToken, Vocabulary
 from ..errors import Diverged, UsageError
 from ..settings import InvertSettings, validate
 from . import checkpoint, dataset, placeholder, report_inputs
-from .batches import Samples, readable
-from .captions import marked
-from .evaluation import GAIN, Examiner, Preview, better
-from .run_folder import Run
-from .train_step import Learner
+from .batches import Batches, usable_captions
+from .captions import mark_token
+from .evaluation import MIN_GAIN, Evaluation, Evaluator, is_better
+from .run_folder import RunFolder
+from .train_step import EmbeddingOptimizer
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ LONG = 99  # percentile of the table's norms above which a vector may drown the 
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class TrainingProgress:
     """A run after `step` steps: what a progress display shows. `preview` is there when one was made."""
 
     step: int
@@ -46,7 +46,7 @@ class Moment:
     norm: float
     moved: float
     nearest: tuple[str, ...]
-    preview: Preview | None = None
+    preview: Evaluation | None = None
     best: bool = False
 
 
@@ -72,9 +72,9 @@ class Inversion:
         """
         folder = Path(settings.pictures)
         self.name = embeddings.safe_name(settings.name or folder.resolve().name)
-        run = Run(output, self.name)
+        run = RunFolder(output, self.name)
         run.check(folder, resume=resume, overwrite=overwrite)
-        self.data = dataset.collect(folder, strict=strict)
+        self.dataset = dataset.collect(folder, strict=strict)
         if fault := embeddings.token_error(settings.token):
             raise UsageError(f"the token {settings.token!r} {fault}", "for example S* or <my-cat>")
         self._accelerator = Accelerator(
@@ -109,9 +109,9 @@ class Inversion:
                 f"the token {self.settings.token!r} is a word that the model knows already",
                 "prompts could no longer say that word; take for example S* or <my-cat>",
             )
-        init = self.settings.init or placeholder.words_of(self.name, self._vocabulary)
+        init = self.settings.init or placeholder.guess_init(self.name, self._vocabulary)
         self.settings = settings = self.settings.model_copy(update={"init": init})
-        holder = placeholder.place(
+        holder = placeholder.create(
             model,
             self._vocabulary,
             init,
@@ -121,31 +121,31 @@ class Inversion:
         )
         encoded = dataset.encode(
             model,
-            self.data,
+            self.dataset,
             side=model.native_size,
             crops=settings.crops,
             flip=settings.flip,
             alpha_mask=settings.alpha_mask,
             seed=settings.seed,
         )
-        token = self._draft(holder.rows)
-        self.data = dataset.enlarged(self.data, model.native_size)
-        self.data, captions = readable(model, self.data, settings, token)
-        samples = Samples(model, encoded, captions, token, settings.seed)
-        self._learner = Learner(model, self._vocabulary, holder, samples, settings, self._accelerator)
-        prompt = marked(settings.preview or "", settings.token)
+        token = self._draft(holder.vectors)
+        self.dataset = dataset.note_enlarged(self.dataset, model.native_size)
+        self.dataset, captions = usable_captions(model, self.dataset, settings, token)
+        samples = Batches(model, encoded, captions, token, settings.seed)
+        self._learner = EmbeddingOptimizer(model, self._vocabulary, holder, samples, settings, self._accelerator)
+        prompt = mark_token(settings.preview or "", settings.token)
         if "{}" not in prompt:
             raise UsageError(
                 f"the preview prompt {settings.preview!r} does not name {settings.token}",
                 f'for example --preview "a picture of {settings.token}"',
             )
-        photos = [photo.picture for photo in self.data.photos]
-        self.examiner = Examiner(model, settings, photos, prompt)
+        photos = [photo.image for photo in self.dataset.photos]
+        self.evaluator = Evaluator(model, settings, photos, prompt)
 
-    def _start(self, state: checkpoint.State | None) -> None:
+    def _start(self, state: checkpoint.Checkpoint | None) -> None:
         """From the beginning, or where a checkpoint left off."""
         learner, self.step = self._learner, 0
-        self._best = learner.holder.start.clone()
+        self._best = learner.placeholder.start.clone()
         self._told: dict[str, Any] = {
             "smoothed": None,
             "baseline": None,
@@ -156,10 +156,10 @@ class Inversion:
             "pieces": 1,
         }
         if state is not None:
-            checkpoint.same(state.identity, self._identity())
-            learner.restore(state.step, state.rows, state.start, state.first_moment, state.second_moment)
+            checkpoint.check_same_run(state.identity, self._identity())
+            learner.restore(state.step, state.vectors, state.start, state.first_moment, state.second_moment)
             self.step, self._told = state.step, self._told | state.told
-            self._best, learner.pieces = state.best.to(learner.holder.rows.device), state.told["pieces"]
+            self._best, learner.chunks = state.best.to(learner.placeholder.vectors.device), state.told["pieces"]
         if self._run is not None:
             self._run.rewind(self.step)
         if self.settings.trackers:
@@ -170,36 +170,36 @@ class Inversion:
         free = {"pictures", "name", "steps", "trackers", "device", "patience", "checkpoint_every"}
         return self.settings.model_dump(mode="json", exclude=free) | {
             "model_weights": models.fingerprint(self.model),
-            "pictures": self.data.sha256,
+            "pictures": self.dataset.sha256,
             "device": self.model.placement.device.type,
             "processes": self._accelerator.num_processes,
         }
 
     # --- running -----------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Moment]:
+    def __iter__(self) -> Iterator[TrainingProgress]:
         if self._told["baseline"] is None:
             yield self._baseline()
-        while self.step < self.settings.steps and not self.converged:
+        while self.step < self.settings.steps and not self.has_converged:
             yield self._advance()
         self._finish()
 
     @property
-    def rate(self) -> float:
+    def learning_rate(self) -> float:
         """The effective learning rate."""
-        return self._learner.rate
+        return self._learner.learning_rate
 
     @property
-    def processes(self) -> int:
+    def process_count(self) -> int:
         """How many processes learn together."""
         return self._accelerator.num_processes
 
     @property
-    def converged(self) -> bool:
+    def has_converged(self) -> bool:
         """Whether the last previews scored no better than an earlier one."""
         return 0 < self.settings.patience <= self._told["stale"]
 
-    def _advance(self) -> Moment:
+    def _advance(self) -> TrainingProgress:
         """One step, and what is due after it: a preview, a line in the log, a checkpoint."""
         settings, told = self.settings, self._told
         try:
@@ -209,41 +209,41 @@ class Inversion:
                 diverged.hint += "; the last good checkpoint is kept"
             raise
         self.step += 1
-        told["pieces"] = self._learner.pieces
+        told["pieces"] = self._learner.chunks
         before = told["smoothed"]
         told["smoothed"] = value if before is None else 0.98 * before + 0.02 * value
         every = settings.preview_every
         due = self.step == settings.steps or bool(every and self.step % every == 0)
         moment = self._moment(value, self._look() if due else None)
         if due or self.step % LOG_EVERY == 0:
-            self._note(moment)
+            self._log(moment)
         if due or self.step % settings.checkpoint_every == 0:
-            self.pause()
+            self.save_checkpoint()
         return moment
 
-    def _moment(self, value: float, preview: Preview | None) -> Moment:
-        holder = self._learner.holder
+    def _moment(self, value: float, preview: Evaluation | None) -> TrainingProgress:
+        holder = self._learner.placeholder
         if preview or self.step % LOG_EVERY == 0 or not self._nearest:  # a walk through the whole table
-            near = self._vocabulary.nearest(holder.rows.detach().cpu(), 3)
+            near = self._vocabulary.nearest(holder.vectors.detach().cpu(), 3)
             self._nearest = tuple(word for word, _ in near[0])
-        return Moment(
+        return TrainingProgress(
             self.step,
             value,
             self._told["smoothed"] or value,
-            holder.norm(),
-            holder.moved(),
+            holder.mean_norm(),
+            holder.distance(),
             self._nearest,
             preview,
             best=preview is not None and 0 < self.step == self._told["best_step"],
         )
 
-    def _note(self, moment: Moment) -> None:
+    def _log(self, moment: TrainingProgress) -> None:
         """A line in the log, and to the trackers."""
         entry: dict[str, Any] = {
             "step": moment.step,
             "loss": round(moment.loss, 6),
             "smoothed": round(moment.smoothed, 6),
-            "learning_rate": self._learner.rate,
+            "learning_rate": self._learner.learning_rate,
             "norm": round(moment.norm, 5),
             "moved": round(moment.moved, 5),
             "nearest": list(moment.nearest),
@@ -252,14 +252,14 @@ class Inversion:
         if moment.preview is not None:
             entry |= moment.preview.scores() | ({"best": True} if moment.best else {})
         if self._run is not None:
-            self._run.note(entry)
+            self._run.append_log(entry)
         if self.settings.trackers:
             numbers = {key: value for key, value in entry.items() if isinstance(value, float)}
             self._accelerator.log(numbers, step=moment.step)
 
     def _percentile(self) -> float:
         """How many percent of the table's rows are no longer than the longest vector; warns of a long one."""
-        found = max(self._vocabulary.percentile(self._learner.holder.rows.norm(dim=1)))
+        found = max(self._vocabulary.percentile(self._learner.placeholder.vectors.norm(dim=1)))
         if found > LONG and not self._warned and self.is_main:
             self._warned = True
             log.warning(
@@ -271,24 +271,24 @@ class Inversion:
 
     # --- looking -----------------------------------------------------------------------------
 
-    def _baseline(self) -> Moment:
+    def _baseline(self) -> TrainingProgress:
         """What the init words draw, to compare with."""
-        preview = self._shared(lambda: self.examiner.look(str(self.settings.init)))
+        preview = self._shared(lambda: self.evaluator.evaluate(str(self.settings.init)))
         self._told["baseline"] = preview.scores()
         if self._run is not None:
-            self._run.show("init", preview.pictures)
-            told = preview.scores() | {"pairwise": self.examiner.pairwise}
-            self._run.note({"step": 0, "baseline": told})
+            self._run.show("init", preview.images)
+            told = preview.scores() | {"pairwise": self.evaluator.photo_similarity}
+            self._run.append_log({"step": 0, "baseline": told})
         return self._moment(math.nan, preview)
 
-    def _look(self) -> Preview:
+    def _look(self) -> Evaluation:
         """Preview the token, and remember its vectors if they are the best so far."""
-        rows, told = self._learner.holder.rows, self._told
+        rows, told = self._learner.placeholder.vectors, self._told
         token = self._draft(rows)
-        preview = self._shared(lambda: self.examiner.look(token.token, [token]))
+        preview = self._shared(lambda: self.evaluator.evaluate(token.token, [token]))
         scores = preview.scores()
-        best = better(scores, told["best"], told["baseline"])
-        gained = scores.get("editability", 0.0) > told["peak"] + GAIN
+        best = is_better(scores, told["best"], told["baseline"])
+        gained = scores.get("editability", 0.0) > told["peak"] + MIN_GAIN
         if best:
             self._best = rows.detach().clone()
             told |= {"best": scores, "best_step": self.step}
@@ -296,10 +296,10 @@ class Inversion:
             told["peak"] = scores["editability"]
         told["stale"] = 0 if best or gained else told["stale"] + 1
         if self._run is not None:
-            self._run.show(f"{self.step:06}", preview.pictures)
+            self._run.show(f"{self.step:06}", preview.images)
         return preview
 
-    def _shared(self, make: Callable[[], Preview]) -> Preview:
+    def _shared(self, make: Callable[[], Evaluation]) -> Evaluation:
         """Made once, by the first process, and known to all."""
         made = [make() if self.is_main else None]
         if self._accelerator.num_processes > 1:
@@ -309,15 +309,15 @@ class Inversion:
 
     # --- keeping -----------------------------------------------------------------------------
 
-    def pause(self) -> Path | None:
+    def save_checkpoint(self) -> Path | None:
         """Write a checkpoint of the run as it is now; its path, or None in all but the first process."""
         if self._run is None:
             return None
-        holder, (first, second) = self._learner.holder, self._learner.moments()
+        holder, (first, second) = self._learner.placeholder, self._learner.moments()
         return checkpoint.write(
             self._run.checkpoints,
-            checkpoint.State(
-                self.step, holder.rows, holder.start, first, second, self._best, self._identity(), self._told
+            checkpoint.Checkpoint(
+                self.step, holder.vectors, holder.start, first, second, self._best, self._identity(), self._told
             ),
         )
 
@@ -334,11 +334,11 @@ class Inversion:
             "base_model": Path(settings.model).name,
             "base_hash": models.fingerprint(self.model),
             "init": settings.init,
-            "start_vectors": embeddings.encode_vectors((self._learner.holder.start,)),
+            "start_vectors": embeddings.encode_vectors((self._learner.placeholder.start,)),
             "property": settings.property,
-            "pictures": len(self.data.photos),
+            "pictures": len(self.dataset.photos),
             "seed": settings.seed,
-            "learning_rate": round(self._learner.rate, 6),
+            "learning_rate": round(self._learner.learning_rate, 6),
             "steps": told["best_step"],
             "scores": scores,
             "version": f"diffusekit {__version__}",

@@ -16,7 +16,7 @@ from diffusekit import embeddings
 from diffusekit.cli import invert
 from diffusekit.cli.main import run
 from diffusekit.cli.stopping import Stopped
-from diffusekit.inversion.trainer import Moment
+from diffusekit.inversion.trainer import TrainingProgress
 from diffusekit.settings import InvertSettings
 from tests.helpers.inversions import pictures
 
@@ -187,7 +187,7 @@ class StoppedRun:
         self.processes, self.is_main, self.settings = processes, is_main, settings
 
     def __iter__(self):
-        yield Moment(7, 0.5, 0.5, 1.0, 0.1, ("cat",))
+        yield TrainingProgress(7, 0.5, 0.5, 1.0, 0.1, ("cat",))
 
     def pause(self) -> None:
         self.paused = True

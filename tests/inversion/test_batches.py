@@ -3,7 +3,7 @@
 import pytest
 
 from diffusekit.errors import DataSetError
-from diffusekit.inversion.captions import templates
+from diffusekit.inversion.captions import find_templates
 from diffusekit.inversion.trainer import Inversion
 from tests.helpers.inversions import pictures, quick
 
@@ -22,7 +22,7 @@ def counts(run: Inversion) -> list[list[int]]:
 
 
 def notes(run: Inversion) -> dict[str, str]:
-    return {row.file: row.note for row in run.data.rows}
+    return {row.file: row.note for row in run.dataset.files}
 
 
 def test_while_it_learns_only_the_token_is_read_as_the_token(families, tmp_path):
@@ -32,7 +32,7 @@ def test_while_it_learns_only_the_token_is_read_as_the_token(families, tmp_path)
         settings = quick(tmp_path, families["sd1"], pictures=folder, vectors=1, token=token)
         run = begun(settings, tmp_path)
         assert run.name == "photo" and {n for group in counts(run) for n in group} == {1}
-        assert "photo" not in run._draft(run._learner.holder.rows).spellings
+        assert "photo" not in run._draft(run._learner.placeholder.vectors).spellings
 
 
 def test_a_caption_that_names_the_token_has_it_once(families, tmp_path):
@@ -73,7 +73,7 @@ def test_captions_without_room_for_the_token_are_left_out_and_said(families, tmp
 def test_many_vectors_leave_some_templates_or_none(families, tmp_path):
     run = begun(quick(tmp_path, families["sd1"], vectors=ROOM - 4), tmp_path)
     kept = {len(group) for group in counts(run)}
-    assert 0 < max(kept) < len(templates("object"))
+    assert 0 < max(kept) < len(find_templates("object"))
     assert all("captions left out" in note for note in notes(run).values())
     with pytest.raises(DataSetError, match=r"a photo of a .* its 75 vectors") as caught:
         begun(quick(tmp_path, families["sd1"], vectors=ROOM), tmp_path)

@@ -5,7 +5,7 @@ from PIL import Image
 
 from diffusekit.errors import DataSetError, UsageError
 from diffusekit.inversion import dataset
-from diffusekit.inversion.captions import captions, templates
+from diffusekit.inversion.captions import find_templates, make_captions
 from diffusekit.inversion.dataset import DataSet, Photo
 
 
@@ -23,27 +23,27 @@ def photos(*texts):
     ],
 )
 def test_the_papers_templates(property, count, distinct, first):
-    found = templates(property)
+    found = find_templates(property)
     assert len(found) == count and len(set(found)) == distinct and found[0] == first
     assert all(text.count("{") == text.count("{}") == text.count("}") == 1 for text in found)
     assert all(text.endswith(" {}") and "  " not in text for text in found)
 
 
 def test_some_that_trainers_leave_out():
-    assert {"a rendition of a {}", "a photo of my {}", "a cropped photo of the {}"} <= set(templates("object"))
-    assert "a large painting in the style of {}" in templates("style")
+    assert {"a rendition of a {}", "a photo of my {}", "a cropped photo of the {}"} <= set(find_templates("object"))
+    assert "a large painting in the style of {}" in find_templates("style")
 
 
 def test_sources():
     data = photos("{} on a roof", "on a sofa, at night", None)
-    assert captions(data, "style", "templates") == [templates("style")] * 3
-    both = captions(data, "object", "both")
-    assert both[0] == (*templates("object"), "{} on a roof")
-    assert both[1][-1] == "{}, on a sofa, at night" and both[2] == templates("object")
+    assert make_captions(data, "style", "templates") == [find_templates("style")] * 3
+    both = make_captions(data, "object", "both")
+    assert both[0] == (*find_templates("object"), "{} on a roof")
+    assert both[1][-1] == "{}, on a sofa, at night" and both[2] == find_templates("object")
     with pytest.raises(DataSetError, match=r"02\.jpg has no caption") as raised:
-        captions(data, "object", "files")
+        make_captions(data, "object", "files")
     assert raised.value.exit_code == 4 and ".txt" in raised.value.hint
-    assert captions(photos("{} on a roof", "a sofa"), "object", "files") == [
+    assert make_captions(photos("{} on a roof", "a sofa"), "object", "files") == [
         ("{} on a roof",),
         ("{}, a sofa",),
     ]
@@ -51,25 +51,25 @@ def test_sources():
 
 def test_the_token_itself_in_a_text_says_where_it_stands():
     data = photos("a photo of <cat>, asleep", "category: cats", "a {strange} text")
-    found = captions(data, "object", "files", token="<cat>")
+    found = make_captions(data, "object", "files", token="<cat>")
     assert found[0] == ("a photo of {}, asleep",)
-    assert captions(data, "object", "files", token="cat")[1] == ("{}, category: cats",)
+    assert make_captions(data, "object", "files", token="cat")[1] == ("{}, category: cats",)
     assert found[2] == ("{}, a {strange} text",)
     for text, told in (("S*'s hat", "{}'s hat"), ("two S*s", "two {}s"), ("catS*", "{}, catS*")):
-        assert captions(photos(text), "object", "files", token="S*") == [(told,)]
+        assert make_captions(photos(text), "object", "files", token="S*") == [(told,)]
 
 
 def test_what_is_neither():
     with pytest.raises(UsageError, match="object or a style"):
-        templates("face")
+        find_templates("face")
     with pytest.raises(UsageError, match="templates, files, both"):
-        captions(photos("x"), "object", "blip")
+        make_captions(photos("x"), "object", "blip")
 
 
 def test_auto_takes_a_caption_where_there_is_one():
     data = photos("{} on a roof", None)
-    assert captions(data, "object", "auto") == [("{} on a roof",), templates("object")]
-    assert captions(photos(None, None), "style", "auto") == [templates("style")] * 2
+    assert make_captions(data, "object", "auto") == [("{} on a roof",), find_templates("object")]
+    assert make_captions(photos(None, None), "style", "auto") == [find_templates("style")] * 2
 
 
 def test_the_photos_of_the_world_say_where_they_were_taken(tmp_path):
@@ -77,7 +77,7 @@ def test_the_photos_of_the_world_say_where_they_were_taken(tmp_path):
 
     write("owl", tmp_path / "owl")
     data = dataset.collect(tmp_path / "owl")
-    said = captions(data, "object", "auto")
+    said = make_captions(data, "object", "auto")
     assert [group[0] for group in said] == sentences() and len(set(sentences())) == len(PLACES)
     write("owl", tmp_path / "bare", captions=False)
     assert len(list((tmp_path / "bare").iterdir())) == 5

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from diffusekit import latents
 from diffusekit.errors import DataSetError, UsageError
 from diffusekit.inversion import dataset
-from diffusekit.inversion.dataset import collect, encode, enlarged
+from diffusekit.inversion.dataset import collect, encode, note_enlarged
 
 
 def photo(seed, size=(96, 64), mode="RGB"):
@@ -30,7 +30,7 @@ def folder(tmp_path, count=4):
 
 
 def rows(data):
-    return {row.file: row for row in data.rows}
+    return {row.file: row for row in data.files}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_mixed_folder_gives_what_is_good_and_says_why_the_rest_is_not(mixed):
     assert [p.caption for p in data.photos] == [None, None, "on a roof", None]
     found = rows(data)
     used = {file for file, row in found.items() if row.used}
-    assert used == {p.file for p in data.photos} and len(data.rows) == 10
+    assert used == {p.file for p in data.photos} and len(data.files) == 10
     assert found["00.png"].size == "96x64" and found["00.png"].note == ""
     reasons = {file: row.note for file, row in found.items() if not row.used}
     assert reasons.pop("truncated.png").startswith("damaged: ")
@@ -103,7 +103,7 @@ def test_the_same_whatever_the_order_on_disk(mixed, tmp_path):
                 shutil.copyfile(mixed / name, other / name)
                 os.utime(other / name, (age * 1000, age * 1000))
         again = collect(other)
-        assert again.sha256 == first.sha256 and again.rows == first.rows
+        assert again.sha256 == first.sha256 and again.files == first.files
         assert [p.sha256 for p in again.photos] == [p.sha256 for p in first.photos]
 
 
@@ -133,7 +133,7 @@ def test_names_cannot_steer_a_terminal(tmp_path):
     photo(0).save(tmp_path / "good.png")
     (tmp_path / "\x1b[2Jred.png").write_bytes(b"")
     (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
-    assert {row.file for row in collect(tmp_path).rows} == {"good.png", "�[2Jred.png", "caf�.png"}
+    assert {row.file for row in collect(tmp_path).files} == {"good.png", "�[2Jred.png", "caf�.png"}
 
 
 def test_links_are_followed_only_within_the_folder(tmp_path):
@@ -153,7 +153,7 @@ def test_links_are_followed_only_within_the_folder(tmp_path):
     data = collect(path)
     assert [p.file for p in data.photos] == ["00.png", "01.png", "inner.png"]
     assert data.photos[0].caption is None
-    notes = {row.file: row.note for row in data.rows}
+    notes = {row.file: row.note for row in data.files}
     outside = "a link out of the folder"
     assert notes["out.png"] == notes["up.png"] == notes["00.txt"] == notes["way"] == outside
     assert notes["gone.png"] == "a broken link" and notes["same.png"] == "a duplicate of 00.png"
@@ -221,7 +221,7 @@ def test_what_was_done_is_said(tmp_path, monkeypatch):
     (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (tmp_path / "new.avif").write_bytes(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf")
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0isomavc1")
-    data = enlarged(collect(tmp_path), 60)
+    data = note_enlarged(collect(tmp_path), 60)
     found = rows(data)
     assert {file: (row.size, row.note) for file, row in found.items() if row.used} == {
         "turned.jpg": ("64x96", "turned by its EXIF orientation"),
@@ -239,8 +239,8 @@ def test_what_was_done_is_said(tmp_path, monkeypatch):
         "film.mp4": "not a picture that can be read",
     }
     photos = {p.file: p for p in data.photos}
-    assert photos["large.webp"].picture.size == (400, 200)
-    assert all(p.picture.mode == "RGB" for p in data.photos)
+    assert photos["large.webp"].image.size == (400, 200)
+    assert all(p.image.mode == "RGB" for p in data.photos)
     alpha = photos["half.png"].alpha
     assert alpha is not None and alpha.mode == "L" and alpha.size == (96, 64)
     assert photos["print.jpg"].alpha is None
@@ -295,7 +295,7 @@ def test_the_scaling_factor_is_in_mean_and_std(families, tmp_path):
     assert scale != 1
     data = collect(folder(tmp_path, 1))
     found = encode(model, data, side=model.native_size)
-    pixels = dataset.images.to_tensor(dataset.images.square(data.photos[0].picture, model.native_size))
+    pixels = dataset.images.to_tensor(dataset.images.square(data.photos[0].image, model.native_size))
     with torch.no_grad():
         known = model.vae.encode(pixels[None]).latent_dist
     torch.testing.assert_close(found.mean[0, 0], known.mean[0] * scale)

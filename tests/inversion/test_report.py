@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffusekit.errors import DiskError
 from diffusekit.inversion import report
-from diffusekit.inversion.dataset import Row
+from diffusekit.inversion.dataset import FileStatus
 
 EVIL = "<script>alert('x')</script>\"><img src=http://evil.example/x onerror=alert(1)>"
 VOID = {"meta", "img", "line", "polyline"}
@@ -70,8 +70,8 @@ def written(tmp_path, **changes):
         "token": "<my-cat>",
         "settings": {"model": "mini", "learning_rate": 0.005, "init": None, "prompts": ["a", "b"]},
         "rows": [
-            Row("00.jpg", "768x512", True, "16 bit"),
-            Row("a.txt", "", False, "not a picture"),
+            FileStatus("00.jpg", "768x512", True, "16 bit"),
+            FileStatus("a.txt", "", False, "not a picture"),
         ],
         "log": list(log()),
         "strip": Image.effect_noise((640, 300), 80).convert("RGB"),
@@ -127,7 +127,7 @@ def test_everything_is_escaped(tmp_path):
         token=EVIL,
         notes=[EVIL],
         settings={EVIL: EVIL, "list": [EVIL]},
-        rows=[Row(EVIL, EVIL, True, EVIL)],
+        rows=[FileStatus(EVIL, EVIL, True, EVIL)],
         log=[*log(200), {"step": 201, "reconstruction": 0.6, "nearest": [EVIL], "best": True}],
     )
     assert not found.all("script")

@@ -1,5 +1,6 @@
 """A run that is interrupted ends like one that is not, to the bit; and one that was changed is refused."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -12,7 +13,7 @@ import torch
 from diffusekit import atomic
 from diffusekit.errors import DiffusekitError, DiskError, FileRefused, UsageError
 from diffusekit.inversion import checkpoint
-from diffusekit.inversion.run_folder import Run
+from diffusekit.inversion.run_folder import RunFolder
 from diffusekit.inversion.trainer import Inversion
 from diffusekit.settings import InvertSettings
 from tests.helpers import ROOT
@@ -26,7 +27,7 @@ def sha(path: Path) -> str:
 def stop_after(run: Inversion, step: int) -> None:
     for moment in run:
         if moment.step == step:
-            run.pause()
+            run.save_checkpoint()
             break
     run.close()
 
@@ -70,10 +71,10 @@ def test_losing_the_optimizer_would_be_noticed(families, tmp_path):
     stop_after(run, 5)
     state = checkpoint.latest(tmp_path / "cut/three/checkpoints")
     assert state is not None and state.first_moment.abs().max() > 0
-    zeros = torch.zeros_like(state.rows)
+    zeros = torch.zeros_like(state.vectors)
     checkpoint.write(
         tmp_path / "cut/three/checkpoints",
-        checkpoint.State(state.step, state.rows, state.start, zeros, zeros, state.best, state.identity, state.told),
+        dataclasses.replace(state, first_moment=zeros, second_moment=zeros),
     )
     learn(settings, tmp_path / "cut", resume=True)
     assert sha(tmp_path / "cut/three.safetensors") != sha(tmp_path / "whole/three.safetensors")
@@ -214,10 +215,10 @@ def test_what_cannot_be_used_leaves_no_folder(families, tmp_path):
 
 
 def test_a_log_cut_inside_a_letter_loses_one_line(tmp_path):
-    run = Run(tmp_path, "three")
+    run = RunFolder(tmp_path, "three")
     run.begin(tmp_path / "pictures", resume=False, overwrite=False)
-    run.note({"step": 1})
-    run.note({"step": 2, "nearest": ["é"]})
+    run.append_log({"step": 1})
+    run.append_log({"step": 2, "nearest": ["é"]})
     log = run.folder / "log.jsonl"
     data = log.read_bytes()
     log.write_bytes(data[: data.index("é".encode()) + 1])
@@ -234,7 +235,7 @@ def test_a_damaged_checkpoint_may_be_gone_already(families, tmp_path, monkeypatc
     newest = folder / "000006.safetensors"
     newest.write_bytes(b"")
 
-    def late(path: Path) -> checkpoint.State:
+    def late(path: Path) -> checkpoint.Checkpoint:
         if path == newest:
             path.replace(path.with_suffix(".damaged"))
         return real(path)

@@ -11,7 +11,7 @@ from diffusekit import embeddings, models
 from diffusekit.errors import DataSetError, Diverged, OutOfMemory, UsageError
 from diffusekit.inversion import checkpoint
 from diffusekit.inversion import train_step as learner_module
-from diffusekit.inversion.evaluation import Preview, better
+from diffusekit.inversion.evaluation import Evaluation, is_better
 from diffusekit.inversion.trainer import Inversion
 from diffusekit.pipeline import Generation
 from diffusekit.settings import GenerateSettings, InvertSettings, read_recipe
@@ -37,14 +37,14 @@ def test_only_the_new_rows_are_learned(families, tmp_path):
     assert not any(p.grad is not None for p in model.text_encoders[0].parameters())
     token = run.result
     assert token is not None and token.vectors[0].shape == (2, 32)
-    assert not torch.equal(token.vectors[0], run._learner.holder.start)
+    assert not torch.equal(token.vectors[0], run._learner.placeholder.start)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 def test_the_gradient_is_that_of_the_loss(families, tmp_path, family):
     """Against finite differences, for epsilon and for velocity; and every vector gets its own."""
     run = Inversion(quick(tmp_path, families[family], norm_bound=0.0), tmp_path / "out")
-    learner, rows = run._learner, run._learner.holder.rows
+    learner, rows = run._learner, run._learner.placeholder.vectors
     learner._gradient([0, 1])
     gradient = rows.grad.clone()
     for row in range(2):
@@ -64,7 +64,7 @@ def test_it_learns_what_the_pictures_show(mini, tmp_path):
     run = Inversion(settings, tmp_path / "out")
     fixed = list(range(1000, 1032))
     before = run._learner._gradient(fixed)
-    run._learner.holder.rows.grad = None
+    run._learner.placeholder.vectors.grad = None
     list(run)
     assert run._learner._gradient(fixed) < 0.97 * before
     run.close()
@@ -73,10 +73,10 @@ def test_it_learns_what_the_pictures_show(mini, tmp_path):
 def test_steps_are_the_same_in_any_pieces(families, tmp_path):
     run = Inversion(quick(tmp_path, families["sd1"], batch=4), tmp_path / "out")
     run._learner._gradient([0, 1, 2, 3])
-    whole = run._learner.holder.rows.grad.clone()
-    run._learner.pieces = 3
+    whole = run._learner.placeholder.vectors.grad.clone()
+    run._learner.chunks = 3
     run._learner._gradient([0, 1, 2, 3])
-    assert torch.allclose(run._learner.holder.rows.grad, whole, rtol=1e-4, atol=1e-7)
+    assert torch.allclose(run._learner.placeholder.vectors.grad, whole, rtol=1e-4, atol=1e-7)
     run.close()
 
 
@@ -135,7 +135,7 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(families, tmp_path, monk
     assert not (tmp_path / "out/three.safetensors").exists()
     for path in (tmp_path / "out").rglob("*.safetensors"):
         state = checkpoint.read(path)
-        assert state.rows.isfinite().all() and state.first_moment.isfinite().all()
+        assert state.vectors.isfinite().all() and state.first_moment.isfinite().all()
 
 
 @pytest.mark.parametrize("bound", [0.0, 1.0])
@@ -164,7 +164,7 @@ def test_vectors_stay_as_long_as_words_are(families, tmp_path):
 def test_init_words_of_several_tokens_and_of_none(families, tmp_path):
     run = Inversion(quick(tmp_path, families["sd1"], init="a red cat", vectors=3), tmp_path / "a")
     words = run._vocabulary.vectors("a red cat")
-    directions = torch.nn.functional.cosine_similarity(run._learner.holder.start, words)
+    directions = torch.nn.functional.cosine_similarity(run._learner.placeholder.start, words)
     assert directions.min() > 0.999
     run.close()
     folder = pictures(tmp_path / "my_cat")
@@ -180,7 +180,7 @@ def test_starting_from_the_encoders_output(families, tmp_path):
         Inversion(quick(tmp_path, families["sd1"], start=start, vectors=1), tmp_path / start)
         for start in ("word", "output")
     ]
-    starts = [run._learner.holder.start for run in runs]
+    starts = [run._learner.placeholder.start for run in runs]
     assert not torch.allclose(*starts)
     assert starts[1].norm() == pytest.approx(runs[1]._vocabulary.typical_norm, rel=1e-4)
     for run in runs:
@@ -192,7 +192,7 @@ def test_previews_change_and_are_kept(mini, tmp_path):
     run = Inversion(settings, tmp_path / "out")
     looks = [moment.preview for moment in run if moment.preview]
     run.close()
-    assert len(looks) == 3 and len({look.pictures[0].tobytes() for look in looks}) == 3
+    assert len(looks) == 3 and len({look.images[0].tobytes() for look in looks}) == 3
     folder = tmp_path / "out/three"
     assert {p.name for p in (folder / "previews").iterdir()} == {
         "init.png",
@@ -214,17 +214,17 @@ def test_the_best_preview_is_kept_not_the_last():
     good = {"reconstruction": 0.4, "editability": 0.48}
     better_look = {"reconstruction": 0.5, "editability": 0.46}
     overfit = {"reconstruction": 0.9, "editability": 0.1}
-    assert better(good, {}, base) and better(better_look, good, base)
-    assert not better(good, better_look, base)
-    assert not better(overfit, good, base) and better(good, overfit, base)
-    assert better({"reconstruction": 0.1, "editability": 0.3}, overfit, base)
+    assert is_better(good, {}, base) and is_better(better_look, good, base)
+    assert not is_better(good, better_look, base)
+    assert not is_better(overfit, good, base) and is_better(good, overfit, base)
+    assert is_better({"reconstruction": 0.1, "editability": 0.3}, overfit, base)
 
 
 def test_it_stops_when_nothing_gets_better(mini, tmp_path, monkeypatch):
     from diffusekit.inversion import trainer as module
 
-    monkeypatch.setattr(module, "better", lambda new, old, baseline: not old)
-    monkeypatch.setattr(module, "GAIN", math.inf)
+    monkeypatch.setattr(module, "is_better", lambda new, old, baseline: not old)
+    monkeypatch.setattr(module, "MIN_GAIN", math.inf)
     settings = quick(tmp_path, "mini", steps=40, preview_every=2, patience=2, vectors=1)
     run = Inversion(settings, tmp_path / "out")
     assert max(moment.step for moment in run) == 6
@@ -237,7 +237,7 @@ def test_it_goes_on_while_either_score_gets_better(families, tmp_path, monkeypat
     run._told["baseline"] = {"reconstruction": 0.2, "editability": 0.4}
     picture, stale = Image.new("RGB", (8, 8)), []
     for scores in ((0.5, 0.4), (0.4, 0.41), (0.4, 0.43), (0.4, 0.44), (0.6, 0.4), (0.7, 0.1)):
-        monkeypatch.setattr(run.examiner, "look", lambda *_, s=scores: Preview([picture], *s))
+        monkeypatch.setattr(run.evaluator, "evaluate", lambda *_, s=scores: Evaluation([picture], *s))
         run._look()
         stale.append(run._told["stale"])
     run.close()
@@ -249,7 +249,7 @@ def test_it_goes_on_while_either_score_gets_better(families, tmp_path, monkeypat
 def test_a_long_vector_is_warned_of_once(families, tmp_path, caplog):
     run = Inversion(quick(tmp_path, families["sd1"], norm_bound=0.0), tmp_path / "out")
     assert run._percentile() < 99 and not caplog.records
-    run._learner.holder.rows.data[1] *= 1000
+    run._learner.placeholder.vectors.data[1] *= 1000
     assert run._percentile() == run._percentile() == 100
     run.close()
     (warned,) = caplog.records
@@ -265,8 +265,8 @@ def test_previews_say_the_token_whatever_it_is(families, tmp_path, token):
         run.close()
         said = run.settings.preview
         assert said in (f"a picture of {token}", f"a painting in the style of {token}")
-        assert run.examiner.prompt == said.removesuffix(token) + "{}"
-        assert run.examiner.labels[0] == said and all(token in x for x in run.examiner.labels)
+        assert run.evaluator.prompt == said.removesuffix(token) + "{}"
+        assert run.evaluator.labels[0] == said and all(token in x for x in run.evaluator.labels)
 
 
 def test_a_name_that_is_a_word_does_not_take_it(families, tmp_path):
@@ -358,6 +358,6 @@ def test_real_photographs(mini, folder, tmp_path):
     run = Inversion(settings, tmp_path / "out", strict=True)
     list(run)
     run.close()
-    assert len(run.data.photos) >= 3
+    assert len(run.dataset.photos) >= 3
     assert run.result is not None and run.result.vectors[0].isfinite().all()
     assert (tmp_path / "out" / folder.name / "index.html").is_file()

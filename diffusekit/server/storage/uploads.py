@@ -18,7 +18,7 @@ from pathlib import Path
 from ... import atomic, images
 from ...errors import DataSetError, UsageError
 from ...inversion import dataset
-from ...inversion.dataset import Row
+from ...inversion.dataset import FileStatus
 
 LEAST, MOST = 3, 20
 KEPT = 7 * 86_400  # seconds that a set stays which no job names
@@ -32,7 +32,7 @@ class Photos:
 
     id: str
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[FileStatus, ...]
     captions: tuple[str, ...]
 
     @property
@@ -57,15 +57,15 @@ def take(state: Path, files: Sequence[Path]) -> Photos:
         if not LEAST <= len(found.photos) <= MOST:
             used = len(found.photos)
             raise DataSetError(
-                f"{used} picture{'s' * (used != 1)} can be used{_why(found.rows, names)}",
+                f"{used} picture{'s' * (used != 1)} can be used{_why(found.files, names)}",
                 f"choose {LEAST} to {MOST} of one thing",
             )
         made = _new(inside)
         for i, photo in enumerate(found.photos):
-            atomic.write_atomic(made / f"{i:02}.png", images.encoded(photo.picture, "PNG"))
+            atomic.write_atomic(made / f"{i:02}.png", images.encoded(photo.image, "PNG"))
         captions = tuple(photo.caption or "" for photo in found.photos)
         _write_captions(made, captions)
-    rows = tuple(_named(row, names) for row in found.rows)
+    rows = tuple(_named(row, names) for row in found.files)
     return Photos(made.name, made, rows, captions)
 
 
@@ -124,13 +124,13 @@ def _shown(name: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in short)
 
 
-def _named(row: Row, names: dict[str, str]) -> Row:
+def _named(row: FileStatus, names: dict[str, str]) -> FileStatus:
     """A row that says what the visitor's files are called."""
     note = re.sub(r"(?<=duplicate of )\S+", lambda m: names.get(m[0], m[0]), row.note)
     return replace(row, file=names.get(row.file, row.file), note=note)
 
 
-def _why(rows: Sequence[Row], names: dict[str, str]) -> str:
+def _why(rows: Sequence[FileStatus], names: dict[str, str]) -> str:
     skipped = [_named(row, names) for row in rows if not row.used]
     return "".join(f"; {row.file} is {row.note}" for row in skipped[:3])
 

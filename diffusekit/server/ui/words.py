@@ -19,4 +19,4 @@ def vocabulary(model: str) -> Vocabulary:
 
 def suggested(model: str, name: str) -> str:
     """The word that a run of this name would start from."""
-    return placeholder.words_of(name, vocabulary(model))
+    return placeholder.guess_init(name, vocabulary(model))

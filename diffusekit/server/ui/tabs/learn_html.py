@@ -13,7 +13,7 @@ from PIL import Image
 
 from .... import images
 from ....errors import DiffusekitError
-from ....inversion.dataset import Row
+from ....inversion.dataset import FileStatus
 from ....inversion.run_story import Story
 from ...jobs.job import Job
 from ...storage.uploads import Photos
@@ -45,7 +45,7 @@ def pictures(found: Photos) -> str:
     )
 
 
-def _row(row: Row, path: Path | None) -> str:
+def _row(row: FileStatus, path: Path | None) -> str:
     image = f'<img src="{escape(_small(path))}" alt="">' if path else ""
     note = row.note or ("used as it is" if row.used else "")
     note = note if row.used else f"not used: {note}"

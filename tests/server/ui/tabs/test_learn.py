@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffusekit import embeddings
-from diffusekit.inversion.dataset import Row
+from diffusekit.inversion.dataset import FileStatus
 from diffusekit.inversion.run_story import Story
 from diffusekit.server.jobs.job import Failure, Job
 from diffusekit.server.storage.uploads import Photos
@@ -20,7 +20,7 @@ from tests.helpers.html import EVIL, nodes
 
 def test_names_of_files_never_become_html(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "00.png")
-    rows = (Row(EVIL, "20x20", True, ""), Row("b.png", "", False, f"a duplicate of {EVIL}"))
+    rows = (FileStatus(EVIL, "20x20", True, ""), FileStatus("b.png", "", False, f"a duplicate of {EVIL}"))
     found, handlers = nodes(learn_html.pictures(Photos("0" * 16, tmp_path, rows, ("",))))
     assert "script" not in found and found.count("img") == 1 and not handlers
 
