@@ -15,11 +15,11 @@ def command(settings: dict[str, Any]) -> None:
     resolved = resolve(ServeSettings, "serve", settings)
     with quiet_libraries():
         from ..server.routes import mcp_tool
-        from ..server.security import Rules
+        from ..server.security import SecurityPolicy
 
-        Rules.of(resolved)  # before torch is imported: a server that would be open ends at once
+        SecurityPolicy.from_settings(resolved)  # before torch is imported: a server that would be open ends at once
         if resolved.mcp:
-            mcp_tool.needed()
+            mcp_tool.check_installed()
         from .. import models
         from ..server.app import build
         from ..server.jobs.queue import Jobs

@@ -15,7 +15,7 @@ from . import errors
 from .jobs.queue import Jobs
 from .routes import a1111, health, mcp_tool, openai_images
 from .routes import jobs as job_routes
-from .security import Guard, Rules
+from .security import SecurityMiddleware, SecurityPolicy
 from .storage.gallery import Gallery
 
 
@@ -25,7 +25,7 @@ def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ())
     `uploads` are the beginnings of paths, of what will be mounted, that take other bodies than JSON.
     Raises `UsageError` for settings that would leave the server open.
     """
-    rules = Rules.of(settings, uploads)
+    policy = SecurityPolicy.from_settings(settings, uploads)
     # FastAPI's own pages of documentation load their scripts from elsewhere: only the data is served.
     # It would also send traces away if the environment said so.
     silent: TelemetryConfig = {
@@ -35,15 +35,15 @@ def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ())
         "auto_configure": False,
     }
     app = FastAPI(title="diffusekit", version=__version__, docs_url=None, redoc_url=None, telemetry=silent)
-    errors.install(app)
+    errors.add_handlers(app)
     app.include_router(health.router(jobs))
     if not settings.no_api:
         gallery = Gallery(jobs.outputs)
         for routes in (job_routes.router(jobs, gallery), openai_images.router(jobs), a1111.router(jobs)):
             app.include_router(routes)
     if settings.mcp:
-        mcp_tool.install(app, jobs)
-    app.add_middleware(Guard, rules=rules, room=jobs.room)
+        mcp_tool.add_tool(app, jobs)
+    app.add_middleware(SecurityMiddleware, policy=policy, check_capacity=jobs.check_capacity)
     if settings.allow_origin:
         app.add_middleware(
             CORSMiddleware,

@@ -1,6 +1,6 @@
 """One contract for whatever goes wrong: a status, a code, a sentence, a hint, and the field it is about.
 
-The same `Fault` is spelled as each API's clients expect it. Knows no jobs.
+The same `ErrorResponse` is spelled as each API's clients expect it. Knows no jobs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SPELLED = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class ErrorResponse:
     """Something that went wrong, for an HTTP client. `code` is the command line's exit code."""
 
     status: int
@@ -43,7 +43,7 @@ class Fault:
     retry_after: int | None = None
 
     @classmethod
-    def of(cls, error: DiffusekitError | Failure) -> Fault:
+    def from_error(cls, error: DiffusekitError | Failure) -> ErrorResponse:
         code = error.code if isinstance(error, Failure) else error.exit_code
         first = error.message.partition(" ")[0]
         return cls(
@@ -56,7 +56,7 @@ class Fault:
         )
 
 
-def body(fault: Fault, path: str) -> dict[str, Any]:
+def error_body(fault: ErrorResponse, path: str) -> dict[str, Any]:
     """A fault as the clients of a path read it."""
     for prefix, names in _SPELLED.items():
         if path.startswith(prefix):
@@ -73,25 +73,25 @@ def body(fault: Fault, path: str) -> dict[str, Any]:
     return {"error": shown}
 
 
-def _openai_code(fault: Fault) -> str | None:
+def _openai_code(fault: ErrorResponse) -> str | None:
     known = {401: "invalid_api_key", 429: "queue_full", 503: "unavailable"}
     return "model_not_found" if fault.field == "model" else known.get(fault.status)
 
 
-def answer(fault: Fault, path: str) -> Response:
+def error_response(fault: ErrorResponse, path: str) -> Response:
     headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after else {}
     if fault.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="diffusekit", charset="UTF-8"'
-    text = json.dumps(body(fault, path))
+    text = json.dumps(error_body(fault, path))
     return Response(text, fault.status, headers, "application/json")
 
 
-def install(app: FastAPI) -> None:
+def add_handlers(app: FastAPI) -> None:
     """Let every error of an app be answered here."""
 
     async def known(request: Request, error: Exception) -> Response:
         assert isinstance(error, DiffusekitError)
-        return answer(Fault.of(error), _path(request))
+        return error_response(ErrorResponse.from_error(error), _path(request))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -100,15 +100,15 @@ def install(app: FastAPI) -> None:
         field = "" if first["type"] == "json_invalid" else ".".join(path)
         said = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
         message = f"{field or 'the body'} {said[:1].lower()}{said[1:]}"
-        return answer(Fault(422, message, "/openapi.json lists the fields", 2, field), _path(request))
+        return error_response(ErrorResponse(422, message, "/openapi.json lists the fields", 2, field), _path(request))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return answer(Fault(error.status_code, str(error.detail)), _path(request))
+        return error_response(ErrorResponse(error.status_code, str(error.detail)), _path(request))
 
     async def unexpected(request: Request, error: Exception) -> Response:
         said = f"unexpected: {type(error).__name__}"
-        return answer(Fault(500, said, "please report it", 1), _path(request))
+        return error_response(ErrorResponse(500, said, "please report it", 1), _path(request))
 
     app.add_exception_handler(DiffusekitError, known)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -10,44 +10,44 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD = 65_536  # bytes
-PATIENCE = 20.0  # seconds
+MAX_HEADER = 65_536  # bytes
+HEADER_TIMEOUT = 20.0  # seconds
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """Closes connections whose next request's head is too long or too slow."""
 
-    _seen = 0
+    _received = 0
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._arrived()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         idle = self.cycle is None or self.cycle.response_complete
         if idle:
-            self._seen += len(data)
-            self._wait()
+            self._received += len(data)
+            self._start_timer()
         super().data_received(data)
-        if idle and self._seen > HEAD:
+        if idle and self._received > MAX_HEADER:
             self.transport.close()
 
     def on_headers_complete(self) -> None:
-        self._arrived()
+        self._stop_timer()
         super().on_headers_complete()
 
-    def _wait(self) -> None:
+    def _start_timer(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(PATIENCE, self.transport.close)
+            self._timer = self.loop.call_later(HEADER_TIMEOUT, self.transport.close)
 
-    def _arrived(self) -> None:
+    def _stop_timer(self) -> None:
         """A head is complete, or none will come."""
-        self._seen = 0
+        self._received = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -14,8 +14,8 @@ from ..errors import UsageError
 from .jobs.queue import Jobs
 from .protocol import BoundedProtocol
 
-GRACE = 25.0  # seconds the running job has after a signal; all is over within thirty
-LINGER = 1.0  # seconds that answers may still take when the running job is over
+JOB_TIMEOUT = 25.0  # seconds the running job has after a signal; all is over within thirty
+GRACE_PERIOD = 1.0  # seconds that answers may still take when the running job is over
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -50,24 +50,24 @@ class Server(uvicorn.Server):
             ws="none",
         )
         super().__init__(config)
-        self._jobs, self._leaving = jobs, False
+        self._jobs, self._is_stopping = jobs, False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._leaving:
+        if self._is_stopping:
             return super().handle_exit(sig, frame)
-        self._leaving = True
+        self._is_stopping = True
         self._captured_signals.append(sig)
-        self._jobs.refuse()
-        threading.Thread(target=self._leave, name="leaving", daemon=True).start()
+        self._jobs.stop_accepting()
+        threading.Thread(target=self._stop, name="leaving", daemon=True).start()
 
-    def _leave(self) -> None:
-        self._jobs.close(GRACE)
+    def _stop(self) -> None:
+        self._jobs.close(JOB_TIMEOUT)
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let answers come to their end, then close what has none: the streams of pages that are open."""
         open_ = self.server_state.connections
-        for _ in range(round(LINGER / 0.05)):
+        for _ in range(round(GRACE_PERIOD / 0.05)):
             if all(_is_idle(connection) for connection in open_):
                 break
             await asyncio.sleep(0.05)

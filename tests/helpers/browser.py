@@ -34,7 +34,7 @@ def paged(jobs: Jobs) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        until(lambda: server.started and jobs.ready, LOADING)
+        until(lambda: server.started and jobs.is_ready, LOADING)
         yield url(listener)
     finally:
         server.should_exit = True

@@ -12,8 +12,8 @@ from PIL import Image
 
 from diffusekit.server.app import build
 from diffusekit.server.jobs import kinds
-from diffusekit.server.jobs.context import Work
-from diffusekit.server.jobs.events import Feed
+from diffusekit.server.jobs.context import JobContext
+from diffusekit.server.jobs.events import JobChannel
 from diffusekit.server.jobs.queue import Jobs
 from diffusekit.server.serve import Server, listen, url
 from diffusekit.settings import ServeSettings
@@ -73,24 +73,24 @@ def paced(hold: int = 0) -> Iterator[None]:
 
     At step `hold` they stay until the end of the `with`.
     """
-    over, told = threading.Event(), Work.progress
+    over, told = threading.Event(), JobContext.report_progress
 
-    def progress(work: Work, step: int, steps: int) -> None:
+    def progress(work: JobContext, step: int, steps: int) -> None:
         told(work, step, steps)
-        until(lambda: over.is_set() or work._feed.cancelled or _seen(work._feed))
+        until(lambda: over.is_set() or work._feed.cancel_requested or _seen(work._feed))
         if step == hold:
             assert over.wait(LOADING)
 
-    with mock.patch.object(Work, "progress", progress):
+    with mock.patch.object(JobContext, "report_progress", progress):
         try:
             yield
         finally:
             over.set()
 
 
-def _seen(feed: Feed) -> bool:
+def _seen(feed: JobChannel) -> bool:
     with feed.lock:
-        return bool(feed._watches) and all(w._seen == feed.version for w in feed._watches)
+        return bool(feed._subscriptions) and all(w._seen == feed.version for w in feed._subscriptions)
 
 
 class Ticks:
@@ -119,8 +119,8 @@ class Ticks:
             if not self.free:
                 assert self._gate.acquire(timeout=PATIENCE)
             self.steps += 1
-            work.progress(step + 1, work.job.settings["steps"])
-            work.preview(self._draw)
+            work.report_progress(step + 1, work.job.settings["steps"])
+            work.show_preview(self._draw)
             yield
 
     def _draw(self):
@@ -130,5 +130,5 @@ class Ticks:
 
 def ticking(monkeypatch, *, free: bool = False) -> Ticks:
     ticks = Ticks(free=free)
-    monkeypatch.setitem(kinds.KINDS, "tick", kinds.Kind(ticks.check, ticks.run))
+    monkeypatch.setitem(kinds.JOB_TYPES, "tick", kinds.JobType(ticks.check, ticks.run))
     return ticks

@@ -13,7 +13,7 @@ from starlette.routing import Mount
 from diffusekit.errors import UsageError
 from diffusekit.server import security
 from diffusekit.server.app import build
-from diffusekit.server.security import Rules
+from diffusekit.server.security import SecurityPolicy
 from diffusekit.settings import ServeSettings
 from tests.helpers.server import QUICK, client_of, opened
 
@@ -119,17 +119,17 @@ def test_keys(app, headers, status):
 def test_an_open_server_is_refused():
     for host in ("0.0.0.0", "::", "192.168.1.5", "pictures.example.org"):
         with pytest.raises(UsageError, match="anybody"):
-            Rules.of(ServeSettings(host=host))
-        assert Rules.of(ServeSettings(host=host, token="x")).keys
+            SecurityPolicy.from_settings(ServeSettings(host=host))
+        assert SecurityPolicy.from_settings(ServeSettings(host=host, token="x")).keys
     for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
-        assert not Rules.of(ServeSettings(host=host)).keys
+        assert not SecurityPolicy.from_settings(ServeSettings(host=host)).keys
     for bad in ({"auth": "ann"}, {"auth": ":x"}, {"auth": "ann:"}, {"token": " "}):
         with pytest.raises(UsageError) as refused:
-            Rules.of(ServeSettings(**bad))
+            SecurityPolicy.from_settings(ServeSettings(**bad))
         assert "ann" not in refused.value.message
     for origin in ("example.org", "https://example.org/page", "*", "file://x"):
         with pytest.raises(UsageError, match="no origin"):
-            Rules.of(ServeSettings(allow_origin=(origin,)))
+            SecurityPolicy.from_settings(ServeSettings(allow_origin=(origin,)))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_pages_from_elsewhere():
 
 
 def test_bodies_are_json_and_small(monkeypatch):
-    monkeypatch.setattr(security, "PATIENCE", 0.3)
+    monkeypatch.setattr(security, "BODY_TIMEOUT", 0.3)
     with opened() as jobs:
         client = client_of(jobs)
         form = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -194,7 +194,7 @@ def test_bodies_are_json_and_small(monkeypatch):
         ):
             got = client.post("/sdapi/v1/txt2img", content=body, headers=kind)
             assert got.status_code == 415, kind
-        large = "x" * (security.BODY + 1)
+        large = "x" * (security.MAX_BODY + 1)
         json_kind = {"Content-Type": "application/json"}
         assert client.post("/api/jobs", content=large, headers=json_kind).status_code == 413
         chunks = (b"x" * 100_000 for _ in range(20))
@@ -209,11 +209,11 @@ def test_bodies_are_json_and_small(monkeypatch):
 
 def test_uploads_of_what_is_mounted_may_be_anything_but_endless(app, monkeypatch):
     client = asking(app, **bearer(TOKEN))
-    assert client.get("/ui/page").headers["content-security-policy"] == security.PAGE_POLICY
+    assert client.get("/ui/page").headers["content-security-policy"] == security.PAGE_CSP
     form = {"Content-Type": "multipart/form-data; boundary=x"}
     assert client.post("/ui/upload", content=b"--x--", headers=form).json() == {"taken": True}
     assert client.post("/ui/other", content=b"--x--", headers=form).status_code == 415
-    monkeypatch.setattr(security, "LARGE_BODY", 10)
+    monkeypatch.setattr(security, "MAX_LARGE_BODY", 10)
     assert client.post("/ui/upload", content=b"x" * 11, headers=form).status_code == 413
 
 

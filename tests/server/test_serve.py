@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from diffusekit.cli.main import run
-from diffusekit.server.jobs.store import Store
+from diffusekit.server.jobs.store import JobStore
 from tests.helpers.server import until
 
 COMMAND = [sys.executable, "-m", "diffusekit", "serve", "--port", "0", "--device", "cpu"]
@@ -56,8 +56,8 @@ def get(url: str):
 
 
 def states() -> list[str]:
-    store = Store(Path(".diffusekit/jobs.sqlite"))
-    found = [job.state for job in reversed(store.newest(10))]
+    store = JobStore(Path(".diffusekit/jobs.sqlite"))
+    found = [job.state for job in reversed(store.list_newest(10))]
     store.close()
     return found
 

@@ -7,19 +7,19 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, Iterator
 
-from .events import Event, Feed
+from .events import JobChannel, JobEvent
 
 
-def watch(feed: Feed, *, previews: bool = True) -> Iterator[Event]:
+def watch(feed: JobChannel, *, previews: bool = True) -> Iterator[JobEvent]:
     """Events until the last, blocking."""
     news = threading.Event()
-    place = feed.watch(news.set, previews=previews)
+    place = feed.subscribe(news.set, previews=previews)
     try:
         while True:
             news.clear()
-            if event := place.take():
+            if event := place.next_event():
                 yield event
-                if event.last:
+                if event.is_last:
                     return
             else:
                 news.wait()
@@ -27,7 +27,7 @@ def watch(feed: Feed, *, previews: bool = True) -> Iterator[Event]:
         place.close()
 
 
-async def follow(feed: Feed, *, previews: bool = True, partials: int = 0) -> AsyncGenerator[Event]:
+async def watch_async(feed: JobChannel, *, previews: bool = True, partials: int = 0) -> AsyncGenerator[JobEvent]:
     """Events until the last, for a coroutine."""
     loop, news = asyncio.get_running_loop(), asyncio.Event()
 
@@ -35,13 +35,13 @@ async def follow(feed: Feed, *, previews: bool = True, partials: int = 0) -> Asy
         with contextlib.suppress(RuntimeError):  # the loop has ended before the job
             loop.call_soon_threadsafe(news.set)
 
-    place = feed.watch(wake, previews=previews, partials=partials)
+    place = feed.subscribe(wake, previews=previews, partials=partials)
     try:
         while True:
             news.clear()
-            if event := place.take():
+            if event := place.next_event():
                 yield event
-                if event.last:
+                if event.is_last:
                     return
             else:
                 await news.wait()

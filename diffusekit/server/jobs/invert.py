@@ -25,10 +25,10 @@ from ...inversion import run_story
 from ...inversion.run_story import Story
 from ...settings import InvertSettings, ServeSettings, validate
 from ..storage import uploads
-from .context import Work
+from .context import JobContext
 
 log = logging.getLogger(__name__)
-CHOSEN = (
+CLIENT_SETTINGS = (
     "name",
     "token",
     "init",
@@ -51,19 +51,19 @@ CHOSEN = (
     "model",
 )
 LIMITS = {"vectors": 16, "batch": 16, "crops": 16}
-BEAT = 0.1  # seconds between looks at the log
-PATIENCE = 60.0  # seconds a run has to save itself
-STOPPED = (130, 143, -2, -15)  # a run that was stopped from outside ends with one of these
+POLL_INTERVAL = 0.1  # seconds between looks at the log
+TIMEOUT = 60.0  # seconds a run has to save itself
+SIGNAL_CODES = (130, 143, -2, -15)  # a run that was stopped from outside ends with one of these
 # The thread sees the end of the pipe and interrupts as Ctrl-C does; it never outlives the process.
 _CODE = """
 import _thread, os, sys, threading
 threading.Thread(target=lambda: (os.read(0, 1), _thread.interrupt_main()), daemon=True).start()
-from diffusekit.cli.boundary import main
+from diffusekit.cli.main import main
 main()
 """
 
 
-class LearningFailed(DiffusekitError):
+class TrainingFailed(DiffusekitError):
     """The process that learns ended without a token; it says why."""
 
     def __init__(self, code: int, message: str, hint: str):
@@ -88,10 +88,10 @@ def check(values: Mapping[str, Any], rules: ServeSettings, model_of: Callable[[s
         given.pop(name, None)
     if not isinstance(resume, bool):
         raise UsageError("resume must be true or false")
-    own = [name for name in InvertSettings.model_fields if name not in CHOSEN]
+    own = [name for name in InvertSettings.model_fields if name not in CLIENT_SETTINGS]
     if refused := next((name for name in own if name in given), None):
         raise UsageError(f"{refused} is not for clients to choose", "leave it out")
-    folder = uploads.folder_of(Path(rules.state), pictures if isinstance(pictures, str) else "")
+    folder = uploads.find_folder(Path(rules.state), pictures if isinstance(pictures, str) else "")
     settings = validate(InvertSettings, {"model": rules.model} | given)
     for name, limit in {"steps": rules.max_training_steps, **LIMITS}.items():
         if (wanted := getattr(settings, name)) > limit:
@@ -104,7 +104,7 @@ def check(values: Mapping[str, Any], rules: ServeSettings, model_of: Callable[[s
     if fault := embeddings.token_error(settings.token):
         raise UsageError(f"token {settings.token!r} {fault}", "for example S* or <my-cat>")
     _check_free(str(settings.name), resume=resume)
-    plain = settings.model_dump(mode="json", include=set(CHOSEN), exclude_none=True)
+    plain = settings.model_dump(mode="json", include=set(CLIENT_SETTINGS), exclude_none=True)
     device = {"device": rules.device, "dtype": "auto" if rules.dtype == "float16" else rules.dtype}
     kept = {"model": model_of(settings.model), "pictures": pictures, "folder": str(folder)}
     return plain | device | kept | {"resume": resume}
@@ -124,30 +124,30 @@ def _check_free(name: str, *, resume: bool) -> None:
         )
 
 
-def run(work: Work) -> Generator[None]:
+def run(work: JobContext) -> Generator[None]:
     """Let a process learn, and tell how it goes; when it is put down, it saves itself first."""
     values = dict(work.job.settings)
     folder, steps = Path(values["folder"]), values["steps"]
     output = embeddings.FOLDER.resolve()
     told = folder.parent.parent / "learning" / work.job.id
     recipe = atomic.write_atomic(told.with_suffix(".toml"), _recipe(values, folder).encode())
-    yield from _wait_for(output / values["name"], work)
-    with _apprentice(recipe, output, told.with_suffix(".err")) as child:
+    yield from _wait_for_lock(output / values["name"], work)
+    with _training_process(recipe, output, told.with_suffix(".err")) as child:
         while child.poll() is None:
-            _tell(work, Story(output / values["name"]), steps)
+            _report(work, Story(output / values["name"]), steps)
             yield
-            time.sleep(BEAT)
-        yield from _until_put_down(child.returncode)
-    _tell(work, Story(output / values["name"]), steps)
+            time.sleep(POLL_INTERVAL)
+        yield from _wait_for_signal(child.returncode)
+    _report(work, Story(output / values["name"]), steps)
     if child.returncode or not (output / f"{values['name']}.safetensors").is_file():
         raise _failure(child.returncode, told.with_suffix(".err"))
     recipe.unlink(missing_ok=True)
     told.with_suffix(".err").unlink(missing_ok=True)
 
 
-def _wait_for(folder: Path, work: Work) -> Generator[None]:
+def _wait_for_lock(folder: Path, work: JobContext) -> Generator[None]:
     """The process of an earlier server may still be saving."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while (folder / ".lock").exists() and time.monotonic() < end:
         try:
             with FileLock(folder / ".lock", timeout=0):
@@ -155,29 +155,29 @@ def _wait_for(folder: Path, work: Work) -> Generator[None]:
         except Timeout:
             work.note("waiting for another process in this folder")
             yield
-            time.sleep(BEAT)
+            time.sleep(POLL_INTERVAL)
 
 
-def _until_put_down(code: int) -> Generator[None]:
+def _wait_for_signal(code: int) -> Generator[None]:
     """Who ends a whole group of processes ends us too, in a moment: then the run is to go on later."""
-    end = time.monotonic() + PATIENCE
-    while code in STOPPED and time.monotonic() < end:
+    end = time.monotonic() + TIMEOUT
+    while code in SIGNAL_CODES and time.monotonic() < end:
         yield
-        time.sleep(BEAT)
+        time.sleep(POLL_INTERVAL)
 
 
-def _tell(work: Work, now: Story, steps: int) -> None:
+def _report(work: JobContext, now: Story, steps: int) -> None:
     if not now.entries:
         work.note("looking at what the words to start from draw")
     elif not now.step:
         work.note("training starts")
     elif now.step != work.job.step or not work.job.steps:
-        work.progress(now.step, steps)
-    work.preview(lambda: run_story.shown(now))
+        work.report_progress(now.step, steps)
+    work.show_preview(lambda: run_story.shown(now))
 
 
 @contextlib.contextmanager
-def _apprentice(recipe: Path, output: Path, errors: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _training_process(recipe: Path, output: Path, errors: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`diffusekit invert` in a process; it is asked to save itself, and waited for, at the end."""
     words = [
         "invert",
@@ -207,7 +207,7 @@ def _apprentice(recipe: Path, output: Path, errors: Path) -> Iterator[subprocess
             assert child.stdin is not None
             child.stdin.close()
             try:
-                child.wait(PATIENCE)
+                child.wait(TIMEOUT)
             except subprocess.TimeoutExpired:
                 log.warning("the process that learns does not stop; it is ended")
                 child.kill()
@@ -226,7 +226,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _failure(code: int, errors: Path) -> LearningFailed:
+def _failure(code: int, errors: Path) -> TrainingFailed:
     """What a process that failed had to say."""
     try:
         lines = errors.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -235,7 +235,7 @@ def _failure(code: int, errors: Path) -> LearningFailed:
     for i in reversed(range(len(lines))):
         if lines[i].startswith("error: "):
             hint = lines[i + 1] if i + 1 < len(lines) else ""
-            return LearningFailed(code, lines[i].removeprefix("error: ")[:500], hint.removeprefix("hint: ")[:500])
+            return TrainingFailed(code, lines[i].removeprefix("error: ")[:500], hint.removeprefix("hint: ")[:500])
     if lines:
         log.error("learning ended with code %s: %s", code, lines[-1])
-    return LearningFailed(code if code > 0 else 1, f"the process that learns ended with code {code}", "resume it")
+    return TrainingFailed(code if code > 0 else 1, f"the process that learns ended with code {code}", "resume it")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-OVER: tuple[State, ...] = ("done", "failed", "cancelled")
+FINAL_STATES: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Job:
     failure: Failure | None = None
 
     @property
-    def over(self) -> bool:
-        return self.state in OVER
+    def is_finished(self) -> bool:
+        return self.state in FINAL_STATES
 
     @property
     def progress(self) -> float:
@@ -62,7 +62,7 @@ class Job:
             return None
         return (time.time() - self.started) * (1 - self.progress) / self.progress
 
-    def public(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What clients are told: plain values."""
         shown = asdict(self) | {"progress": round(self.progress, 4), "eta": self.eta}
         del shown["passed"], shown["attempts"]

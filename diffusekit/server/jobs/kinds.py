@@ -1,6 +1,6 @@
 """The kinds of jobs: for each, how its settings are checked and what does it.
 
-A new kind is one entry in `KINDS`. `check` runs in the thread that submits and returns settings that
+A new kind is one entry in `JOB_TYPES`. `check` runs in the thread that submits and returns settings that
 leave nothing to chance; `run` runs in the worker and yields wherever it may be stopped.
 """
 
@@ -19,15 +19,15 @@ from ...errors import UsageError
 from ...pipeline import GeneratedImage, Generation
 from ...settings import GenerateSettings, ServeSettings, validate
 from . import invert, visualise
-from .context import Work
+from .context import JobContext
 
 
 @dataclass(frozen=True)
-class Kind:
+class JobType:
     """One kind of job."""
 
     check: Callable[[Mapping[str, Any], ServeSettings], dict[str, Any]]
-    run: Callable[[Work], Generator[None]]
+    run: Callable[[JobContext], Generator[None]]
 
 
 def check_generate(values: Mapping[str, Any], rules: ServeSettings) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def known_models(rules: ServeSettings) -> dict[str, str]:
     return {own: rules.model} | {name: name for name in models.installed()}
 
 
-def run_generate(work: Work) -> Generator[None]:
+def run_generate(work: JobContext) -> Generator[None]:
     """Make what is left of the pictures, one by one or in batches, and save each when it is finished."""
     values = dict(work.job.settings)
     prompts = values.pop("prompts")
@@ -117,11 +117,11 @@ def run_generate(work: Work) -> Generator[None]:
             if state is None:
                 break
             step += 1
-            work.progress(step, before + round(running.total * share))
-            if work.skipped():
-                work.leave_out(len(state.x_next))
+            work.report_progress(step, before + round(running.total * share))
+            if work.take_skip_request():
+                work.skip_images(len(state.x_next))
                 break
-            work.preview(lambda state=state, running=running: running.preview(state))
+            work.show_preview(lambda state=state, running=running: running.preview(state))
             yield
 
 
@@ -136,12 +136,12 @@ def _rest(settings: GenerateSettings, prompts: list[str], passed: int) -> tuple[
     return settings.model_copy(update=rest), [prompts[first]]
 
 
-def _save(work: Work, picture: GeneratedImage) -> None:
+def _save(work: JobContext, picture: GeneratedImage) -> None:
     made = picture.record.settings
     words = re.sub(r"[^\w]+", "-", made.prompt.lower(), flags=re.ASCII).strip("-")[:40].strip("-")
-    path = work.next_path(made.seed or 0, words)
+    path = work.next_image_path(made.seed or 0, words)
     path.unlink(missing_ok=True)
-    work.finished(picture.save(path))
+    work.add_image(picture.save(path))
 
 
 def check_invert(values: Mapping[str, Any], rules: ServeSettings) -> dict[str, Any]:
@@ -154,8 +154,8 @@ def check_visualise(values: Mapping[str, Any], rules: ServeSettings) -> dict[str
     return visualise.check(check_generate(dict(values) | {"images": 1}, rules))
 
 
-KINDS: dict[str, Kind] = {
-    "generate": Kind(check_generate, run_generate),
-    "invert": Kind(check_invert, invert.run),
-    "visualise": Kind(check_visualise, visualise.run),
+JOB_TYPES: dict[str, JobType] = {
+    "generate": JobType(check_generate, run_generate),
+    "invert": JobType(check_invert, invert.run),
+    "visualise": JobType(check_visualise, visualise.run),
 }

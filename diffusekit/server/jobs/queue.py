@@ -28,25 +28,25 @@ from PIL import Image
 from ... import models
 from ...errors import DiffusekitError, Overloaded, UsageError
 from ...settings import ServeSettings
-from .context import Work
-from .events import Event, Feed
-from .following import follow, watch
+from .context import JobContext
+from .events import JobChannel, JobEvent
+from .following import watch, watch_async
 from .job import Failure, Job, State
-from .kinds import KINDS, known_models
-from .store import Store
+from .kinds import JOB_TYPES, known_models
+from .store import JobStore
 
 log = logging.getLogger(__name__)
-ATTEMPTS = 2  # a job that was being done when the process died so often is not begun again
-PUT_DOWN = 5.0  # seconds of `close` left for the running job to stop after a step
+MAX_ATTEMPTS = 2  # a job that was being done when the process died so often is not begun again
+REQUEUE_TIMEOUT = 5.0  # seconds of `close` left for the running job to stop after a step
 
 
-class NoSuchJob(UsageError):
+class JobNotFound(UsageError):
     """There is no job of that id, or it is so old that it is forgotten."""
 
     status = 404
 
 
-class Stopping(Overloaded):
+class ShuttingDown(Overloaded):
     """The server is about to end and takes no more work."""
 
     status = 503
@@ -62,9 +62,9 @@ class Jobs:
         self.counts: Counter[str] = Counter()  # pictures, and jobs by how they ended
         self.seconds = 0.0  # spent on jobs
         self.drawing = 0.0  # of these, on jobs that make pictures
-        self._queue: deque[Feed] = deque()
-        self._live: dict[str, Feed] = {}
-        self._running: Feed | None = None
+        self._queue: deque[JobChannel] = deque()
+        self._live: dict[str, JobChannel] = {}
+        self._running: JobChannel | None = None
         self._entering = 0  # jobs on their way into the queue
         self._changed = threading.Condition(threading.RLock())
         self._stopping = self._kept = self._loaded = False
@@ -73,15 +73,15 @@ class Jobs:
     def open(self) -> Jobs:
         """Take up what an earlier process left, and begin. Raises `UsageError` while another runs."""
         self.outputs.mkdir(parents=True, exist_ok=True)
-        self._store = Store(Path(self.settings.state) / "jobs.sqlite")
+        self._store = JobStore(Path(self.settings.state) / "jobs.sqlite")
         self._store.prune()
-        for job in self._store.unfinished():
-            feed = Feed(job)
-            if job.state == "running" and job.attempts >= ATTEMPTS:
+        for job in self._store.list_unfinished():
+            feed = JobChannel(job)
+            if job.state == "running" and job.attempts >= MAX_ATTEMPTS:
                 why = Failure(1, f"the server ended {job.attempts} times while it did this job")
                 self._end(feed, "failed", why)
                 continue
-            self._store.put(feed.update(state="queued", step=0, steps=0, note=""))
+            self._store.save(feed.update(state="queued", step=0, steps=0, note=""))
             self._live[job.id] = feed
             self._queue.append(feed)
         self._thread.start()
@@ -90,10 +90,10 @@ class Jobs:
     # --- what front ends use ----------------------------------------------------------------
 
     def submit(self, kind: str, settings: Mapping[str, Any], *, owner: str = "") -> Job:
-        """Queue a job: `KINDS` says which kinds there are and what settings they take.
+        """Queue a job: `JOB_TYPES` says which kinds there are and what settings they take.
 
         `owner` says which front end or visitor it is for. Raises `Overloaded` when the queue is full,
-        `Stopping` when the server ends, `UsageError` for settings that cannot be used.
+        `ShuttingDown` when the server ends, `UsageError` for settings that cannot be used.
         """
         self._enter()
         return self._submit(kind, settings, owner)
@@ -108,17 +108,17 @@ class Jobs:
         try:
             return await asyncio.shield(entering)
         except asyncio.CancelledError:
-            entering.add_done_callback(self._unwanted)
+            entering.add_done_callback(self._cancel_unwanted)
             raise
 
-    def _unwanted(self, entered: asyncio.Future[Job]) -> None:
+    def _cancel_unwanted(self, entered: asyncio.Future[Job]) -> None:
         if not entered.cancelled() and entered.exception() is None:
             self.cancel(entered.result().id)
 
-    def room(self) -> None:
-        """Raises `Overloaded` when no more jobs may wait, `Stopping` when the server ends."""
+    def check_capacity(self) -> None:
+        """Raises `Overloaded` when no more jobs may wait, `ShuttingDown` when the server ends."""
         if self._stopping:
-            raise Stopping("the server is stopping", "try again when it is back", retry_after=30)
+            raise ShuttingDown("the server is stopping", "try again when it is back", retry_after=30)
         if len(self._queue) + self._entering >= self.settings.queue:
             raise Overloaded(
                 f"{self.settings.queue} jobs are waiting, and no more may",
@@ -129,20 +129,20 @@ class Jobs:
     def _enter(self) -> None:
         """Hold a place in the queue, or raise what `room` raises."""
         with self._changed:
-            self.room()
+            self.check_capacity()
             self._entering += 1
 
     def _submit(self, kind: str, settings: Mapping[str, Any], owner: str) -> Job:
         """Check a job, write it down, and put it in the place that is held for it."""
-        feed: Feed | None = None
+        feed: JobChannel | None = None
         try:
-            if kind not in KINDS:
-                raise UsageError(f"kind {kind!r} is none of the jobs", f"kinds: {', '.join(KINDS)}")
+            if kind not in JOB_TYPES:
+                raise UsageError(f"kind {kind!r} is none of the jobs", f"kinds: {', '.join(JOB_TYPES)}")
             chosen = {"model": self.model if settings.get("model") is None else settings["model"]}
-            complete = KINDS[kind].check(dict(settings) | chosen, self.settings)
+            complete = JOB_TYPES[kind].check(dict(settings) | chosen, self.settings)
             job = Job(secrets.token_hex(8), kind, complete, owner, created=time.time())
-            self._store.put(job)
-            feed = Feed(job)
+            self._store.save(job)
+            feed = JobChannel(job)
             return job
         finally:
             with self._changed:
@@ -152,77 +152,77 @@ class Jobs:
                     self._queue.append(feed)
                     self._changed.notify()
 
-    def watch(self, job_id: str, *, previews: bool = True) -> Iterator[Event]:
+    def watch(self, job_id: str, *, previews: bool = True) -> Iterator[JobEvent]:
         """Events of a job as they come, blocking, until one is the last. Leaving does not cancel."""
-        return watch(self._feed(job_id), previews=previews)
+        return watch(self._channel(job_id), previews=previews)
 
-    def follow(self, job_id: str, *, previews: bool = True, partials: int = 0) -> AsyncGenerator[Event]:
+    def watch_async(self, job_id: str, *, previews: bool = True, partials: int = 0) -> AsyncGenerator[JobEvent]:
         """`watch` for coroutines; `partials` asks for that many previews, spread evenly."""
-        return follow(self._feed(job_id), previews=previews, partials=partials)
+        return watch_async(self._channel(job_id), previews=previews, partials=partials)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job, at once if it waits, after the present step if it runs; keep what is finished."""
-        feed = self._feed(job_id)
+        feed = self._channel(job_id)
         with self._changed:
             waited = feed in self._queue
             if waited:
                 self._queue.remove(feed)
-            feed.cancelled = True
+            feed.cancel_requested = True
         if waited:
             self._end(feed, "cancelled")
         return feed.job
 
     def skip(self, job_id: str) -> Job:
         """Leave out the picture that a running job makes, and go on with its next."""
-        feed = self._feed(job_id)
-        feed.skipped = feed.job.state == "running"
+        feed = self._channel(job_id)
+        feed.skip_requested = feed.job.state == "running"
         return feed.job
 
     def forget(self, job_id: str) -> None:
         """Strike a job that is over off the list; whatever it made stays."""
-        self._store.forget(job_id)
+        self._store.delete(job_id)
 
     def get(self, job_id: str) -> Job:
-        """A job as it is now; raises `NoSuchJob`."""
-        return self._feed(job_id).job
+        """A job as it is now; raises `JobNotFound`."""
+        return self._channel(job_id).job
 
     def list(self, limit: int = 100) -> Sequence[Job]:
         """The newest jobs, newest first, whatever their state."""
-        return [feed.job if (feed := self._live.get(job.id)) else job for job in self._store.newest(limit)]
+        return [feed.job if (feed := self._live.get(job.id)) else job for job in self._store.list_newest(limit)]
 
     @property
-    def running(self) -> Job | None:
+    def running_job(self) -> Job | None:
         feed = self._running
-        return feed.job if feed and not feed.job.over else None
+        return feed.job if feed and not feed.job.is_finished else None
 
     @property
-    def waiting(self) -> int:
+    def queue_length(self) -> int:
         """How many jobs are queued."""
         return len(self._queue)
 
-    def ahead(self, job_id: str) -> int:
+    def count_ahead(self, job_id: str) -> int:
         """How many jobs come before this one."""
         ids = [feed.job.id for feed in tuple(self._queue)]
         return ids.index(job_id) + (self._running is not None) if job_id in ids else 0
 
-    def preview(self) -> tuple[Image.Image, ...]:
+    def request_preview(self) -> tuple[Image.Image, ...]:
         """The running job's latest preview; looking asks for new ones for a few seconds."""
         feed = self._running
-        return feed.peek() if feed and not feed.job.over else ()
+        return feed.request_preview() if feed and not feed.job.is_finished else ()
 
     def retry_after(self) -> int:
         """Seconds after which a place in the queue may be free."""
-        running = self.running
+        running = self.running_job
         pictures = running.settings.get("images", 1) if running else 1
-        return max(1, min(round((self.per_picture or 1.0) * pictures), 600))
+        return max(1, min(round((self.seconds_per_image or 1.0) * pictures), 600))
 
     @property
-    def per_picture(self) -> float:
+    def seconds_per_image(self) -> float:
         """Seconds a picture took, on average; 0 before the first."""
         return self.drawing / self.counts["pictures"] if self.counts["pictures"] else 0.0
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the model is in memory and work is taken."""
         return self._loaded and not self._stopping
 
@@ -230,34 +230,34 @@ class Jobs:
         """What requests may say for `model`, and the names that `models.load` takes."""
         return known_models(self.settings)
 
-    def refuse(self) -> None:
+    def stop_accepting(self) -> None:
         """Take no more work; `close` will follow."""
         self._stopping = True
 
     def close(self, timeout: float) -> None:
         """Let the running job end, or put it down after a step when time runs out; keep the queue."""
-        self.refuse()
+        self.stop_accepting()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join(max(timeout - PUT_DOWN, 0))
-        if (feed := self._running) and not feed.cancelled:
-            self._kept = feed.cancelled = True
-            self._thread.join(min(timeout, PUT_DOWN))
-            if self._thread.is_alive() and not feed.job.over:  # in the middle of a long step
-                self._put_down(feed)
+        self._thread.join(max(timeout - REQUEUE_TIMEOUT, 0))
+        if (feed := self._running) and not feed.cancel_requested:
+            self._kept = feed.cancel_requested = True
+            self._thread.join(min(timeout, REQUEUE_TIMEOUT))
+            if self._thread.is_alive() and not feed.job.is_finished:  # in the middle of a long step
+                self._stop_job(feed)
         for feed in tuple(self._live.values()):
             feed.close()
         self._store.close()
 
     # --- the worker -------------------------------------------------------------------------
 
-    def _feed(self, job_id: str) -> Feed:
+    def _channel(self, job_id: str) -> JobChannel:
         if feed := self._live.get(job_id):
             return feed
         job = self._store.get(job_id)
         if job is None:
-            raise NoSuchJob(f"there is no job {job_id[:40]!r}", "it may be forgotten")
-        return Feed(job)
+            raise JobNotFound(f"there is no job {job_id[:40]!r}", "it may be forgotten")
+        return JobChannel(job)
 
     def _work(self) -> None:
         """The worker's life: the model first, then job after job."""
@@ -269,11 +269,11 @@ class Jobs:
         except Exception:
             log.exception("the model %s cannot be loaded", self.model)
         while feed := self._next():
-            self._do(feed)
+            self._run_job(feed)
             with self._changed:
                 self._running = None
 
-    def _next(self) -> Feed | None:
+    def _next(self) -> JobChannel | None:
         with self._changed:
             while not self._queue and not self._stopping:
                 self._changed.wait()
@@ -282,17 +282,17 @@ class Jobs:
             self._running = self._queue.popleft()
             return self._running
 
-    def _do(self, feed: Feed) -> None:
+    def _run_job(self, feed: JobChannel) -> None:
         """One job from its beginning to whatever end; nothing it raises gets out."""
         started = time.time()
         try:
             job = feed.update(state="running", started=started, attempts=feed.job.attempts + 1)
-            self._store.put(job)
-            work = Work(feed, self.outputs, self._store.put)
-            with contextlib.closing(KINDS[job.kind].run(work)) as steps:
+            self._store.save(job)
+            work = JobContext(feed, self.outputs, self._store.save)
+            with contextlib.closing(JOB_TYPES[job.kind].run(work)) as steps:
                 for _ in steps:
-                    if feed.cancelled:
-                        self._put_down(feed)
+                    if feed.cancel_requested:
+                        self._stop_job(feed)
                         break
                 else:
                     self._end(feed, "done")
@@ -306,19 +306,19 @@ class Jobs:
         self.seconds += spent
         self.drawing += spent if feed.job.kind == "generate" else 0.0
 
-    def _put_down(self, feed: Feed) -> None:
+    def _stop_job(self, feed: JobChannel) -> None:
         """Cancelled by a client, or put back because the server stops."""
         if self._kept:
-            self._store.put(feed.update(state="queued", attempts=feed.job.attempts - 1))
+            self._store.save(feed.update(state="queued", attempts=feed.job.attempts - 1))
         else:
             self._end(feed, "cancelled")
 
-    def _end(self, feed: Feed, state: State, failure: Failure | None = None) -> None:
+    def _end(self, feed: JobChannel, state: State, failure: Failure | None = None) -> None:
         job = feed.update(state=state, finished=time.time(), failure=failure, note="")
         self.counts[state] += 1
         self.counts["pictures"] += len(job.pictures)
         try:
-            self._store.put(job)
+            self._store.save(job)
         except DiffusekitError:
             log.exception("the end of job %s is not written down", job.id)
         self._live.pop(job.id, None)

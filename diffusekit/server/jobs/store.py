@@ -11,7 +11,7 @@ from pathlib import Path
 from ...errors import DiskError, UsageError
 from .job import Job
 
-KEPT = 1000
+MAX_FINISHED = 1000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -23,7 +23,7 @@ CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
 """
 
 
-class Store:
+class JobStore:
     """Jobs by number, in the order they came. Every call is one transaction, synced to the disk."""
 
     def __init__(self, path: Path):
@@ -45,7 +45,7 @@ class Store:
                 raise UsageError(f"another server uses {path}", "stop it, or choose another --state") from None
             raise DiskError(f"{path} is no list of jobs: {error}", "move it away; a new one is made") from None
 
-    def put(self, job: Job) -> None:
+    def save(self, job: Job) -> None:
         """Write a job as it is now; a new one goes to the end."""
         with self._transaction() as db:
             db.execute(
@@ -59,12 +59,12 @@ class Store:
             row = db.execute("SELECT job FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return Job.load(row[0]) if row else None
 
-    def newest(self, limit: int) -> list[Job]:
+    def list_newest(self, limit: int) -> list[Job]:
         with self._transaction() as db:
             rows = db.execute("SELECT job FROM jobs ORDER BY number DESC LIMIT ?", (limit,))
             return [Job.load(text) for (text,) in rows]
 
-    def unfinished(self) -> list[Job]:
+    def list_unfinished(self) -> list[Job]:
         """Jobs that wait or were being done, oldest first."""
         with self._transaction() as db:
             rows = db.execute("SELECT job FROM jobs WHERE state IN ('queued', 'running') ORDER BY number")
@@ -76,10 +76,10 @@ class Store:
             db.execute(
                 "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND number <="
                 " (SELECT max(number) FROM jobs) - ?",
-                (KEPT,),
+                (MAX_FINISHED,),
             )
 
-    def forget(self, job_id: str) -> None:
+    def delete(self, job_id: str) -> None:
         """Strike a job that is over off the list; its pictures stay."""
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,))

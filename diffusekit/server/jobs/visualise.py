@@ -14,14 +14,14 @@ from typing import Any
 from ... import metadata
 from ...errors import UsageError
 from ...settings import GenerateSettings, validate
-from .context import Work
+from .context import JobContext
 
-KEPT = 40  # lessons
-MOST_STEPS = 60  # every one is kept and drawn
-MOST_PIXELS = 1024 * 1024
+MAX_LESSONS = 40  # lessons
+MAX_STEPS = 60  # every one is kept and drawn
+MAX_PIXELS = 1024 * 1024
 _FOLDER = ".lessons"
 PAGE = "lesson.html"
-EXHIBITS = ("noise", "film", "steps", "words", "decode")
+FIGURES = ("noise", "film", "steps", "words", "decode")
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:
@@ -31,17 +31,17 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
             f"prompts are {len(settings['prompts'])}, one is shown, or two side by side",
             "leave some out",
         )
-    if settings["steps"] > MOST_STEPS:
+    if settings["steps"] > MAX_STEPS:
         raise UsageError(
-            f"steps are {settings['steps']}, and every one is shown, at most {MOST_STEPS}",
+            f"steps are {settings['steps']}, and every one is shown, at most {MAX_STEPS}",
             "use fewer",
         )
-    if (settings.get("width") or 1) * (settings.get("height") or 1) > MOST_PIXELS:
+    if (settings.get("width") or 1) * (settings.get("height") or 1) > MAX_PIXELS:
         raise UsageError("width times height is too large to show every step", "make it smaller")
     return settings | {"batch": 1}
 
 
-def folder_of(outputs: Path, job_id: str) -> Path:
+def find_folder(outputs: Path, job_id: str) -> Path:
     """Where a job's lesson lies; raises `UsageError` when there is none."""
     folder = outputs / _FOLDER / job_id
     if not re.fullmatch(r"[0-9a-f]{16}", job_id) or not (folder / PAGE).is_file():
@@ -49,18 +49,18 @@ def folder_of(outputs: Path, job_id: str) -> Path:
     return folder
 
 
-def files(outputs: Path, job_id: str) -> Mapping[str, Path]:
+def list_files(outputs: Path, job_id: str) -> Mapping[str, Path]:
     """The page (`lesson`) and the exhibits of a finished job, by name."""
-    folder = folder_of(outputs, job_id)
+    folder = find_folder(outputs, job_id)
     found = {"lesson": folder / PAGE}
-    for name in EXHIBITS:
+    for name in FIGURES:
         path = folder / f"{name}.{'webp' if name == 'film' else 'png'}"
         if path.is_file():
             found[name] = path
     return found
 
 
-def run(work: Work) -> Generator[None]:
+def run(work: JobContext) -> Generator[None]:
     """Make the picture under watch, then draw what was seen; it may be stopped between all of it."""
     from ...pipeline import Generation
     from ...visualise import attention_maps
@@ -72,19 +72,19 @@ def run(work: Work) -> Generator[None]:
     settings = validate(GenerateSettings, values)
     watching = attention_maps.AttentionMapRecorder(Generation(settings, prompts))
     for step, state in enumerate(watching, 1):
-        work.progress(step, watching.total)
-        work.preview(lambda state=state: watching.generation.preview(state))
+        work.report_progress(step, watching.total)
+        work.show_preview(lambda state=state: watching.generation.preview(state))
         yield
     work.note("drawing the page")
     yield
     folder = work.outputs / _FOLDER / work.job.id
-    yield from _exhibits(watching, folder)
+    yield from _save_figures(watching, folder)
     page = render(watching.traces, watching.generation.tokens, attention_maps=watching.attention_maps)
     page.save(folder / PAGE, overwrite=True)
     _prune(work.outputs / _FOLDER)
 
 
-def _exhibits(watching: Any, folder: Path) -> Generator[None]:
+def _save_figures(watching: Any, folder: Path) -> Generator[None]:
     """Noise, denoising, words, decoding: a picture or a film of each, for the first prompt."""
     from ...visualise import attention_maps, contact_sheet, forward, reverse
 
@@ -127,5 +127,5 @@ def _exhibits(watching: Any, folder: Path) -> Generator[None]:
 def _prune(inside: Path) -> None:
     """Remove the oldest lessons."""
     folders = [path for path in inside.iterdir() if path.is_dir()]
-    for old in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+    for old in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[MAX_LESSONS:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -22,10 +22,10 @@ from ...errors import DiffusekitError, FileRefused, UsageError
 from ...schedule import SAMPLERS
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
-from .responses import end_of, files
+from .responses import read_images, wait_for_job
 
 
-class Text2Image(BaseModel):
+class Txt2ImgRequest(BaseModel):
     """A1111's request, as far as it means something here. Sizes, guidance: None is what suits the model."""
 
     prompt: str = ""
@@ -44,13 +44,13 @@ class Text2Image(BaseModel):
     override_settings: dict[str, Any] | None = None
 
 
-class Picture(BaseModel):
+class PngInfoRequest(BaseModel):
     """A picture file in base64, with or without `data:…,` before it."""
 
     image: str
 
 
-class NotDone(UsageError):
+class NotSupported(UsageError):
     """Something A1111 does and diffusekit does not."""
 
     status = 501
@@ -61,12 +61,12 @@ def router(jobs: Jobs) -> APIRouter:
     routes = APIRouter(prefix="/sdapi/v1", tags=["A1111"])
 
     @routes.post("/txt2img")
-    async def txt2img(wanted: Text2Image, request: Request) -> dict[str, Any]:
+    async def txt2img(wanted: Txt2ImgRequest, request: Request) -> dict[str, Any]:
         """Make pictures and wait for them; leaving cancels."""
         asked = _settings(wanted, jobs)
         job = await jobs.submit_async("generate", asked, owner="sdapi")
-        job = await end_of(request, jobs, job)
-        made = await files(jobs, job)
+        job = await wait_for_job(request, jobs, job)
+        made = await read_images(jobs, job)
         shown = [base64.b64encode(data).decode() for data in made] if wanted.send_images else []
         parameters = wanted.model_dump()
         info = await asyncio.to_thread(_info, jobs, job)
@@ -74,10 +74,10 @@ def router(jobs: Jobs) -> APIRouter:
 
     @routes.post("/img2img", include_in_schema=False)
     async def img2img() -> None:
-        raise NotDone("pictures from pictures are not made here", "use /sdapi/v1/txt2img")
+        raise NotSupported("pictures from pictures are not made here", "use /sdapi/v1/txt2img")
 
     @routes.post("/png-info")
-    def png_info(picture: Picture) -> dict[str, Any]:
+    def png_info(picture: PngInfoRequest) -> dict[str, Any]:
         """What a picture says of how it was made."""
         return _png_info(picture.image)
 
@@ -89,14 +89,14 @@ def router(jobs: Jobs) -> APIRouter:
     @routes.post("/interrupt")
     def interrupt() -> dict[str, Any]:
         """Stop the job whose pictures are being made; a training goes on."""
-        if (job := jobs.running) and job.kind == "generate":
+        if (job := jobs.running_job) and job.kind == "generate":
             jobs.cancel(job.id)
         return {}
 
     @routes.post("/skip")
     def skip() -> dict[str, Any]:
         """Go on with the running job's next picture."""
-        if (job := jobs.running) and job.kind == "generate":
+        if (job := jobs.running_job) and job.kind == "generate":
             jobs.skip(job.id)
         return {}
 
@@ -155,7 +155,7 @@ def _about(routes: APIRouter, jobs: Jobs) -> None:
         return []
 
 
-def _settings(wanted: Text2Image, jobs: Jobs) -> dict[str, Any]:
+def _settings(wanted: Txt2ImgRequest, jobs: Jobs) -> dict[str, Any]:
     """Our settings of A1111's."""
     asked: dict[str, Any] = {
         "prompt": wanted.prompt,
@@ -233,7 +233,7 @@ def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
 
 
 def _progress(jobs: Jobs, *, shown: bool) -> dict[str, Any]:
-    job, preview = jobs.running, jobs.preview() if shown else ()
+    job, preview = jobs.running_job, jobs.request_preview() if shown else ()
     stamp = time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)) if job else "0"
     encoded = base64.b64encode(images.encoded(preview[0], "PNG")).decode() if preview else None
     return {
@@ -244,7 +244,7 @@ def _progress(jobs: Jobs, *, shown: bool) -> dict[str, Any]:
             "interrupted": False,
             "stopping_generation": False,
             "job": job.id if job else "",
-            "job_count": int(job is not None) + jobs.waiting,
+            "job_count": int(job is not None) + jobs.queue_length,
             "job_timestamp": stamp,
             "job_no": len(job.pictures) if job else 0,
             "sampling_step": job.step if job else 0,

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from ..jobs.job import OVER
+from ..jobs.job import FINAL_STATES
 from ..jobs.queue import Jobs
 
 
@@ -25,7 +25,7 @@ def router(jobs: Jobs) -> APIRouter:
     @routes.get("/readyz")
     async def ready() -> Response:
         """The model is in memory and work is taken."""
-        return JSONResponse({"ready": jobs.ready}, 200 if jobs.ready else 503)
+        return JSONResponse({"ready": jobs.is_ready}, 200 if jobs.is_ready else 503)
 
     @routes.get("/metrics")
     def metrics() -> Response:
@@ -40,17 +40,17 @@ def _metrics(jobs: Jobs) -> str:
     counts = jobs.counts
     made = {"": float(counts["pictures"])}
     rows: list[tuple[str, str, str, dict[str, float]]] = [
-        ("jobs_queued", "gauge", "Jobs that wait.", {"": jobs.waiting}),
-        ("jobs_running", "gauge", "Jobs being done.", {"": int(jobs.running is not None)}),
+        ("jobs_queued", "gauge", "Jobs that wait.", {"": jobs.queue_length}),
+        ("jobs_running", "gauge", "Jobs being done.", {"": int(jobs.running_job is not None)}),
         (
             "jobs_total",
             "counter",
             "Jobs that ended, by how.",
-            {f'{{state="{state}"}}': counts[state] for state in OVER},
+            {f'{{state="{state}"}}': counts[state] for state in FINAL_STATES},
         ),
         ("pictures_total", "counter", "Finished pictures.", made),
         ("work_seconds_total", "counter", "Seconds the worker was busy.", {"": jobs.seconds}),
-        ("seconds_per_picture", "gauge", "Mean since the start.", {"": jobs.per_picture}),
+        ("seconds_per_picture", "gauge", "Mean since the start.", {"": jobs.seconds_per_image}),
         ("memory_bytes", "gauge", "Memory in use, by where.", _memory()),
         ("threads", "gauge", "Threads of the process.", {"": threading.active_count()}),
     ]

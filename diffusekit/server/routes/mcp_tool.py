@@ -34,13 +34,13 @@ _SAYS = "Make pictures of a prompt; every setting but the prompt may be left out
 Tell = Callable[[Job], Awaitable[None]]
 
 
-def needed() -> None:
+def check_installed() -> None:
     """Raises `UsageError` without the package that speaks the protocol."""
     if find_spec("mcp") is None:
         raise UsageError("mcp needs a package that is not installed", "pip install 'diffusekit[mcp]'")
 
 
-def install(app: FastAPI, jobs: Jobs) -> None:
+def add_tool(app: FastAPI, jobs: Jobs) -> None:
     """Put the tool on an application, to live as long as it does."""
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
@@ -111,15 +111,15 @@ def _server(jobs: Jobs) -> Any:
 
 async def _made(jobs: Jobs, settings: Mapping[str, Any], tell: Tell) -> Job:
     """The job when it is over; it is cancelled when the assistant goes away first."""
-    from .responses import checked
+    from .responses import raise_if_failed
 
     job, ended = await jobs.submit_async("generate", settings, owner="mcp"), False
     try:
-        async with contextlib.aclosing(jobs.follow(job.id, previews=False)) as events:
+        async with contextlib.aclosing(jobs.watch_async(job.id, previews=False)) as events:
             async for event in events:
-                if event.last:
+                if event.is_last:
                     ended = True
-                    return checked(event)
+                    return raise_if_failed(event)
                 await tell(event.job)
         raise AssertionError("events end with the last one")
     finally:

@@ -22,10 +22,10 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from ... import images, metadata
 from ...errors import DiffusekitError, UsageError
-from ..errors import Fault, body
+from ..errors import ErrorResponse, error_body
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
-from .responses import checked, end_of, streamed
+from .responses import raise_if_failed, sse_response, wait_for_job
 
 ENDINGS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 USAGE = {
@@ -36,7 +36,7 @@ USAGE = {
 }
 
 
-class Wanted(BaseModel):
+class ImagesRequest(BaseModel):
     """OpenAI's request, and the extensions that other local servers have too."""
 
     prompt: str
@@ -54,7 +54,7 @@ class Wanted(BaseModel):
     sampler: str | None = None
 
 
-class NoModel(UsageError):
+class ModelNotFound(UsageError):
     """A model that this server does not have."""
 
     status = 404
@@ -78,13 +78,13 @@ def router(jobs: Jobs) -> APIRouter:
         return {"id": name, "object": "model", "created": began, "owned_by": "diffusekit"}
 
     @routes.post("/images/generations")
-    async def generations(wanted: Wanted, request: Request) -> Response:
+    async def generations(wanted: ImagesRequest, request: Request) -> Response:
         """Make pictures and wait for them, or stream them; leaving cancels."""
         asked = _settings(wanted, jobs)
         job = await jobs.submit_async("generate", asked, owner="openai")
         if wanted.stream:
-            return streamed(_events(jobs, job, wanted))
-        job = await end_of(request, jobs, job)
+            return sse_response(_events(jobs, job, wanted))
+        job = await wait_for_job(request, jobs, job)
         if not job.pictures:
             raise UsageError(f"job {job.id} was cancelled before a picture was finished")
         common = {"created": int(job.created), "output_format": wanted.output_format}
@@ -98,7 +98,7 @@ def router(jobs: Jobs) -> APIRouter:
     return routes
 
 
-def _settings(wanted: Wanted, jobs: Jobs) -> dict[str, Any]:
+def _settings(wanted: ImagesRequest, jobs: Jobs) -> dict[str, Any]:
     """Our settings of OpenAI's."""
     asked: dict[str, Any] = {
         "prompt": wanted.prompt,
@@ -122,7 +122,7 @@ def _settings(wanted: Wanted, jobs: Jobs) -> dict[str, Any]:
 def _known_model(jobs: Jobs, name: str) -> str:
     known = jobs.models()
     if name not in known:
-        raise NoModel(f"model {name[:100]!r} is not one this server has", f"there are: {', '.join(known)}")
+        raise ModelNotFound(f"model {name[:100]!r} is not one this server has", f"there are: {', '.join(known)}")
     return known[name]
 
 
@@ -142,26 +142,26 @@ def _file(path: Path, kind: str) -> tuple[bytes, str]:
             return other.read_bytes(), size
 
 
-async def _events(jobs: Jobs, job: Job, wanted: Wanted) -> AsyncIterator[str]:
+async def _events(jobs: Jobs, job: Job, wanted: ImagesRequest) -> AsyncIterator[str]:
     """Partial images while they come to be, then every picture; leaving cancels."""
     count = wanted.partial_images
     sent, ended = 0, False
     try:
-        watching = jobs.follow(job.id, previews=False, partials=count)
+        watching = jobs.watch_async(job.id, previews=False, partials=count)
         async with contextlib.aclosing(watching) as events:
             async for event in events:
                 if event.preview and sent < count:
                     said = await asyncio.to_thread(_partial, event.preview[0], wanted, job)
                     yield _event("partial_image", said | {"partial_image_index": sent})
                     sent += 1
-                if event.last:
+                if event.is_last:
                     ended = True
-                    job = checked(event)
+                    job = raise_if_failed(event)
         for file, size in await asyncio.to_thread(_files, jobs, job, wanted.output_format):
             said = _shown(file, size, wanted, job)
             yield _event("completed", said | {"usage": USAGE})
     except DiffusekitError as error:
-        said = {"type": "error"} | body(Fault.of(error), "/v1/")
+        said = {"type": "error"} | error_body(ErrorResponse.from_error(error), "/v1/")
         yield f"event: error\ndata: {json.dumps(said)}\n\n"
     finally:
         if not ended:
@@ -173,12 +173,12 @@ def _event(kind: str, said: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps({'type': name} | said)}\n\n"
 
 
-def _partial(picture: Image.Image, wanted: Wanted, job: Job) -> dict[str, Any]:
+def _partial(picture: Image.Image, wanted: ImagesRequest, job: Job) -> dict[str, Any]:
     kind = wanted.output_format.upper()
     return _shown(images.encoded(picture, kind), f"{picture.width}x{picture.height}", wanted, job)
 
 
-def _shown(file: bytes, size: str, wanted: Wanted, job: Job) -> dict[str, Any]:
+def _shown(file: bytes, size: str, wanted: ImagesRequest, job: Job) -> dict[str, Any]:
     return {
         "b64_json": base64.b64encode(file).decode(),
         "created_at": int(job.created),

@@ -14,9 +14,9 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from ...errors import DiffusekitError
-from ..jobs.events import Event
+from ..jobs.events import JobEvent
 from ..jobs.job import Failure, Job
-from ..jobs.queue import Jobs, Stopping
+from ..jobs.queue import Jobs, ShuttingDown
 
 
 class JobFailed(DiffusekitError):
@@ -27,10 +27,10 @@ class JobFailed(DiffusekitError):
         self.exit_code = failure.code
 
 
-async def end_of(request: Request, jobs: Jobs, job: Job) -> Job:
+async def wait_for_job(request: Request, jobs: Jobs, job: Job) -> Job:
     """The job when it is over; it is cancelled when the client goes away first.
 
-    Raises `JobFailed`, and `Stopping` when the server ends before the job.
+    Raises `JobFailed`, and `ShuttingDown` when the server ends before the job.
     """
     gone = asyncio.ensure_future(_gone(request))
     last = asyncio.ensure_future(_last(jobs, job))
@@ -38,7 +38,7 @@ async def end_of(request: Request, jobs: Jobs, job: Job) -> Job:
         await asyncio.wait((gone, last), return_when=asyncio.FIRST_COMPLETED)
         if not last.done():
             await asyncio.to_thread(jobs.cancel, job.id)
-        return checked(await last)
+        return raise_if_failed(await last)
     finally:
         for task in (gone, last):
             task.cancel()
@@ -49,20 +49,20 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _last(jobs: Jobs, job: Job) -> Event:
-    async with contextlib.aclosing(jobs.follow(job.id, previews=False)) as events:
+async def _last(jobs: Jobs, job: Job) -> JobEvent:
+    async with contextlib.aclosing(jobs.watch_async(job.id, previews=False)) as events:
         async for event in events:
-            if event.last:
+            if event.is_last:
                 return event
     raise AssertionError("events end with the last one")
 
 
-def checked(event: Event) -> Job:
+def raise_if_failed(event: JobEvent) -> Job:
     """The job of a last event, unless it failed or was put off."""
     if event.job.failure:
         raise JobFailed(event.job.failure)
     if event.kind == "kept":
-        raise Stopping(
+        raise ShuttingDown(
             f"the server is stopping; job {event.job.id} goes on when it is back",
             "its pictures will be in the outputs folder",
             retry_after=30,
@@ -70,7 +70,7 @@ def checked(event: Event) -> Job:
     return event.job
 
 
-async def files(jobs: Jobs, job: Job) -> list[bytes]:
+async def read_images(jobs: Jobs, job: Job) -> list[bytes]:
     """The finished pictures of a job, as they are on disk."""
 
     def read() -> list[bytes]:
@@ -79,7 +79,7 @@ async def files(jobs: Jobs, job: Job) -> list[bytes]:
     return await asyncio.to_thread(read)
 
 
-def streamed(parts: AsyncIterator[str]) -> StreamingResponse:
+def sse_response(parts: AsyncIterator[str]) -> StreamingResponse:
     """Server-sent events, one string each."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(parts, media_type="text/event-stream", headers=headers)

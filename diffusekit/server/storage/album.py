@@ -13,10 +13,10 @@ from pathlib import Path
 from ... import atomic
 from ...errors import DiskError, UsageError
 from . import trash
-from .gallery import Entry, Gallery
+from .gallery import Gallery, GalleryEntry
 
 STARS = ".stars"
-TRASH = trash.NAME
+TRASH = trash.FOLDER
 
 
 class Album:
@@ -26,9 +26,9 @@ class Album:
         self.gallery, self.outputs = gallery, gallery.outputs
         self._lock = threading.Lock()
 
-    def find(self, words: str = "", *, starred: bool = False, limit: int = 100_000) -> list[Entry]:
+    def search(self, words: str = "", *, starred: bool = False, limit: int = 100_000) -> list[GalleryEntry]:
         """Pictures whose prompt holds all words, newest first; with `starred`, those alone."""
-        found = self.gallery.find(words, limit=100_000)
+        found = self.gallery.search(words, limit=100_000)
         if starred:
             stars = self.stars()
             found = [entry for entry in found if entry.path in stars]
@@ -41,22 +41,22 @@ class Album:
         except (OSError, UnicodeDecodeError):
             return set()
 
-    def star(self, name: str) -> bool:
+    def toggle_star(self, name: str) -> bool:
         """Star a picture, or take its star away; returns whether it has one now."""
-        self.gallery.locate(name)
+        self.gallery.path_of(name)
         with self._lock:
             stars = self.stars() ^ {name}
             self._keep(stars)
         return name in stars
 
-    def throw_away(self, name: str) -> str:
+    def move_to_trash(self, name: str) -> str:
         """Move a picture to the trash; returns what `take_back` needs. It keeps its star there."""
-        path = self.gallery.locate(name)
+        path = self.gallery.path_of(name)
         kept = f"{time.time_ns()}/{name}"
         _move(path, self.outputs / TRASH / kept)
         return kept
 
-    def take_back(self, kept: str) -> str:
+    def restore(self, kept: str) -> str:
         """Put a picture back where it was; returns its name.
 
         Raises `UsageError` when it is not in the trash, or another has taken its place.
@@ -75,7 +75,7 @@ class Album:
             folder.rmdir()
         return name
 
-    def thrown_away(self) -> list[str]:
+    def list_trash(self) -> list[str]:
         """What is in the trash, the latest first."""
         inside = self.outputs / TRASH
         files = [path.relative_to(inside) for path in inside.rglob("*") if path.is_file()]

@@ -15,20 +15,20 @@ from ... import metadata
 from ...errors import DiffusekitError, FileRefused
 
 
-class NotServed(FileRefused):
+class ImageForbidden(FileRefused):
     """A name that is no picture's inside the outputs folder, whether or not there is such a file."""
 
     status = 403
 
 
-class NoSuchPicture(FileRefused):
+class ImageNotFound(FileRefused):
     """A good name, but no picture."""
 
     status = 404
 
 
 @dataclass(frozen=True)
-class Entry:
+class GalleryEntry:
     """One picture: its path below the outputs folder, its time, and how it was made if it says so."""
 
     path: str
@@ -43,10 +43,10 @@ class Gallery:
 
     def __init__(self, outputs: Path):
         self.outputs = outputs.resolve()
-        self._known: dict[Path, Entry] = {}
+        self._known: dict[Path, GalleryEntry] = {}
         self._lock = threading.Lock()
 
-    def find(self, words: str = "", *, limit: int = 100, offset: int = 0) -> list[Entry]:
+    def search(self, words: str = "", *, limit: int = 100, offset: int = 0) -> list[GalleryEntry]:
         """Pictures whose prompt holds all `words`, newest first."""
         wanted = words.lower().split()
         with self._lock:
@@ -56,22 +56,22 @@ class Gallery:
         found = [e for e in entries if all(word in e.prompt.lower() for word in wanted)]
         return found[offset : offset + limit]
 
-    def locate(self, name: str) -> Path:
-        """The file of a picture by its path below the outputs folder; raises `NotServed` for whatever
-        leads out of it, is hidden, or is no picture, and `NoSuchPicture`."""
+    def path_of(self, name: str) -> Path:
+        """The file of a picture by its path below the outputs folder; raises `ImageForbidden` for whatever
+        leads out of it, is hidden, or is no picture, and `ImageNotFound`."""
         parts = name.split("/")
         strange = any(not p or p[0] == "." or any(c in p for c in '\\:\0"<>|?*') for p in parts)
         if strange or len(name) > 500 or Path(name).suffix.lower() not in metadata.FORMATS:
-            raise NotServed("only pictures in the outputs folder are served")
+            raise ImageForbidden("only pictures in the outputs folder are served")
         path = self.outputs.joinpath(*parts)
         try:
             if not path.resolve().is_relative_to(self.outputs):
-                raise NotServed("only pictures in the outputs folder are served")
+                raise ImageForbidden("only pictures in the outputs folder are served")
             there = path.is_file()
         except (OSError, ValueError, RuntimeError):
             there = False
         if not there:
-            raise NoSuchPicture("there is no such picture")
+            raise ImageNotFound("there is no such picture")
         return path
 
     def _files(self) -> list[Path]:
@@ -86,7 +86,7 @@ class Gallery:
             ]
         return [path for path in found if not path.is_symlink()]
 
-    def _entry(self, path: Path) -> Entry | None:
+    def _entry(self, path: Path) -> GalleryEntry | None:
         """What is known of a file; None if it vanished meanwhile."""
         try:
             about = path.stat()
@@ -95,7 +95,7 @@ class Gallery:
         known = self._known.get(path)
         if known and (known.changed, known.size) == (about.st_mtime, about.st_size):
             return known
-        plain = Entry(path.relative_to(self.outputs).as_posix(), about.st_mtime, about.st_size)
+        plain = GalleryEntry(path.relative_to(self.outputs).as_posix(), about.st_mtime, about.st_size)
         try:
             found = metadata.read(path)
         except (DiffusekitError, OSError):

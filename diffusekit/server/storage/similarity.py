@@ -17,13 +17,13 @@ from ... import atomic, clip_score, images, models
 from ...errors import DiffusekitError, ModelError
 from ...settings import InvertSettings
 from ..jobs.queue import Jobs
-from .gallery import Entry
+from .gallery import GalleryEntry
 
 log = logging.getLogger(__name__)
 BATCH = 16
 
 
-class Likeness:
+class ImageSearch:
     """Ranks pictures of a folder. Safe to use from any thread; one at a time looks."""
 
     def __init__(self, jobs: Jobs, kept: Path):
@@ -33,7 +33,7 @@ class Likeness:
         self._seen: dict[str, torch.Tensor] = {}
         self._lock = threading.Lock()
 
-    def look(self, entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+    def index(self, entries: Sequence[GalleryEntry]) -> Iterator[tuple[int, int]]:
         """Look at those pictures that are new; yields (done, of all) as it goes.
 
         Raises `ModelError` when the model has no CLIP and none is in the cache.
@@ -47,7 +47,9 @@ class Likeness:
             if new:
                 self._keep()
 
-    def ranked(self, entries: Sequence[Entry], wanted: str | Path, *, least: float = -1.0) -> list[tuple[float, Entry]]:
+    def rank(
+        self, entries: Sequence[GalleryEntry], wanted: str | Path, *, min_similarity: float = -1.0
+    ) -> list[tuple[float, GalleryEntry]]:
         """The entries that were looked at, the likest to a phrase or a picture file first.
 
         Raises `FileRefused` for a file that is no picture.
@@ -63,9 +65,9 @@ class Likeness:
                 direction = judge.embed_texts([wanted])[0]
             cosines = torch.stack([self._seen[_key(entry)] for entry in known]) @ direction
         order = cosines.argsort(descending=True).tolist()
-        return [(float(cosines[i]), known[i]) for i in order if cosines[i] >= least]
+        return [(float(cosines[i]), known[i]) for i in order if cosines[i] >= min_similarity]
 
-    def _look_at(self, judge: clip_score.ClipScorer, entries: Sequence[Entry]) -> None:
+    def _look_at(self, judge: clip_score.ClipScorer, entries: Sequence[GalleryEntry]) -> None:
         for entry in entries:
             try:
                 pixels = _pixels(self._outputs / entry.path)
@@ -75,7 +77,7 @@ class Likeness:
 
     def _ready(self) -> clip_score.ClipScorer:
         if self._judge is None:
-            if not self._jobs.ready:  # transformers may not be imported by two threads at once
+            if not self._jobs.is_ready:  # transformers may not be imported by two threads at once
                 raise ModelError("the model is still being loaded", "try again in a moment")
             clip = InvertSettings.model_fields["clip"].default
             judge = clip_score.load_scorer(models.load_text(self._model), clip)
@@ -108,7 +110,7 @@ class Likeness:
             log.warning("%s", error.message)
 
 
-def _key(entry: Entry) -> str:
+def _key(entry: GalleryEntry) -> str:
     return f"{entry.changed}|{entry.size}|{entry.path}"
 
 

@@ -23,14 +23,14 @@ from ...embeddings.names import name_of
 from ...errors import DiffusekitError, DiskError, FileRefused, UsageError
 from . import trash
 
-MOST_BYTES = 32 * 2**20
-TRASH = trash.NAME
-NEAR = 5
-FAMILY = {256: "mini", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+MAX_BYTES = 32 * 2**20
+TRASH = trash.FOLDER
+NEAREST_WORDS = 5
+FAMILIES = {256: "mini", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
 
 
 @dataclass(frozen=True)
-class About:
+class TokenSummary:
     """A token in the table. `fault` says why a file is no token; then the rest is empty.
 
     `percentile` says how many percent of the model's words are no longer than its longest vector; it and
@@ -42,31 +42,31 @@ class About:
     vectors: int = 0
     base: str = ""
     percentile: float | None = None
-    near: tuple[str, ...] = ()
+    nearest: tuple[str, ...] = ()
     scores: tuple[tuple[str, float], ...] = ()
-    fault: str = ""
+    error: str = ""
 
 
-def everything(vocabulary: Vocabulary | None) -> Iterator[About]:
+def list_tokens(vocabulary: Vocabulary | None) -> Iterator[TokenSummary]:
     """All tokens by name, and files that are none; without a `vocabulary` nothing is said of words."""
     for path in embeddings.available():
         try:
-            yield about(embeddings.read(path), vocabulary)
+            yield summarize(embeddings.read(path), vocabulary)
         except DiffusekitError as error:
-            yield About(name_of(path.stem), fault=error.message)
+            yield TokenSummary(name_of(path.stem), error=error.message)
 
 
-def about(token: LearnedToken, vocabulary: Vocabulary | None) -> About:
+def summarize(token: LearnedToken, vocabulary: Vocabulary | None) -> TokenSummary:
     width = token.width[0]
     percentile, near = None, ()
     if vocabulary is not None and len(token.vectors) == 1 and width == vocabulary.width:
         percentile = max(vocabulary.percentile(token.vectors[0].norm(dim=1)))
-        near = tuple(word for word, _ in vocabulary.nearest(token.vectors[0], NEAR)[0])
-    base = token.facts.get("base_model") or FAMILY.get(width, f"width {width}")
-    return About(token.name, token.token, token.count, base, percentile, near, scores_of(token))
+        near = tuple(word for word, _ in vocabulary.nearest(token.vectors[0], NEAREST_WORDS)[0])
+    base = token.facts.get("base_model") or FAMILIES.get(width, f"width {width}")
+    return TokenSummary(token.name, token.token, token.count, base, percentile, near, read_scores(token))
 
 
-def scores_of(token: LearnedToken) -> tuple[tuple[str, float], ...]:
+def read_scores(token: LearnedToken) -> tuple[tuple[str, float], ...]:
     """What its file says of how good it is; strangers' files say anything."""
     try:
         found = json.loads(token.facts.get("scores", "{}"))
@@ -79,12 +79,12 @@ def scores_of(token: LearnedToken) -> tuple[tuple[str, float], ...]:
     )
 
 
-def bring_in(path: Path, name: str, token: str) -> LearnedToken:
+def import_token(path: Path, name: str, token: str) -> LearnedToken:
     """Keep a file of any program as a token; what asks for more than tensors is refused.
 
     `name` and `token` replace what the file says. Raises `FileRefused`, `UsageError`, `DiskError`.
     """
-    if path.stat().st_size > MOST_BYTES:
+    if path.stat().st_size > MAX_BYTES:
         raise FileRefused("the file is larger than any token", "choose the file of one token")
     if name and (fault := embeddings.name_error(name)):
         raise UsageError(f"the name {name[:60]!r} {fault}", f"for example {embeddings.safe_name(name)}")
@@ -97,10 +97,10 @@ def bring_in(path: Path, name: str, token: str) -> LearnedToken:
     own = name or embeddings.safe_name(path.stem)
     found = replace(found, name=own, facts=found.facts | {"imported_sha256": found.sha256})
     embeddings.check(found)
-    return keep(found)
+    return add_token(found)
 
 
-def keep(token: LearnedToken) -> LearnedToken:
+def add_token(token: LearnedToken) -> LearnedToken:
     """Write a new token; raises `UsageError` when its name is taken."""
     path = embeddings.FOLDER / f"{token.name}.safetensors"
     if path.exists():
@@ -108,9 +108,9 @@ def keep(token: LearnedToken) -> LearnedToken:
     return embeddings.read(embeddings.save(token, path))
 
 
-def hand_out(name: str, kind: str, folder: Path) -> Path:
+def export_token(name: str, kind: str, folder: Path) -> Path:
     """A file of a token for another program, below `folder`; a ZIP where that program wants two."""
-    token = embeddings.find(known(name))
+    token = embeddings.find(check_exists(name))
     inside = folder / secrets.token_hex(8)
     inside.mkdir(parents=True)
     made = embeddings.export(token, inside, kind)
@@ -139,7 +139,7 @@ def combine(vocabulary: Vocabulary, expression: str, count: int = 8) -> tuple[li
 
 def remove(name: str) -> str:
     """Move a token, and the folder of its training, out of sight; returns what `take_back` needs."""
-    name = known(name)
+    name = check_exists(name)
     stamp = str(time.time_ns())
     inside = embeddings.FOLDER / TRASH / stamp
     paths = [p for p in embeddings.available() if name_of(p.stem) == name]
@@ -151,7 +151,7 @@ def remove(name: str) -> str:
     return f"{stamp}/{name}"
 
 
-def discard(name: str) -> None:
+def remove_run(name: str) -> None:
     """Move the folder of a run that has no token yet out of sight; nothing happens when there is none.
 
     Raises `UsageError` for a name that is none, and while a process learns in the folder.
@@ -169,7 +169,7 @@ def discard(name: str) -> None:
     _move(folder, embeddings.FOLDER / TRASH / str(time.time_ns()) / name)
 
 
-def take_back(kept: str) -> str:
+def restore(kept: str) -> str:
     """Put back what `remove` moved away; returns its name."""
     stamp, _, name = kept.partition("/")
     inside = embeddings.FOLDER / TRASH / stamp
@@ -185,7 +185,7 @@ def take_back(kept: str) -> str:
     return name
 
 
-def known(name: str) -> str:
+def check_exists(name: str) -> str:
     """The name, when a file or a run of it is there; raises `UsageError`."""
     there = {name_of(path.stem) for path in embeddings.available()}
     run = embeddings.FOLDER / name if not embeddings.name_error(name) else None

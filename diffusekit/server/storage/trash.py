@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ...errors import DiskError
 
-NAME = ".trash"
+FOLDER = ".trash"
 
 
 @dataclass(frozen=True)
-class Held:
+class Usage:
     """How much there is in a trash."""
 
     files: int
@@ -29,12 +29,12 @@ class Held:
         return f"{self.files:,} file{'s' * (self.files != 1)}, {amount}"
 
 
-def held(folder: Path) -> Held:
+def usage(folder: Path) -> Usage:
     """What is in the trash of a folder."""
-    return measured(folder / NAME)
+    return measure(folder / FOLDER)
 
 
-def measured(folder: Path) -> Held:
+def measure(folder: Path) -> Usage:
     """How much there is in a folder; links count as themselves, not as what they lead to."""
     files = size = 0
     for inside, _, names in os.walk(folder):
@@ -44,13 +44,13 @@ def measured(folder: Path) -> Held:
             except OSError:  # it was taken back meanwhile
                 continue
             files += 1
-    return Held(files, size)
+    return Usage(files, size)
 
 
-def empty(folder: Path) -> Held:
+def empty(folder: Path) -> Usage:
     """Delete for good what is in the trash of a folder; says what that was. Raises `DiskError`."""
-    before = held(folder)
-    trash = folder / NAME
+    before = usage(folder)
+    trash = folder / FOLDER
     try:
         if trash.is_symlink():
             trash.unlink()

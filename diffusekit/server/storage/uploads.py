@@ -20,14 +20,14 @@ from ...errors import DataSetError, UsageError
 from ...inversion import dataset
 from ...inversion.dataset import FileStatus
 
-LEAST, MOST = 3, 20
-KEPT = 7 * 86_400  # seconds that a set stays which no job names
+MIN_IMAGES, MAX_IMAGES = 3, 20
+MAX_AGE = 7 * 86_400  # seconds that a set stays which no job names
 _FOLDER = "pictures"
 _TEXTS = 10_000  # bytes of a caption that are read
 
 
 @dataclass(frozen=True)
-class Photos:
+class UploadedSet:
     """A set: what became of every file, and the captions of the pictures that are used."""
 
     id: str
@@ -40,36 +40,36 @@ class Photos:
         return len(self.captions)
 
 
-def take(state: Path, files: Sequence[Path]) -> Photos:
+def store(state: Path, files: Sequence[Path]) -> UploadedSet:
     """Copy the pictures among some files, and texts of the same name as their captions, into a new set.
 
     Pictures are decoded and written again, upright. Raises `DataSetError` when fewer than three or more
     than twenty can be used, `DiskError`.
     """
     ordered = sorted(files, key=lambda path: (path.name.casefold(), path.name))
-    if len([path for path in ordered if path.suffix.lower() != ".txt"]) > 2 * MOST:
-        raise DataSetError(f"these are {len(ordered)} files", f"choose {LEAST} to {MOST} pictures")
+    if len([path for path in ordered if path.suffix.lower() != ".txt"]) > 2 * MAX_IMAGES:
+        raise DataSetError(f"these are {len(ordered)} files", f"choose {MIN_IMAGES} to {MAX_IMAGES} pictures")
     inside = state / _FOLDER
     inside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=inside, prefix=".new-") as staging:
-        names = _staged(ordered, Path(staging))
+        names = _stage(ordered, Path(staging))
         found = dataset.collect(Path(staging))
-        if not LEAST <= len(found.photos) <= MOST:
+        if not MIN_IMAGES <= len(found.photos) <= MAX_IMAGES:
             used = len(found.photos)
             raise DataSetError(
-                f"{used} picture{'s' * (used != 1)} can be used{_why(found.files, names)}",
-                f"choose {LEAST} to {MOST} of one thing",
+                f"{used} picture{'s' * (used != 1)} can be used{_describe_skipped(found.files, names)}",
+                f"choose {MIN_IMAGES} to {MAX_IMAGES} of one thing",
             )
-        made = _new(inside)
+        made = _create_folder(inside)
         for i, photo in enumerate(found.photos):
             atomic.write_atomic(made / f"{i:02}.png", images.encoded(photo.image, "PNG"))
         captions = tuple(photo.caption or "" for photo in found.photos)
         _write_captions(made, captions)
-    rows = tuple(_named(row, names) for row in found.files)
-    return Photos(made.name, made, rows, captions)
+    rows = tuple(_with_original_names(row, names) for row in found.files)
+    return UploadedSet(made.name, made, rows, captions)
 
 
-def folder_of(state: Path, number: str) -> Path:
+def find_folder(state: Path, number: str) -> Path:
     """The folder of a set; raises `UsageError` when there is none of that id."""
     folder = state / _FOLDER / number
     if not re.fullmatch(r"[0-9a-f]{16}", number) or not folder.is_dir():
@@ -77,15 +77,15 @@ def folder_of(state: Path, number: str) -> Path:
     return folder
 
 
-def captioned(state: Path, number: str, captions: Sequence[str]) -> str:
+def with_captions(state: Path, number: str, captions: Sequence[str]) -> str:
     """The id of the same pictures with other captions, in their order; a new set when they differ."""
-    folder = folder_of(state, number)
+    folder = find_folder(state, number)
     pictures = sorted(folder.glob("*.png"))
     told = [" ".join(caption.split()) for caption in captions[: len(pictures)]]
     told += [""] * (len(pictures) - len(told))
-    if told == _captions(folder, len(pictures)):
+    if told == _read_captions(folder, len(pictures)):
         return number
-    made = _new(folder.parent)
+    made = _create_folder(folder.parent)
     for picture in pictures:
         shutil.copy(picture, made / picture.name)
     _write_captions(made, told)
@@ -96,11 +96,11 @@ def prune(state: Path, kept: Collection[str]) -> None:
     """Remove sets that are old and not among `kept`."""
     inside = state / _FOLDER
     for folder in inside.glob("*") if inside.is_dir() else ():
-        if folder.name not in kept and time.time() - folder.stat().st_mtime > KEPT:
+        if folder.name not in kept and time.time() - folder.stat().st_mtime > MAX_AGE:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _staged(files: Sequence[Path], folder: Path) -> dict[str, str]:
+def _stage(files: Sequence[Path], folder: Path) -> dict[str, str]:
     """Copy files under names of ours; returns what they were called."""
     names: dict[str, str] = {}
     places: dict[str, str] = {}  # a picture's stem: ours
@@ -124,24 +124,24 @@ def _shown(name: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in short)
 
 
-def _named(row: FileStatus, names: dict[str, str]) -> FileStatus:
+def _with_original_names(row: FileStatus, names: dict[str, str]) -> FileStatus:
     """A row that says what the visitor's files are called."""
     note = re.sub(r"(?<=duplicate of )\S+", lambda m: names.get(m[0], m[0]), row.note)
     return replace(row, file=names.get(row.file, row.file), note=note)
 
 
-def _why(rows: Sequence[FileStatus], names: dict[str, str]) -> str:
-    skipped = [_named(row, names) for row in rows if not row.used]
+def _describe_skipped(rows: Sequence[FileStatus], names: dict[str, str]) -> str:
+    skipped = [_with_original_names(row, names) for row in rows if not row.used]
     return "".join(f"; {row.file} is {row.note}" for row in skipped[:3])
 
 
-def _new(inside: Path) -> Path:
+def _create_folder(inside: Path) -> Path:
     folder = inside / secrets.token_hex(8)
     folder.mkdir()
     return folder
 
 
-def _captions(folder: Path, count: int) -> list[str]:
+def _read_captions(folder: Path, count: int) -> list[str]:
     found = []
     for i in range(count):
         path = folder / f"{i:02}.txt"

@@ -92,9 +92,9 @@ def alone() -> tuple[gr.Blocks, Callable[[], None]]:
     `UsageError` for settings that would leave the server open, `ModelError` for a model that is not there.
     """
     settings = resolve(ServeSettings, "serve", {})
-    security.Rules.of(settings)
+    security.SecurityPolicy.from_settings(settings)
     if settings.mcp:
-        mcp_tool.needed()
+        mcp_tool.check_installed()
     models.locate(settings.model)
     jobs = Jobs(settings).open()
     demo = build(jobs, settings)

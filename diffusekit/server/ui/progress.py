@@ -48,7 +48,7 @@ async def pictures(jobs: Jobs, settings: Mapping[str, Any], run: Run | None = No
             if event and event.preview:
                 live = tuple(await asyncio.to_thread(lambda e=event: list(map(address, e.preview))))
             done = tuple(_small(jobs.outputs, name) for name in job.pictures[-15:])
-            if job.over:
+            if job.is_finished:
                 yield _last(job, live or done)
                 return
             share = job.progress if job.state == "running" and job.steps else None
@@ -75,7 +75,7 @@ async def grid(
                 if event and event.preview:
                     small = live | {place: _cell(event.preview[0])}
                     view = await asyncio.to_thread(lambda s=small: address(xyz_grid.render_sheet(axes, s)))
-                if job.over:
+                if job.is_finished:
                     break
                 words = f"Grid: picture {number + 1} of {len(cells)} · {_words(jobs, job)}"
                 share = (number + job.progress) / len(cells)
@@ -111,7 +111,7 @@ def _prompt(job: Job) -> str:
 def _words(jobs: Jobs, job: Job) -> str:
     """How it goes, in a line."""
     if job.state == "queued":
-        ahead = jobs.ahead(job.id)
+        ahead = jobs.count_ahead(job.id)
         return "Next in line" if ahead < 2 else f"In line: {ahead} before this one"
     if job.note or not job.steps:
         return f"{(job.note or 'starting').capitalize()} …"

@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from ...errors import DiffusekitError
-from ..jobs.events import Event
+from ..jobs.events import JobEvent
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
-from ..routes.responses import checked
+from ..routes.responses import raise_if_failed
 from .theme import seconds
 
 BEAT = 1.0  # seconds without news after which a visitor who left is noticed
@@ -48,26 +48,26 @@ def stopping(jobs: Jobs) -> Callable[[Run | None], None]:
 
 async def follow(
     jobs: Jobs, kind: str, settings: Mapping[str, Any], run: Run | None = None
-) -> AsyncGenerator[tuple[Event | None, Job]]:
+) -> AsyncGenerator[tuple[JobEvent | None, Job]]:
     """Events of a new job of a run, and None every second without one; leaving it cancels the job.
 
     Raises what `submit` raises, and the job's failure.
     """
     job, ended = await jobs.submit_async(kind, settings, owner="page"), False
-    events = jobs.follow(job.id)
+    events = jobs.watch_async(job.id)
     if run is not None:
         run.at(jobs, job.id)
-    news: asyncio.Future[Event] | None = None
+    news: asyncio.Future[JobEvent] | None = None
     try:
-        while not job.over:
+        while not job.is_finished:
             news = news or asyncio.ensure_future(anext(events))
             await asyncio.wait({news}, timeout=BEAT)
             if not news.done():
                 yield None, job
                 continue
             event, news = news.result(), None
-            ended = event.last
-            job = checked(event) if event.last else event.job
+            ended = event.is_last
+            job = raise_if_failed(event) if event.is_last else event.job
             yield event, job
     finally:
         if news is not None:
@@ -83,7 +83,7 @@ async def follow(
 def words(jobs: Jobs, job: Job) -> str:
     """How it goes, in a line."""
     if job.state == "queued":
-        ahead = jobs.ahead(job.id)
+        ahead = jobs.count_ahead(job.id)
         return "Next in line" if ahead < 2 else f"In line: {ahead} before this one"
     if job.note or not job.steps:
         return f"{(job.note or 'starting').capitalize()} …"

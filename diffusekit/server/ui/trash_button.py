@@ -35,7 +35,7 @@ class Emptying:
 
     def fresh(self) -> dict[Any, Any]:
         """How the button looks before anybody presses it; it is not there while the trash is empty."""
-        held = trash.held(self.folder)
+        held = trash.usage(self.folder)
         update = gr.update(value=f"Empty trash ({held})", visible=held.files > 0, variant="secondary")
         return {self.button: update, self.asked: ""}
 
@@ -44,7 +44,7 @@ class Emptying:
 
         The first press asks, as does one when there is something else in the trash than was asked about.
         """
-        held = trash.held(self.folder)
+        held = trash.usage(self.folder)
         if held.files and str(held) != asked:
             update = gr.update(value=f"Delete {held}, for good", variant="stop", visible=True)
             words = notice(f"The trash holds {held}.", "Press again to delete them for good.")

@@ -27,7 +27,7 @@ def test_a_chat_client_stops_pictures_and_no_training(monkeypatch):
         for path in ("interrupt", "skip"):
             assert client.post(f"/sdapi/v1/{path}").status_code == 200
         ticks.go(4)
-        until(lambda: jobs.get(job.id).over)
+        until(lambda: jobs.get(job.id).is_finished)
         assert jobs.get(job.id).state == "done"
 
 
@@ -36,35 +36,35 @@ def test_a_picture_takes_no_longer_because_somebody_trained(monkeypatch):
     with opened() as jobs:
         jobs.counts["pictures"], jobs.drawing = 4, 8.0
         job = jobs.submit("tick", {"steps": 3})
-        until(lambda: jobs.get(job.id).over and jobs.seconds > 0)
-        assert jobs.drawing == 8.0 and jobs.per_picture == 2.0 and jobs.retry_after() == 2
+        until(lambda: jobs.get(job.id).is_finished and jobs.seconds > 0)
+        assert jobs.drawing == 8.0 and jobs.seconds_per_image == 2.0 and jobs.retry_after() == 2
         assert ticks.steps == 3
 
 
 def test_a_server_that_stops_in_a_long_step_begins_the_job_again(monkeypatch):
     ticks = ticking(monkeypatch)
-    monkeypatch.setattr(queue, "PUT_DOWN", 0.1)
+    monkeypatch.setattr(queue, "REQUEUE_TIMEOUT", 0.1)
     with opened() as jobs:
         job = jobs.submit("tick", {})
-        until(lambda: jobs.running is not None)
+        until(lambda: jobs.running_job is not None)
         store = jobs._store
         kept = []
-        monkeypatch.setattr(store, "put", kept.append)
+        monkeypatch.setattr(store, "save", kept.append)
         jobs.close(0.2)  # the worker waits at the gate
         assert kept[-1].id == job.id and kept[-1].state == "queued" and kept[-1].attempts == 0
         ticks.go(5)
 
 
 def test_a_process_that_is_stopped_with_the_server_waits_to_be_put_down(monkeypatch):
-    assert next(invert._until_put_down(143), "waits") is None
-    assert list(invert._until_put_down(5)) == []
-    monkeypatch.setattr(invert, "PATIENCE", 0.0)
-    assert list(invert._until_put_down(130)) == []
+    assert next(invert._wait_for_signal(143), "waits") is None
+    assert list(invert._wait_for_signal(5)) == []
+    monkeypatch.setattr(invert, "TIMEOUT", 0.0)
+    assert list(invert._wait_for_signal(130)) == []
 
 
 def test_a_signal_to_the_terminal_does_not_reach_what_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(invert, "_CODE", "import sys; sys.stdin.read()")
-    with invert._apprentice(tmp_path / "r.toml", tmp_path, tmp_path / "err") as child:
+    with invert._training_process(tmp_path / "r.toml", tmp_path, tmp_path / "err") as child:
         assert os.getpgid(child.pid) != os.getpgid(0)
     assert child.returncode == 0
 

@@ -12,8 +12,8 @@ from diffusekit.errors import DataSetError, UsageError
 from diffusekit.inversion import run_story
 from diffusekit.inversion.dataset import collect
 from diffusekit.server.jobs import invert, kinds, visualise
-from diffusekit.server.jobs.context import Work
-from diffusekit.server.jobs.events import Feed
+from diffusekit.server.jobs.context import JobContext
+from diffusekit.server.jobs.events import JobChannel
 from diffusekit.server.jobs.job import Job
 from diffusekit.server.storage import uploads
 from diffusekit.settings import InvertSettings, ServeSettings, read_recipe
@@ -50,7 +50,7 @@ def owl(tmp_path):
 
 
 def a_set(rules, files):
-    return uploads.take(Path(rules.state), files)
+    return uploads.store(Path(rules.state), files)
 
 
 # --- uploads ---------------------------------------------------------------------------------
@@ -93,10 +93,10 @@ def test_too_few_and_twice_the_same_picture_are_said_by_their_own_names(tmp_path
 def test_other_captions_make_another_set(rules, owl):
     made = a_set(rules, owl)
     state = Path(rules.state)
-    assert uploads.captioned(state, made.id, made.captions) == made.id
-    other = uploads.captioned(state, made.id, ["a {} at home"])
+    assert uploads.with_captions(state, made.id, made.captions) == made.id
+    other = uploads.with_captions(state, made.id, ["a {} at home"])
     assert other != made.id
-    assert [p.caption for p in collect(uploads.folder_of(state, other)).photos] == [
+    assert [p.caption for p in collect(uploads.find_folder(state, other)).photos] == [
         "a {} at home",
         None,
         None,
@@ -117,14 +117,14 @@ def test_old_sets_go_when_no_job_names_them(rules, owl):
 @pytest.mark.parametrize("number", ["", "..", "../../etc", "0" * 16, "/etc", "0123456789abcdeg"])
 def test_sets_are_found_by_their_own_ids_alone(rules, number):
     with pytest.raises(UsageError, match="pictures"):
-        uploads.folder_of(Path(rules.state), number)
+        uploads.find_folder(Path(rules.state), number)
 
 
 # --- settings --------------------------------------------------------------------------------
 
 
 def check(rules, values):
-    return kinds.KINDS["invert"].check(values, rules)
+    return kinds.JOB_TYPES["invert"].check(values, rules)
 
 
 def test_settings_of_a_job_leave_nothing_to_the_environment(rules, owl, tmp_path):
@@ -137,7 +137,7 @@ def test_settings_of_a_job_leave_nothing_to_the_environment(rules, owl, tmp_path
     recipe.write_text(invert._recipe(found, made.folder))
     read = read_recipe(InvertSettings, recipe)
     assert read["init"] == 'a "bird"\x7f\\' and read["steps"] == 50 and read["name"] == "my_owl"
-    assert set(read) >= {f for f in invert.CHOSEN if f not in ("learning_rate", "preview")}
+    assert set(read) >= {f for f in invert.CLIENT_SETTINGS if f not in ("learning_rate", "preview")}
 
 
 @pytest.mark.parametrize("name", EVIL)
@@ -245,7 +245,7 @@ def test_a_stopped_run_is_saved_and_resumed(rules, owl):
         job = jobs.submit("invert", given | {"steps": 2000, "preview_every": 0})
         until(lambda: jobs.get(job.id).step >= 10, 120)
         jobs.cancel(job.id)
-        until(lambda: jobs.running is None and jobs.get(job.id).state == "cancelled", 60)
+        until(lambda: jobs.running_job is None and jobs.get(job.id).state == "cancelled", 60)
         now = run_story.Story(embeddings.FOLDER / "my_owl")
         until(lambda: any((now.folder / "checkpoints").glob("*.safetensors")), 60)
         at = now.step
@@ -265,7 +265,7 @@ def test_a_restart_goes_on_and_a_failing_run_hurts_nobody(rules, owl):
         job = jobs.submit("invert", given | {"steps": 60, "preview_every": 0})
         until(lambda: jobs.get(job.id).step >= 10, 120)
     with opened(**rules.model_dump()) as jobs:  # closed with the job on its way: it is queued again
-        until(lambda: jobs.get(job.id).over, 120)
+        until(lambda: jobs.get(job.id).is_finished, 120)
         assert jobs.get(job.id).state == "done", jobs.get(job.id).failure
         failing = jobs.submit("invert", given | {"name": "other", "token": "cat"})
         last = list(jobs.watch(failing.id))[-1]
@@ -278,8 +278,8 @@ def test_a_restart_goes_on_and_a_failing_run_hurts_nobody(rules, owl):
 def test_the_process_saves_itself_when_the_server_is_gone(rules, owl, tmp_path):
     made = a_set(rules, owl)
     values = check(rules, {"pictures": made.id, "name": "my_owl", "init": "cat"} | QUICK)
-    feed = Feed(Job("0" * 16, "invert", values | {"steps": 3000, "preview_every": 0}))
-    work = Work(feed, tmp_path / "outputs", lambda job: None)
+    feed = JobChannel(Job("0" * 16, "invert", values | {"steps": 3000, "preview_every": 0}))
+    work = JobContext(feed, tmp_path / "outputs", lambda job: None)
     steps = invert.run(work)
     next(steps)
     now = embeddings.FOLDER / "my_owl"
@@ -288,7 +288,7 @@ def test_the_process_saves_itself_when_the_server_is_gone(rules, owl, tmp_path):
     child.stdin.close()  # what the system does when a process is killed
     until(lambda: child.poll() is not None, 60)
     assert child.returncode == 130 and any((now / "checkpoints").iterdir())
-    with pytest.raises(invert.LearningFailed, match="stopped"):
+    with pytest.raises(invert.TrainingFailed, match="stopped"):
         for _ in steps:
             pass
 
@@ -307,14 +307,14 @@ def test_the_process_saves_itself_when_the_server_is_gone(rules, owl, tmp_path):
 )
 def test_what_a_lesson_cannot_show(rules, values, said):
     with pytest.raises(UsageError, match=f"^{said}"):
-        kinds.KINDS["visualise"].check(values, rules)
+        kinds.JOB_TYPES["visualise"].check(values, rules)
 
 
 def test_lessons_are_found_by_their_jobs_alone(tmp_path):
     (tmp_path / ".lessons" / ("0" * 16)).mkdir(parents=True)
     for number in ("..", "0" * 16, "", "../../x"):
         with pytest.raises(UsageError):
-            visualise.files(tmp_path, number)
+            visualise.list_files(tmp_path, number)
 
 
 @pytest.mark.slow
@@ -326,8 +326,8 @@ def test_a_lesson_is_a_page_and_an_exhibit_for_each_part(rules):
         )
         last = list(jobs.watch(job.id))[-1]
         assert last.kind == "done", last.job.failure
-        found = visualise.files(jobs.outputs, job.id)
-    assert set(found) == {"lesson", *visualise.EXHIBITS}
+        found = visualise.list_files(jobs.outputs, job.id)
+    assert set(found) == {"lesson", *visualise.FIGURES}
     page = found["lesson"].read_text()
     assert "&lt;apple&gt;" in page and "<apple>" not in page
     with Image.open(found["film"]) as film:

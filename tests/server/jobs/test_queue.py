@@ -11,10 +11,10 @@ from diffusekit import metadata
 from diffusekit.errors import Overloaded, UsageError
 from diffusekit.pipeline import generate
 from diffusekit.server.jobs import events, kinds
-from diffusekit.server.jobs.context import Work
+from diffusekit.server.jobs.context import JobContext
 from diffusekit.server.jobs.job import Job
-from diffusekit.server.jobs.queue import Jobs, NoSuchJob, Stopping
-from diffusekit.server.jobs.store import Store
+from diffusekit.server.jobs.queue import JobNotFound, Jobs, ShuttingDown
+from diffusekit.server.jobs.store import JobStore
 from diffusekit.settings import ServeSettings
 from tests.helpers.server import QUICK, begun, opened, ticking, until
 
@@ -36,7 +36,7 @@ def test_a_job_makes_the_picture_that_generate_makes():
             record = metadata.read(path).record
             assert record is not None and record.settings == picture.record.settings
         until(lambda: jobs.counts["pictures"] == 2)
-        assert jobs.waiting == 0 and jobs.running is None
+        assert jobs.queue_length == 0 and jobs.running_job is None
 
 
 def test_several_prompts_in_one_job():
@@ -65,7 +65,7 @@ def test_watching_tells_every_state_and_leaving_does_not_cancel(monkeypatch):
         watching.close()
         ticks.go(3)
         last = ended(jobs, job)
-        assert last.kind == "done" and last.job.step == 5 and last.last
+        assert last.kind == "done" and last.job.step == 5 and last.is_last
 
 
 def test_previews_are_drawn_only_when_somebody_watches_and_not_too_often(monkeypatch):
@@ -83,10 +83,10 @@ def test_previews_are_drawn_only_when_somebody_watches_and_not_too_often(monkeyp
         ticks.go(19)
         assert [event.kind for event in watching][-1] == "done" and ticks.drawn == 5
         jobs.submit("tick", {"steps": 60})
-        until(lambda: jobs.running)
-        assert jobs.preview() == ()  # asks for three seconds of them
+        until(lambda: jobs.running_job)
+        assert jobs.request_preview() == ()  # asks for three seconds of them
         ticks.go(60)
-        until(lambda: jobs.running is None)
+        until(lambda: jobs.running_job is None)
         assert ticks.drawn == 5 + 12
 
 
@@ -97,10 +97,10 @@ def test_partial_images_are_spread_evenly(monkeypatch):
 
     async def seen(jobs, job_id):
         found = []
-        async for event in jobs.follow(job_id, previews=False, partials=3):
+        async for event in jobs.watch_async(job_id, previews=False, partials=3):
             if event.preview:
                 found.append(event.job.step)
-            if not event.last:
+            if not event.is_last:
                 ticks.go()
         return found
 
@@ -125,25 +125,25 @@ def test_cancelling_what_waits_what_is_over_and_what_never_was(monkeypatch):
     ticks = ticking(monkeypatch)
     with opened() as jobs:
         running, waiting = jobs.submit("tick", {}), jobs.submit("tick", {"number": 1})
-        until(lambda: jobs.running)
-        assert jobs.ahead(waiting.id) == 1
+        until(lambda: jobs.running_job)
+        assert jobs.count_ahead(waiting.id) == 1
         assert jobs.cancel(waiting.id).state == "cancelled"
         ticks.go(5)
         assert ended(jobs, running).kind == "done" and ended(jobs, waiting).kind == "cancelled"
         assert jobs.cancel(running.id).state == "done" and ticks.order == [0]
-        with pytest.raises(NoSuchJob):
+        with pytest.raises(JobNotFound):
             jobs.cancel("no such id")
 
 
 def test_skipping_goes_on_with_the_next_picture(monkeypatch):
-    told = Work.progress
+    told = JobContext.report_progress
 
     def progress(work, step, steps):
         told(work, step, steps)
         if step == 1:
             jobs.skip(work.job.id)
 
-    monkeypatch.setattr(Work, "progress", progress)
+    monkeypatch.setattr(JobContext, "report_progress", progress)
     with opened() as jobs:
         job = jobs.submit("generate", {"prompt": "a cat", "images": 3, **QUICK, "steps": 6})
         last = ended(jobs, job)
@@ -155,14 +155,14 @@ def test_a_full_queue_says_when_to_come_back(monkeypatch):
     ticks = ticking(monkeypatch)
     with opened(queue=2) as jobs:
         jobs.submit("tick", {})
-        until(lambda: jobs.running)
+        until(lambda: jobs.running_job)
         jobs.submit("tick", {}), jobs.submit("tick", {})
         with pytest.raises(Overloaded) as refused:
             jobs.submit("tick", {})
-        assert refused.value.retry_after >= 1 and not isinstance(refused.value, Stopping)
+        assert refused.value.retry_after >= 1 and not isinstance(refused.value, ShuttingDown)
         ticks.go(15)
         until(lambda: jobs.counts["done"] == 3)
-        assert not jobs.waiting and not jobs.running
+        assert not jobs.queue_length and not jobs.running_job
 
 
 def test_a_job_that_raises_fails_alone(monkeypatch):
@@ -171,7 +171,7 @@ def test_a_job_that_raises_fails_alone(monkeypatch):
         raise ZeroDivisionError
 
     ticks = ticking(monkeypatch, free=True)
-    monkeypatch.setitem(kinds.KINDS, "broken", kinds.Kind(ticks.check, broken))
+    monkeypatch.setitem(kinds.JOB_TYPES, "broken", kinds.JobType(ticks.check, broken))
     with opened() as jobs:
         job = ended(jobs, jobs.submit("broken", {})).job
         assert job.state == "failed" and job.failure and "ZeroDivisionError" in job.failure.message
@@ -224,9 +224,9 @@ def written(**changes) -> Job:
 
 
 def put(*jobs: Job) -> None:
-    store = Store(Path(".diffusekit/jobs.sqlite"))
+    store = JobStore(Path(".diffusekit/jobs.sqlite"))
     for job in jobs:
-        store.put(job)
+        store.save(job)
     store.close()
 
 
@@ -284,10 +284,10 @@ def test_closing_puts_the_running_job_down_and_keeps_the_queue(monkeypatch):
     next(watched)
     closing = threading.Thread(target=jobs.close, args=(5.5,))
     closing.start()
-    until(lambda: not jobs.ready)
-    with pytest.raises(Stopping):
+    until(lambda: not jobs.is_ready)
+    with pytest.raises(ShuttingDown):
         jobs.submit("tick", {})
-    until(lambda: jobs._running is None or jobs._running.cancelled)
+    until(lambda: jobs._running is None or jobs._running.cancel_requested)
     ticks.go()
     closing.join()
     assert next(watched).kind == "kept"
@@ -306,7 +306,7 @@ def test_closing_lets_a_job_finish_that_is_quick_enough(monkeypatch):
     ticks.go(5)
     until(lambda: ticks.steps)
     jobs.close(20)
-    store = Store(Path(".diffusekit/jobs.sqlite"))
+    store = JobStore(Path(".diffusekit/jobs.sqlite"))
     kept = store.get(job.id)
     store.close()
     assert kept and kept.state == "done"
@@ -318,11 +318,11 @@ def test_two_servers_do_not_share_a_list():
 
 
 def test_the_list_forgets_old_jobs_but_never_unfinished_ones(monkeypatch):
-    monkeypatch.setattr("diffusekit.server.jobs.store.KEPT", 3)
+    monkeypatch.setattr("diffusekit.server.jobs.store.MAX_FINISHED", 3)
     put(Job("0", "tick", {}), *[Job(str(i), "tick", {}, state="done") for i in range(1, 9)])
-    store = Store(Path(".diffusekit/jobs.sqlite"))
+    store = JobStore(Path(".diffusekit/jobs.sqlite"))
     store.prune()
-    assert [job.id for job in store.newest(10)] == ["8", "7", "6", "0"]
+    assert [job.id for job in store.list_newest(10)] == ["8", "7", "6", "0"]
     store.close()
 
 
@@ -337,5 +337,5 @@ def test_a_job_that_is_over_can_be_forgotten_and_no_other(monkeypatch):
         until(lambda: not jobs._live)
         jobs.forget(job.id)
         assert not jobs.list()
-        with pytest.raises(NoSuchJob):
+        with pytest.raises(JobNotFound):
             jobs.get(job.id)

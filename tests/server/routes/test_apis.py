@@ -13,7 +13,7 @@ from PIL import Image
 from diffusekit import metadata
 from diffusekit.pipeline import generate
 from diffusekit.server.jobs import kinds
-from diffusekit.server.jobs.context import Work
+from diffusekit.server.jobs.context import JobContext
 from diffusekit.settings import ServeSettings
 from tests.helpers import ROOT
 from tests.helpers.server import QUICK, client_of, opened, paced, ticking, until
@@ -151,13 +151,13 @@ def test_img2img_says_that_it_is_not_done(client):
 def test_progress_interrupt_and_skip(jobs, client, monkeypatch):
     ticks = ticking(monkeypatch)
     # only jobs that make pictures are interrupted
-    monkeypatch.setitem(kinds.KINDS, "generate", kinds.KINDS["tick"])
-    monkeypatch.setattr("diffusekit.server.jobs.events.PEEKED", 3600.0)
+    monkeypatch.setitem(kinds.JOB_TYPES, "generate", kinds.JOB_TYPES["tick"])
+    monkeypatch.setattr("diffusekit.server.jobs.events.REQUEST_DURATION", 3600.0)
     job = jobs.submit("generate", {"steps": 4})
-    until(lambda: jobs.running)
+    until(lambda: jobs.running_job)
     client.get("/sdapi/v1/progress")
     ticks.go(2)
-    until(lambda: jobs.get(job.id).step == 2 and jobs.preview())
+    until(lambda: jobs.get(job.id).step == 2 and jobs.request_preview())
     got = client.get("/sdapi/v1/progress").json()
     assert got["progress"] == 0.5 and got["state"]["sampling_step"] == 2 and got["eta_relative"] >= 0
     assert decoded(got["current_image"]).size == (8, 8)
@@ -165,19 +165,19 @@ def test_progress_interrupt_and_skip(jobs, client, monkeypatch):
     assert client.post("/sdapi/v1/skip").json() == {}
     assert client.post("/sdapi/v1/interrupt").json() == {}
     ticks.go()
-    until(lambda: jobs.running is None)
+    until(lambda: jobs.running_job is None)
     assert jobs.get(job.id).state == "cancelled"
     assert client.post("/sdapi/v1/interrupt").json() == {}
 
 
 def test_interrupting_gives_what_is_finished(client, monkeypatch):
-    kept = Work.finished
+    kept = JobContext.add_image
 
     def finished(work, path):
         kept(work, path)
         client.post("/sdapi/v1/interrupt")
 
-    monkeypatch.setattr(Work, "finished", finished)
+    monkeypatch.setattr(JobContext, "add_image", finished)
     asked = {"prompt": "a cat", **SMALL, "steps": 20, "n_iter": 4}
     got = client.post("/sdapi/v1/txt2img", json=asked)
     assert got.status_code == 200 and len(got.json()["images"]) == 1
@@ -263,10 +263,10 @@ def test_jobs_over_http(jobs, client, monkeypatch):
     assert client.delete(got.headers["location"]).status_code == 409
     ticks = ticking(monkeypatch)
     job = client.post("/api/jobs", json={"kind": "tick", "settings": {}}).json()
-    until(lambda: jobs.running)
+    until(lambda: jobs.running_job)
     client.delete(f"/api/jobs/{job['id']}")
     ticks.go()
-    until(lambda: jobs.get(job["id"]).over)
+    until(lambda: jobs.get(job["id"]).is_finished)
     assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "cancelled"
 
 
@@ -276,9 +276,9 @@ def test_previews_in_the_events(client, jobs, monkeypatch):
 
     def begin() -> None:
         feed = jobs._live[job.id]
-        until(lambda: feed._watches)
+        until(lambda: feed._subscriptions)
         ticks.go(1)
-        until(lambda: feed.preview and not feed._watches[0].fresh)  # drawn, and taken
+        until(lambda: feed.preview and not feed._subscriptions[0].preview_unread)  # drawn, and taken
         ticks.go(2)
 
     threading.Thread(target=begin).start()
@@ -333,7 +333,7 @@ def test_a_full_queue_is_429_and_a_stopping_server_503(jobs, client, monkeypatch
     ticks = ticking(monkeypatch)
     for _ in range(3):
         jobs.submit("tick", {"steps": 1})
-        until(lambda: jobs.running)
+        until(lambda: jobs.running_job)
     posts = [
         ("/sdapi/v1/txt2img", {"prompt": "x"}),
         ("/v1/images/generations", {"prompt": "x"}),
@@ -342,7 +342,7 @@ def test_a_full_queue_is_429_and_a_stopping_server_503(jobs, client, monkeypatch
     for path, asked in posts:
         got = client.post(path, json=asked)
         assert got.status_code == 429 and int(got.headers["retry-after"]) >= 1
-    jobs.refuse()
+    jobs.stop_accepting()
     for path, asked in posts:
         got = client.post(path, json=asked)
         assert got.status_code == 503 and int(got.headers["retry-after"]) >= 1

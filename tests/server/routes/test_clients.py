@@ -125,14 +125,14 @@ def test_hanging_up_frees_the_device(path, more):
     with opened() as jobs, listening(jobs) as url:
         asked = {"prompt": "a cat", "steps": 100, **more}
         running, waiting = raw_post(url, path, asked), raw_post(url, path, asked)
-        until(lambda: jobs.running and jobs.running.step >= 3 and jobs.waiting == 1)
-        until(lambda: all(feed._watches for feed in jobs._queue))
-        first = jobs.running
+        until(lambda: jobs.running_job and jobs.running_job.step >= 3 and jobs.queue_length == 1)
+        until(lambda: all(feed._subscriptions for feed in jobs._queue))
+        first = jobs.running_job
         waiting.close()
-        until(lambda: jobs.waiting == 0)
-        before = jobs.running.step
+        until(lambda: jobs.queue_length == 0)
+        before = jobs.running_job.step
         running.close()
-        until(lambda: jobs.running is None)
+        until(lambda: jobs.running_job is None)
         assert jobs.get(first.id).state == "cancelled"
         assert jobs.get(first.id).step <= before + 100  # of 800; how soon is measured in benchmarks/load.py
         until(lambda: not jobs._live)
@@ -151,7 +151,7 @@ def test_watching_and_leaving_does_not_cancel(monkeypatch):
             assert told
         watcher.close()
         ticks.go(5)
-        until(lambda: jobs.get(job.id).over)
+        until(lambda: jobs.get(job.id).is_finished)
         assert jobs.get(job.id).state == "done"
         until(lambda: not jobs._live)
 
@@ -161,17 +161,17 @@ def test_a_waiting_client_is_told_when_the_server_stops(monkeypatch):
     with opened() as jobs, listening(jobs) as url:
         jobs.submit("tick", {})
         waiting = raw_post(url, "/sdapi/v1/txt2img", {"prompt": "x", "steps": 1})
-        until(lambda: jobs.waiting == 1 and all(feed._watches for feed in jobs._queue))
+        until(lambda: jobs.queue_length == 1 and all(feed._subscriptions for feed in jobs._queue))
         closing = threading.Thread(target=jobs.close, args=(5.2,))
         closing.start()
-        until(lambda: not jobs.ready and jobs._running and jobs._running.cancelled)
+        until(lambda: not jobs.is_ready and jobs._running and jobs._running.cancel_requested)
         ticks.go()
         closing.join()
         assert b"503 Service Unavailable" in answer(waiting)
 
 
 def test_a_body_that_drips_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("diffusekit.server.security.PATIENCE", 0.3)
+    monkeypatch.setattr("diffusekit.server.security.BODY_TIMEOUT", 0.3)
     with opened() as jobs, listening(jobs) as url:
         drip = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
         drip.sendall(
@@ -187,7 +187,7 @@ def test_heads_of_requests_are_short_and_come_soon(monkeypatch):
         with pytest.raises(ConnectionError):
             while True:  # the system takes megabytes that the server has not looked at
                 long.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * 10_000)
-        monkeypatch.setattr("diffusekit.server.protocol.PATIENCE", 0.3)
+        monkeypatch.setattr("diffusekit.server.protocol.HEADER_TIMEOUT", 0.3)
         for start in (b"", b"GET /healthz HTTP/1.1\r\nHost:"):
             slow = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
             slow.sendall(start)

@@ -79,7 +79,7 @@ def test_leaving_cancels(monkeypatch):
     async def ask(jobs, url):
         async with session(url) as found:
             call = asyncio.ensure_future(found.call_tool("generate", {"prompt": "x"}))
-            await asyncio.to_thread(until, lambda: (feed := jobs._running) and feed._watches)
+            await asyncio.to_thread(until, lambda: (feed := jobs._running) and feed._subscriptions)
             ticks.go()
             await asyncio.to_thread(until, lambda: ticks.asked == 2)
             call.cancel()
@@ -90,9 +90,9 @@ def test_leaving_cancels(monkeypatch):
         whole = jobs.submit_async
         monkeypatch.setattr(jobs, "submit_async", lambda kind, given, owner: whole("tick", given, owner=owner))
         asyncio.run(asyncio.wait_for(ask(jobs, url), 120))
-        until(lambda: jobs._feed(jobs.list()[0].id).cancelled)
+        until(lambda: jobs._channel(jobs.list()[0].id).cancel_requested)
         ticks.go(5)
-        until(lambda: jobs.list()[0].over)
+        until(lambda: jobs.list()[0].is_finished)
         assert jobs.list()[0].state == "cancelled" and ticks.steps == 2
 
 

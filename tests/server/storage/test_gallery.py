@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffusekit import metadata
-from diffusekit.server.storage.gallery import Gallery, NoSuchPicture, NotServed
+from diffusekit.server.storage.gallery import Gallery, ImageForbidden, ImageNotFound
 from diffusekit.settings import GenerateSettings
 from tests.helpers.server import client_of, opened
 
@@ -51,37 +51,37 @@ def test_pictures_are_found_newest_first_by_words():
     Path("outputs/notes.txt").write_text("no picture")
     picture("outputs/.hidden/x.png")
     gallery = Gallery(Path("outputs"))
-    assert {e.path for e in gallery.find()} == {
+    assert {e.path for e in gallery.search()} == {
         "day/0.png",
         "day/1.png",
         "day/2.png",
         "foreign.png",
         "broken.png",
     }
-    assert [e.path for e in gallery.find("RED")] == ["day/2.png", "day/0.png"]
-    assert [e.path for e in gallery.find("dog red")] == ["day/2.png"]
-    assert [e.path for e in gallery.find("red", limit=1, offset=1)] == ["day/0.png"]
-    found = gallery.find("blue")[0].settings
+    assert [e.path for e in gallery.search("RED")] == ["day/2.png", "day/0.png"]
+    assert [e.path for e in gallery.search("dog red")] == ["day/2.png"]
+    assert [e.path for e in gallery.search("red", limit=1, offset=1)] == ["day/0.png"]
+    found = gallery.search("blue")[0].settings
     assert found is not None and found["seed"] == 7 and "device" not in found
 
 
 def test_the_index_follows_the_folder():
     gallery = Gallery(Path("outputs"))
-    assert gallery.find() == []
+    assert gallery.search() == []
     path = picture("outputs/a.png", "one")
-    assert gallery.find("one")
+    assert gallery.search("one")
     path.unlink()
-    assert gallery.find() == []
+    assert gallery.search() == []
     picture("outputs/a.png", "two")
-    assert gallery.find("two") and not gallery.find("one")
+    assert gallery.search("two") and not gallery.search("one")
 
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_names_that_lead_elsewhere_are_refused_whether_or_not_they_exist(name):
     picture("outputs/a.png")
     picture("secret.png")
-    with pytest.raises(NotServed):
-        Gallery(Path("outputs")).locate(name)
+    with pytest.raises(ImageForbidden):
+        Gallery(Path("outputs")).path_of(name)
 
 
 def test_links_that_lead_out_are_refused_and_not_listed():
@@ -89,11 +89,11 @@ def test_links_that_lead_out_are_refused_and_not_listed():
     Path("outputs/out.png").symlink_to(picture("secret.png").resolve())
     Path("outputs/loop.png").symlink_to("loop.png")
     gallery = Gallery(Path("outputs"))
-    assert [e.path for e in gallery.find()] == ["a.png"]
-    with pytest.raises(NotServed):
-        gallery.locate("out.png")
-    with pytest.raises(NoSuchPicture):
-        gallery.locate("loop.png")
+    assert [e.path for e in gallery.search()] == ["a.png"]
+    with pytest.raises(ImageForbidden):
+        gallery.path_of("out.png")
+    with pytest.raises(ImageNotFound):
+        gallery.path_of("loop.png")
 
 
 def test_over_http():

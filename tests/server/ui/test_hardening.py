@@ -100,7 +100,7 @@ def test_only_the_pages_own_copies_are_served_and_never_as_a_page(serve, tmp_pat
         for name in ("b.html", "c.svg"):
             got = client.get(f"/gradio_api/{form}{cache}/x/{name}")
             assert got.headers["content-disposition"].startswith("attachment")
-            assert got.headers["content-security-policy"] == security.STRICT_POLICY
+            assert got.headers["content-security-policy"] == security.STRICT_CSP
             assert got.headers["content-type"] == "application/octet-stream"
         others = (
             outputs / "x/a.png",

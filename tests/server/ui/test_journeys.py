@@ -146,7 +146,7 @@ def test_keys_generate_and_stop(visit, jobs):
         page.wait_for_selector(".stage img[src^='data:image/webp']")
         feed = jobs._running
         page.keyboard.press("Escape")
-        until(lambda: feed.cancelled)
+        until(lambda: feed.cancel_requested)
     page.wait_for_selector("#go")
     page.wait_for_function("document.querySelector('.stage')?.innerText.includes('Stopped at step')")
     job = jobs.list(1)[0]
@@ -162,8 +162,8 @@ def test_a_closed_tab_stops_its_job(visit, jobs):
         page.wait_for_function("document.querySelector('.stage progress')?.value > 0")
         feed = jobs._running
         page.close()
-        until(lambda: feed.cancelled)
-    until(lambda: feed.job.over)
+        until(lambda: feed.cancel_requested)
+    until(lambda: feed.job.is_finished)
     assert feed.job.state == "cancelled"
 
 

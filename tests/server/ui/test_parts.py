@@ -17,8 +17,8 @@ from diffusekit.errors import DiffusekitError, Overloaded, UsageError
 from diffusekit.server.jobs.queue import Jobs
 from diffusekit.server.storage import trash
 from diffusekit.server.storage.album import Album
-from diffusekit.server.storage.gallery import Gallery, NotServed
-from diffusekit.server.storage.similarity import Likeness
+from diffusekit.server.storage.gallery import Gallery, ImageForbidden
+from diffusekit.server.storage.similarity import ImageSearch
 from diffusekit.server.ui import context, progress, progress_view, prompt_info, theme, thumbs
 from diffusekit.server.ui.tabs import gallery_facts, gallery_html, generate_form, generate_restore
 from diffusekit.server.ui.trash_button import Emptying
@@ -183,14 +183,14 @@ def test_the_trash_is_emptied_when_it_is_asked_for_twice(album):
     with gr.Blocks():
         emptying, note = Emptying.add(album.outputs, "x"), gr.HTML()
     assert emptying.fresh()[emptying.button]["visible"] is False
-    album.throw_away("day/red.png")
+    album.move_to_trash("day/red.png")
     asked, gone = emptying.press("", note)
     assert not gone and "1 file" in asked[note] and "for good" in asked[emptying.button]["value"]
-    album.throw_away("day/blue.png")  # somebody else, meanwhile
+    album.move_to_trash("day/blue.png")  # somebody else, meanwhile
     again, gone = emptying.press(asked[emptying.asked], note)
-    assert not gone and "2 files" in again[note] and len(album.thrown_away()) == 2
+    assert not gone and "2 files" in again[note] and len(album.list_trash()) == 2
     last, gone = emptying.press(again[emptying.asked], note)
-    assert gone and last[emptying.button]["visible"] is False and not album.thrown_away()
+    assert gone and last[emptying.button]["visible"] is False and not album.list_trash()
 
 
 def test_emptying_reaches_nothing_outside(tmp_path):
@@ -199,10 +199,10 @@ def test_emptying_reaches_nothing_outside(tmp_path):
     (tmp_path / "there" / "kept").write_text("x" * 1000)
     (tmp_path / "here" / ".trash" / "1" / "link").symlink_to(tmp_path / "there")
     (tmp_path / "here" / ".trash" / "1" / "file").write_text("abc")
-    assert trash.held(tmp_path / "here") == trash.Held(1, 3)
+    assert trash.usage(tmp_path / "here") == trash.Usage(1, 3)
     trash.empty(tmp_path / "here")
     assert not (tmp_path / "here" / ".trash").exists() and (tmp_path / "there" / "kept").exists()
-    assert trash.empty(tmp_path / "here") == trash.Held(0, 0)
+    assert trash.empty(tmp_path / "here") == trash.Usage(0, 0)
 
 
 # --- album -----------------------------------------------------------------------------------
@@ -220,45 +220,45 @@ def names(found):
 
 
 def test_stars_are_kept_on_disk(album):
-    assert album.star("day/red.png") is True
+    assert album.toggle_star("day/red.png") is True
     again = Album(Gallery(album.outputs))
-    assert names(again.find(starred=True)) == ["day/red.png"]
-    assert names(again.find("blue", starred=True)) == []
-    assert again.star("day/red.png") is False
+    assert names(again.search(starred=True)) == ["day/red.png"]
+    assert names(again.search("blue", starred=True)) == []
+    assert again.toggle_star("day/red.png") is False
     assert album.stars() == set()
 
 
 def test_what_is_thrown_away_can_be_taken_back_bit_by_bit(album):
     path = album.outputs / "day" / "red.png"
     before = path.read_bytes()
-    album.star("day/red.png")
-    kept = album.throw_away("day/red.png")
-    assert names(album.find()) == ["day/blue.png"] and not path.exists()
-    assert album.thrown_away() == [kept]
-    assert album.take_back(kept) == "day/red.png"
-    assert path.read_bytes() == before and album.thrown_away() == []
-    assert names(album.find(starred=True)) == ["day/red.png"]
+    album.toggle_star("day/red.png")
+    kept = album.move_to_trash("day/red.png")
+    assert names(album.search()) == ["day/blue.png"] and not path.exists()
+    assert album.list_trash() == [kept]
+    assert album.restore(kept) == "day/red.png"
+    assert path.read_bytes() == before and album.list_trash() == []
+    assert names(album.search(starred=True)) == ["day/red.png"]
     with pytest.raises(UsageError, match="not in the trash"):
-        album.take_back(kept)
+        album.restore(kept)
 
 
 def test_taking_back_never_overwrites(album):
-    kept = album.throw_away("day/red.png")
+    kept = album.move_to_trash("day/red.png")
     picture(album.outputs / "day" / "red.png", "green", "another")
     with pytest.raises(UsageError, match="there again"):
-        album.take_back(kept)
-    assert album.thrown_away() == [kept]
+        album.restore(kept)
+    assert album.list_trash() == [kept]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "day/../../x.png", ".trash/1/x.png"])
 def test_nothing_outside_the_outputs_is_starred_or_thrown_away(album, name):
     (album.outputs.parent / "secret.png").write_bytes(b"x")
-    for act in (album.star, album.throw_away):
-        with pytest.raises(NotServed):
+    for act in (album.toggle_star, album.move_to_trash):
+        with pytest.raises(ImageForbidden):
             act(name)
     for kept in (f"1/{name}", f"../{name}", "x/day/red.png"):
         with pytest.raises(UsageError):
-            album.take_back(kept)
+            album.restore(kept)
     assert (album.outputs.parent / "secret.png").exists()
 
 
@@ -274,30 +274,30 @@ def jobs(tmp_path):
 
 def test_the_likest_picture_comes_first_and_is_looked_at_once(album, jobs, tmp_path):
     kept = tmp_path / "state" / "likeness.safetensors"
-    entries = album.find()
-    seen = Likeness(jobs, kept)
-    assert list(seen.look(entries)) == [(0, 2)]
-    ranked = seen.ranked(entries, album.outputs / "day" / "blue.png")
+    entries = album.search()
+    seen = ImageSearch(jobs, kept)
+    assert list(seen.index(entries)) == [(0, 2)]
+    ranked = seen.rank(entries, album.outputs / "day" / "blue.png")
     assert [e.path for _, e in ranked] == ["day/blue.png", "day/red.png"]
     assert ranked[0][0] == pytest.approx(1, abs=1e-4) and ranked[1][0] < 0.999
-    by_words = {e.path: score for score, e in seen.ranked(entries, "a blue picture")}
+    by_words = {e.path: score for score, e in seen.rank(entries, "a blue picture")}
     assert set(by_words) == {"day/blue.png", "day/red.png"}
-    again = Likeness(jobs, kept)
-    assert list(again.look(entries)) == []  # read back from the file
-    assert again.ranked(entries, "a blue picture")[0][0] == pytest.approx(max(by_words.values()))
+    again = ImageSearch(jobs, kept)
+    assert list(again.index(entries)) == []  # read back from the file
+    assert again.rank(entries, "a blue picture")[0][0] == pytest.approx(max(by_words.values()))
 
 
 def test_likeness_waits_for_the_model_and_survives_a_damaged_file(album, jobs, tmp_path):
     kept = tmp_path / "likeness.safetensors"
     kept.write_bytes(b"nonsense")
     (album.outputs / "bad.png").write_bytes(b"\x89PNG nonsense")
-    seen = Likeness(jobs, kept)
+    seen = ImageSearch(jobs, kept)
     jobs._loaded = False
     with pytest.raises(DiffusekitError, match="being loaded"):
-        list(seen.look(album.find()))
+        list(seen.index(album.search()))
     jobs._loaded = True
-    list(seen.look(album.find()))
-    assert len(seen.ranked(album.find(), "red")) == 2  # the damaged one is left out
+    list(seen.index(album.search()))
+    assert len(seen.rank(album.search(), "red")) == 2  # the damaged one is left out
 
 
 # --- reading, restoring ----------------------------------------------------------------------
@@ -384,7 +384,7 @@ def test_a_visitor_who_leaves_while_waiting_in_line_takes_the_job_along(tmp_path
 
     seen = asyncio.run(visit())
     assert [moment.words for moment in seen] == ["Next in line"] * 3
-    assert jobs.get(run.job).state == "cancelled" and not jobs.waiting
+    assert jobs.get(run.job).state == "cancelled" and not jobs.queue_length
     jobs.close(1)
 
 
@@ -418,7 +418,7 @@ def test_a_server_that_stops_keeps_what_a_page_has_in_line(tmp_path, monkeypatch
             await anext(moments)
 
     asyncio.run(visit())
-    assert jobs.waiting == 1 and jobs.list()[0].state == "queued"
+    assert jobs.queue_length == 1 and jobs.list()[0].state == "queued"
     jobs.close(1)
 
 

@@ -15,8 +15,8 @@ import gradio as gr
 
 from ....errors import UsageError
 from ...storage.album import Album
-from ...storage.gallery import Entry
-from ...storage.similarity import Likeness
+from ...storage.gallery import GalleryEntry
+from ...storage.similarity import ImageSearch
 from .. import theme
 from ..context import said
 from ..trash_button import Emptying
@@ -77,7 +77,7 @@ def _told(handler: Callable[..., Answer]) -> Callable[..., Answer]:
 class Desk:
     """Handlers; `listing` and `opening` are the components that they change."""
 
-    def __init__(self, album: Album, likeness: Likeness, tab: Shown):
+    def __init__(self, album: Album, likeness: ImageSearch, tab: Shown):
         self.album, self.likeness, self.tab = album, likeness, tab
         self.listing = [
             tab.pictures,
@@ -107,7 +107,7 @@ class Desk:
         words = (words or "").strip()
         if how == LIKENESS and words:
             return {self.tab.notice: theme.notice("Press Enter to look.")}
-        found = self.album.find(words, starred=starred)
+        found = self.album.search(words, starred=starred)
         plain = not words and not starred
         return self._list(_rows(found), PAGE, name, empty=EMPTY if plain else NONE)
 
@@ -143,10 +143,10 @@ class Desk:
             yield {self.tab.notice: said(error)}
 
     def _alike(self, wanted: str | Path, words: str, name: str, starred: bool = False) -> Iterator[Answer]:
-        entries = self.album.find(starred=starred)
-        for done, count in self.likeness.look(entries):
+        entries = self.album.search(starred=starred)
+        for done, count in self.likeness.index(entries):
             yield {self.tab.notice: theme.notice(f"Looking at new pictures: {done} of {count} …")}
-        ranked = self.likeness.ranked(entries, wanted)[:LIKE]
+        ranked = self.likeness.rank(entries, wanted)[:LIKE]
         shown = self._list(_rows([entry for _, entry in ranked]), PAGE, name)
         yield shown | {self.tab.notice: theme.notice(words if ranked else NONE)}
 
@@ -178,9 +178,9 @@ class Desk:
         return self._open(name, name) | {self.tab.notice: words}
 
     def _open(self, name: str, pinned: str) -> Answer:
-        path = self.album.gallery.locate(name)
+        path = self.album.gallery.path_of(name)
         both = bool(pinned) and pinned != name
-        other = self.album.gallery.locate(pinned) if both else None
+        other = self.album.gallery.path_of(pinned) if both else None
         return {
             self.tab.open: gr.update(visible=True),
             self.tab.image: gr.update(value=str(path), alt_text=gallery_facts.prompt_of(path)[:500], visible=not both),
@@ -197,13 +197,13 @@ class Desk:
 
     @_told
     def star(self, name: str, found: list[Row], count: int) -> Answer:
-        starred = self.album.star(name)
+        starred = self.album.toggle_star(name)
         return self._list(found, count, name) | {self.tab.star: _star_label(starred)}
 
     @_told
     def delete(self, name: str, found: list[Row], count: int, thrown: list[tuple[str, int, Row]]) -> Answer:
         """Move the open picture to the trash and open its neighbour."""
-        kept = self.album.throw_away(name)
+        kept = self.album.move_to_trash(name)
         place = next((i for i, row in enumerate(found) if row[0] == name), 0)
         row = found[place] if found and found[place][0] == name else (name, 0.0, "")
         found = [other for other in found if other[0] != name]
@@ -222,7 +222,7 @@ class Desk:
         if not thrown:
             raise UsageError("there is nothing to take back", "delete something first")
         *before, (kept, place, row) = thrown
-        back = self.album.take_back(kept)
+        back = self.album.restore(kept)
         found = [*found[:place], row, *found[place:]]
         return (
             self._list(found, count, back)
@@ -243,7 +243,7 @@ class Desk:
         return {self.tab.open: gr.update(visible=False), self.tab.name: "", self.tab.pinned: ""}
 
 
-def _rows(found: Sequence[Entry]) -> list[Row]:
+def _rows(found: Sequence[GalleryEntry]) -> list[Row]:
     return [(entry.path, entry.changed, entry.prompt) for entry in found]
 
 

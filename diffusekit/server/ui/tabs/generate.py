@@ -283,7 +283,7 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
 
     def counted(prompt: str, learned: list[str], model: str) -> str:
         # transformers may not be imported by two threads at once: the worker's comes first
-        if not (prompt or "").strip() or not house.jobs.ready:
+        if not (prompt or "").strip() or not house.jobs.is_ready:
             return ""
         try:
             known = house.jobs.models().get(model, model)

@@ -128,7 +128,7 @@ class Lab:
         """Keep the pictures that were dropped, and say what became of them."""
         try:
             paths = [Path(path) for path in files or ()]
-            found = uploads.take(self.folder, paths)
+            found = uploads.store(self.folder, paths)
             uploads.prune(self.folder, {str(j.settings.get("pictures")) for j in self._jobs()})
         except Exception as error:
             return self.forget() | {self.form.notice: said(error)}
@@ -148,7 +148,7 @@ class Lab:
     def suggest(self, name: str) -> Any:
         """The word that learning would start from, shown where it can be written over."""
         try:
-            known = self.jobs.ready  # transformers may not be imported by two threads at once
+            known = self.jobs.is_ready  # transformers may not be imported by two threads at once
             word = words.suggested(self.model, name) if known and name.strip() else "cat"
         except DiffusekitError:
             word = "cat"
@@ -169,7 +169,7 @@ class Lab:
         self._idle(name.strip())
         fields = dict(zip(self.form.fields, values, strict=True))
         lines = (fields.pop("captions") or "").splitlines()
-        pictures = uploads.captioned(self.folder, chosen, lines)
+        pictures = uploads.with_captions(self.folder, chosen, lines)
         given = {key: value for key, value in fields.items() if value not in (None, "")}
         given |= {"pictures": pictures, "name": name.strip(), "property": kind}
         if kind == "style":
@@ -182,7 +182,7 @@ class Lab:
     @_told
     def stop(self, name: str, seen: str) -> Answer:
         """Ask a run to save itself and end."""
-        if (job := self._job(name)) and not job.over:
+        if (job := self._job(name)) and not job.is_finished:
             self.jobs.cancel(job.id)
         return self._look(name, seen)
 
@@ -205,14 +205,14 @@ class Lab:
         shown = self.shown
         jobs = [job for job in self._jobs() if job.settings["name"] == name]
         folder = embeddings.FOLDER / name
-        if Story(folder).done or not all(job.over for job in jobs):
+        if Story(folder).done or not all(job.is_finished for job in jobs):
             raise UsageError(f"{name} goes on, or is finished", "remove it in Tokens, or stop it")
         if asked != name:
-            goes = f"{name} would go: {Story(folder).step} steps, {trash.measured(folder)}."
+            goes = f"{name} would go: {Story(folder).step} steps, {trash.measure(folder)}."
             words = theme.notice(goes, "Press again to discard it.")
             button = gr.update(value="Discard it", variant="stop")
             return {shown.discard: button, shown.asked: name, shown.state: words}
-        tokens.discard(name)
+        tokens.remove_run(name)
         for job in jobs:
             self.jobs.forget(job.id)
         words = theme.notice(f"{name} is discarded.", "Its files lie in the trash of Tokens.")
@@ -234,7 +234,7 @@ class Lab:
     @_told
     def enter(self, name: str | None, seen: str) -> Answer:
         """The tab is opened: look at the run that goes on, or at the one that was chosen."""
-        going = [job.settings["name"] for job in self._jobs() if not job.over]
+        going = [job.settings["name"] for job in self._jobs() if not job.is_finished]
         return self._look(going[-1] if going else name or "", seen)
 
     @_told
@@ -258,8 +258,8 @@ class Lab:
                 shown.facts: "",
             } | self._nothing()
         now, job = Story(embeddings.FOLDER / name), self._job(name)
-        going = job is not None and not job.over
-        ahead = self.jobs.ahead(job.id) if job else 0
+        going = job is not None and not job.is_finished
+        ahead = self.jobs.count_ahead(job.id) if job else 0
         steps = job.settings["steps"] if job else now.step
         stopped = now.begun and not now.done and not going
         answer = {
@@ -277,7 +277,7 @@ class Lab:
 
     def _left(self, job: Job | None) -> float | None:
         """Seconds that a run goes on, by how fast it was while somebody looked."""
-        if job is None or job.over or not job.step:
+        if job is None or job.is_finished or not job.step:
             return None
         step, since = self._first.setdefault(job.id, (job.step, time.monotonic()))
         done = job.step - step
@@ -325,7 +325,7 @@ class Lab:
 
     def _idle(self, name: str) -> None:
         """Raises `UsageError` while a run of that name waits or goes on."""
-        if (job := self._job(name)) and not job.over:
+        if (job := self._job(name)) and not job.is_finished:
             raise UsageError(f"{name} is being learned already", "stop it, or choose another name")
 
     def _names(self) -> list[str]:

@@ -16,7 +16,7 @@ from ....errors import DiffusekitError
 from ....inversion.dataset import FileStatus
 from ....inversion.run_story import Story
 from ...jobs.job import Job
-from ...storage.uploads import Photos
+from ...storage.uploads import UploadedSet
 from ..curves import Curve, chart
 from ..theme import seconds, table
 from ..thumbs import address
@@ -32,7 +32,7 @@ WELCOME = (
 )
 
 
-def pictures(found: Photos) -> str:
+def pictures(found: UploadedSet) -> str:
     """The table of a set: each file, and what became of it."""
     shown = iter(sorted(found.folder.glob("*.png")))
     rows = "".join(_row(row, next(shown) if row.used else None) for row in found.rows)
@@ -107,7 +107,7 @@ def state(story: Story, job: Job | None, ahead: int, left: float | None = None) 
     elif job is not None:
         words = "Stopped before anything was learned."
     value = "" if share is None else f' value="{share:.4f}"'
-    idle = job is None or job.over
+    idle = job is None or job.is_finished
     bar = "" if share is None and idle else f'<progress max="1"{value} aria-label="progress"></progress>'
     return f'<div class="run-state">{bar}<span role="status">{escape(words)}</span></div>'
 

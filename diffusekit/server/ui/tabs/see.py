@@ -127,7 +127,7 @@ def add(house: House) -> None:
 def _fields(house: House) -> dict[str, Any]:
     with gr.Row(elem_classes="pair"):
         steps = gr.Slider(
-            2, visualise.MOST_STEPS, STEPS, step=1, label="Steps", min_width=0, buttons=[], elem_id="see-steps"
+            2, visualise.MAX_STEPS, STEPS, step=1, label="Steps", min_width=0, buttons=[], elem_id="see-steps"
         )
         guidance = house.places["form"]["guidance_scale"].value
         scale = gr.Slider(0, 20, guidance, step=0.1, label="Guidance", min_width=0, buttons=[])
@@ -221,7 +221,7 @@ def _made(jobs: Jobs, parts: Parts, job: Job) -> Answer:
     """What a job that is over has to show."""
     if job.state == "cancelled":
         return {parts.notice: theme.notice("Stopped.")}
-    found = visualise.files(jobs.outputs, job.id)
+    found = visualise.list_files(jobs.outputs, job.id)
     page = found["lesson"].read_text(encoding="utf-8")
     exhibits = {
         image: gr.update(value=str(found[name]) if name in found else None) for name, image in parts.exhibits.items()
@@ -268,7 +268,7 @@ def _send(house: House, parts: Parts) -> None:
 
     def of_shown(name: str) -> Answer:
         try:
-            return take(house.album.gallery.locate(name))
+            return take(house.album.gallery.path_of(name))
         except Exception as error:
             return {places["gallery.parts"].notice: said(error)}
 

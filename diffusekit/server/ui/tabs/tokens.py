@@ -217,7 +217,7 @@ class _Desk:
         """Write the file for another program, ready to be downloaded."""
         if not kind:
             return {self.parts.file: gr.update(visible=False)}
-        path = tokens.hand_out(name, kind, self.files)
+        path = tokens.export_token(name, kind, self.files)
         update = gr.update(value=str(path), label=f"Download {path.name}", visible=True)
         return {self.parts.file: update, self.parts.notice: ""}
 
@@ -226,7 +226,7 @@ class _Desk:
         """Keep an uploaded file as a token, and open it."""
         if not path:
             return {}
-        found = tokens.bring_in(Path(path), name.strip(), token.strip())
+        found = tokens.import_token(Path(path), name.strip(), token.strip())
         words = theme.notice(f"{found.name} is here: write <{found.name}> in a prompt.")
         return self._shown(found.name) | {
             self.parts.notice: words,
@@ -248,7 +248,7 @@ class _Desk:
         if fault := embeddings.name_error(name.strip()):
             raise UsageError(f"the name {name[:60]!r} {fault}", "give it one, like blue_cat")
         _, found = tokens.combine(self._known(), expression)
-        kept = tokens.keep(
+        kept = tokens.add_token(
             embeddings.LearnedToken(
                 name.strip(),
                 f"<{name.strip()}>",
@@ -275,7 +275,7 @@ class _Desk:
         if not removed:
             raise UsageError("there is nothing to take back", "remove something first")
         *before, kept = removed
-        name = tokens.take_back(kept)
+        name = tokens.restore(kept)
         return self._shown(name) | {
             self.parts.notice: theme.notice(f"{name} is back."),
             self.parts.removed: before,
@@ -291,15 +291,15 @@ class _Desk:
         return answer
 
     def _known(self) -> embeddings.Vocabulary:
-        if not self.jobs.ready:  # transformers may not be imported by two threads at once
+        if not self.jobs.is_ready:  # transformers may not be imported by two threads at once
             raise UsageError("the model is still being loaded", "try again in a moment")
         return words.vocabulary(self.model)
 
     def _shown(self, name: str) -> Answer:
         """The table, and the token of that name beside it."""
-        known = words.vocabulary(self.model) if self.jobs.ready else None
-        rows = list(tokens.everything(known))
-        chosen = next((row for row in rows if row.name == name and not row.fault), None)
+        known = words.vocabulary(self.model) if self.jobs.is_ready else None
+        rows = list(tokens.list_tokens(known))
+        chosen = next((row for row in rows if row.name == name and not row.error), None)
         parts = self.parts
         answer: Answer = {
             parts.table: tokens_html.table(rows, name),

@@ -13,7 +13,7 @@ from ....embeddings import LearnedToken
 from ....errors import DiffusekitError
 from ....inversion import run_story
 from ....inversion.run_story import Story
-from ...storage.tokens import About
+from ...storage.tokens import TokenSummary
 from ..theme import notice
 from ..theme import table as facts_table
 from ..thumbs import address
@@ -36,20 +36,20 @@ _HEAD = ("Name", "Token", "Vectors", "Base", "Longer than", "Near", "Likeness")
 _SHOWN = ("init", "steps", "pictures", "property", "learning_rate", "seed", "version", "sum")
 
 
-def table(rows: Sequence[About], chosen: str) -> str:
+def table(rows: Sequence[TokenSummary], chosen: str) -> str:
     """All tokens; a row opens its token."""
     if not rows:
         return EMPTY
-    bad = "".join(notice(f"left out: {row.fault}", kind="note") for row in rows if row.fault)
+    bad = "".join(notice(f"left out: {row.error}", kind="note") for row in rows if row.error)
     head = "".join(f"<th scope=col>{name}</th>" for name in _HEAD)
-    body = "".join(_row(row, row.name == chosen) for row in rows if not row.fault)
+    body = "".join(_row(row, row.name == chosen) for row in rows if not row.error)
     return (
         f'<div class="tokens"><table class="tokens-table"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>{bad}"
     )
 
 
-def _row(row: About, chosen: bool) -> str:
+def _row(row: TokenSummary, chosen: bool) -> str:
     scores = dict(row.scores)
     likeness = scores.get("reconstruction")
     cells = (
@@ -57,7 +57,7 @@ def _row(row: About, chosen: bool) -> str:
         str(row.vectors),
         row.base,
         "" if row.percentile is None else f"{row.percentile:.0f} % of words",
-        ", ".join(row.near[:3]),
+        ", ".join(row.nearest[:3]),
         "" if likeness is None else f"{likeness:.2f}",
     )
     current = " aria-current=true" if chosen else ""
@@ -66,7 +66,7 @@ def _row(row: About, chosen: bool) -> str:
     return f'<tr data-name="{escape(row.name)}"{current}><th scope=row>{button}</th>{rest}</tr>'
 
 
-def card(token: LearnedToken, about: About) -> str:
+def card(token: LearnedToken, about: TokenSummary) -> str:
     """One token: what it draws, what is known of it."""
     rows = {
         "Token": token.token,
@@ -74,7 +74,7 @@ def card(token: LearnedToken, about: About) -> str:
         "Vectors": str(token.count),
         "Base": about.base,
         "Length": "" if about.percentile is None else f"longer than {about.percentile:.0f} % of words",
-        "Nearest words": ", ".join(about.near),
+        "Nearest words": ", ".join(about.nearest),
     }
     scores = dict(about.scores)
     ordered = [

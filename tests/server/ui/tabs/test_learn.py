@@ -11,7 +11,7 @@ from diffusekit import embeddings
 from diffusekit.inversion.dataset import FileStatus
 from diffusekit.inversion.run_story import Story
 from diffusekit.server.jobs.job import Failure, Job
-from diffusekit.server.storage.uploads import Photos
+from diffusekit.server.storage.uploads import UploadedSet
 from diffusekit.server.ui import curves, words
 from diffusekit.server.ui.tabs import learn_handlers, learn_html
 from tests.helpers.browser import address, fill, jobs, number, page, reads, until, write  # noqa: F401
@@ -21,7 +21,7 @@ from tests.helpers.html import EVIL, nodes
 def test_names_of_files_never_become_html(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "00.png")
     rows = (FileStatus(EVIL, "20x20", True, ""), FileStatus("b.png", "", False, f"a duplicate of {EVIL}"))
-    found, handlers = nodes(learn_html.pictures(Photos("0" * 16, tmp_path, rows, ("",))))
+    found, handlers = nodes(learn_html.pictures(UploadedSet("0" * 16, tmp_path, rows, ("",))))
     assert "script" not in found and found.count("img") == 1 and not handlers
 
 

@@ -20,7 +20,7 @@ def test_a_lesson_is_shown_in_a_frame_that_reaches_nothing():
 
 
 def test_the_walk_has_an_exhibit_for_every_part():
-    assert {part.exhibit for part in see_html.PARTS} == set(visualise.EXHIBITS)
+    assert {part.exhibit for part in see_html.PARTS} == set(visualise.FIGURES)
     assert len({part.title for part in see_html.PARTS}) == len(see_html.PARTS)
 
 
@@ -95,7 +95,7 @@ def test_a_lesson_is_stopped(page, jobs):  # noqa: F811
         page.wait_for_selector("#see-stage >> text=/Step \\d+/")
         feed = jobs._running
         page.locator("#see-stop").click()
-        until(lambda: feed.cancelled)
+        until(lambda: feed.cancel_requested)
     page.wait_for_selector("#see-notice >> text=Stopped")
     assert jobs.list(1)[0].state == "cancelled"
     assert page.locator("#see-go").is_visible() and not page.locator("iframe.lesson").count()

@@ -34,9 +34,9 @@ def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
     token("owl", scores='{"reconstruction": 0.5, "editability": true, "x": "y"}')
     token("evil", base_model=EVIL, init=EVIL, scores=f'{{"{EVIL[2:10]}": 1}}')
     Path("embeddings/broken.safetensors").write_bytes(b"nothing")
-    found = {row.name: row for row in tokens.everything(vocabulary)}
-    assert found["broken"].fault and not found["owl"].fault
-    assert found["owl"].vectors == 2 and len(found["owl"].near) == 5
+    found = {row.name: row for row in tokens.list_tokens(vocabulary)}
+    assert found["broken"].error and not found["owl"].error
+    assert found["owl"].vectors == 2 and len(found["owl"].nearest) == 5
     assert 0 <= found["owl"].percentile <= 100 and dict(found["owl"].scores)["reconstruction"] == 0.5
     shown = tokens_html.table(list(found.values()), "owl")
     inside, handlers = nodes(shown)
@@ -44,14 +44,14 @@ def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
     assert shown.count("<tbody><tr") == 1 and shown.count("aria-current=true") == 2
     inside, handlers = nodes(tokens_html.card(embeddings.find("evil"), found["evil"]))
     assert "script" not in inside and "img" not in inside and not handlers
-    assert all(row.percentile is None for row in tokens.everything(None))
+    assert all(row.percentile is None for row in tokens.list_tokens(None))
 
 
 def test_a_word_of_the_model_is_near_itself(vocabulary):
     vector = vocabulary.vectors("cat")
     embeddings.save(LearnedToken("my_cat", "S*", (vector,)), "embeddings/my_cat.safetensors")
-    (row,) = tokens.everything(vocabulary)
-    assert row.near[0] == "cat"
+    (row,) = tokens.list_tokens(vocabulary)
+    assert row.nearest[0] == "cat"
     _, made = tokens.combine(vocabulary, "<my_cat> + dog - <my_cat>")
     assert torch.allclose(made.vectors[0], vocabulary.vectors("dog").mean(0, keepdim=True), atol=1e-4)
     with pytest.raises(UsageError, match="300"):
@@ -68,9 +68,9 @@ def test_what_is_removed_comes_back_with_its_run():
     assert not run.exists() and not embeddings.available()
     token("owl", vectors=1)
     with pytest.raises(UsageError, match="again"):
-        tokens.take_back(kept)
+        tokens.restore(kept)
     tokens.remove("owl")
-    assert tokens.take_back(kept) == "owl"
+    assert tokens.restore(kept) == "owl"
     assert (run / "log.jsonl").exists() and embeddings.available()[0].read_bytes() == before
 
 
@@ -78,14 +78,14 @@ def test_a_run_is_discarded_unless_a_process_learns_in_it():
     run = embeddings.FOLDER / "owl"
     (run / "checkpoints").mkdir(parents=True)
     with FileLock(run / ".lock"), pytest.raises(UsageError, match="learns owl"):
-        tokens.discard("owl")
+        tokens.remove_run("owl")
     assert run.exists()
-    tokens.discard("owl")
-    tokens.discard("owl")  # there is none: nothing happens
+    tokens.remove_run("owl")
+    tokens.remove_run("owl")  # there is none: nothing happens
     assert not run.exists() and len(list(Path("embeddings/.trash").glob("*/owl/checkpoints"))) == 1
     for name in ("..", "../x", ".trash", ""):
         with pytest.raises(UsageError):
-            tokens.discard(name)
+            tokens.remove_run(name)
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/etc", "", ".trash", "a/b", "x" * 300, "\0"])
@@ -93,26 +93,26 @@ def test_names_reach_nothing_else(name, tmp_path):
     token("owl")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "log.jsonl").touch()
-    for act in (tokens.remove, tokens.take_back, tokens.known):
+    for act in (tokens.remove, tokens.restore, tokens.check_exists):
         with pytest.raises(DiffusekitError):
             act(name)
     with pytest.raises(DiffusekitError):
-        tokens.hand_out(name, "a1111", tmp_path / "out")
+        tokens.export_token(name, "a1111", tmp_path / "out")
     assert (tmp_path / "x" / "log.jsonl").exists() and embeddings.available()
 
 
 def test_files_of_other_programs_come_in_and_go_out(tmp_path):
     made = token("owl", vectors=1)
     for kind in embeddings.KINDS:
-        path = tokens.hand_out("owl", kind, tmp_path / "out")
+        path = tokens.export_token("owl", kind, tmp_path / "out")
         name = f"from_{kind}"
-        found = tokens.bring_in(path, name, "O*")
+        found = tokens.import_token(path, name, "O*")
         assert found.token == "O*" and torch.equal(found.vectors[0], made.vectors[0])
         with pytest.raises(UsageError, match="already"):
-            tokens.bring_in(path, name, "")
+            tokens.import_token(path, name, "")
     both = LearnedToken("xl", "S*", (torch.ones(1, 768), torch.ones(1, 1280)))
     embeddings.save(both, "embeddings/xl.safetensors")
-    with zipfile.ZipFile(tokens.hand_out("xl", "diffusers", tmp_path / "out")) as archive:
+    with zipfile.ZipFile(tokens.export_token("xl", "diffusers", tmp_path / "out")) as archive:
         assert len(archive.namelist()) == 2
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, suffix):
     path = tmp_path / f"evil{suffix}"
     path.write_bytes(pickle.dumps({"string_to_param": Bomb()}))
     with pytest.raises(FileRefused) as caught:
-        tokens.bring_in(path, "", "")
+        tokens.import_token(path, "", "")
     assert str(tmp_path) not in caught.value.message
     assert not Path("pwned").exists() and not embeddings.available()
 
