@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 
 from .events import JobChannel, JobEvent
 
 
-def watch(feed: JobChannel, *, previews: bool = True) -> Iterator[JobEvent]:
+def watch(feed: JobChannel, *, previews: bool = True) -> Generator[JobEvent]:
     """Events until the last, blocking."""
     news = threading.Event()
     place = feed.subscribe(news.set, previews=previews)

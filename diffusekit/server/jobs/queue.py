@@ -19,7 +19,7 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ class Jobs:
                     self._queue.append(feed)
                     self._changed.notify()
 
-    def watch(self, job_id: str, *, previews: bool = True) -> Iterator[JobEvent]:
+    def watch(self, job_id: str, *, previews: bool = True) -> Generator[JobEvent]:
         """Events of a job as they come, blocking, until one is the last. Leaving does not cancel."""
         return watch(self._channel(job_id), previews=previews)
 
