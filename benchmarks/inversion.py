@@ -21,7 +21,7 @@ from diffusekit import embeddings, pipeline  # noqa: E402
 from diffusekit.inversion.evaluation import Evaluator  # noqa: E402
 from diffusekit.inversion.trainer import Inversion  # noqa: E402
 from diffusekit.settings import InvertSettings  # noqa: E402
-from training.mini.world.photos import write  # noqa: E402
+from training.mini.photos import write_photos  # noqa: E402
 
 SUBJECTS = {
     "owl": "bird",
@@ -68,7 +68,7 @@ EASIER = (
 def learn(subject: str, folder: Path, **changes) -> dict:
     """One run, and its scores on seeds that training has not looked at."""
     pictures = folder / subject
-    write(subject, pictures)
+    write_photos(subject, pictures)
     values = {"pictures": str(pictures), "init": SUBJECTS[subject], "device": "cpu"} | changes
     factor = values.pop("rate", None)
     if factor:

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from diffusekit import attention, models, schedule, text
 from diffusekit.models import Model
 from diffusekit.visualise.attention_maps import peak_position, record_attention_maps, word_maps
-from training.mini.world.backgrounds import PLACES
+from training.mini.world.backgrounds import BACKGROUNDS
 from training.mini.world.captions import caption
-from training.mini.world.scenes import FIRST, Scene, draw_with_spots, sample
+from training.mini.world.scenes import FIRST_PART, Scene, draw_with_instances, sample
 from training.mini.world.styles import STYLES
 
 WORLD = 5
@@ -56,7 +56,7 @@ def scenes(count: int, *, things: int) -> Iterator[tuple[int, Scene]]:
     """The first held-out combinations with `things` different subjects, one of each."""
     index = 0
     while count:
-        scene = sample(FIRST, index, WORLD, unseen=True)
+        scene = sample(FIRST_PART, index, WORLD, unseen=True)
         if len(scene.things) == things and all(t.count == 1 and t.subject != "galaxy" for t in scene.things):
             count -= 1
             yield index, scene
@@ -69,7 +69,7 @@ def drawn(model: Model, index: int, scene: Scene, *, shift: float = 0.0) -> Case
     With `shift`, the picture is moved by that part of its side towards one of its corners, and its opposite
     edges are drawn out: mini's subjects stand in the middle, where a map may point by habit.
     """
-    picture, spots = draw_with_spots(scene, index)
+    picture, spots = draw_with_instances(scene, index)
     dx, dy = (shift * Random(f"{index}{axis}").choice((-1, 1)) for axis in "xy")
     picture = moved(picture, round(dx * picture.width), round(dy * picture.height))
     pixels = torch.from_numpy(np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1)[None]
@@ -105,7 +105,7 @@ def generated(index: int, scene: Scene) -> Case | None:
     None when the pictures differ hardly, or everywhere: then nobody knows where the subject is.
     """
     said = caption(scene, Random(index))
-    place = PLACES[scene.place][0] if STYLES[scene.style].place else ""
+    place = BACKGROUNDS[scene.background][0] if STYLES[scene.style].has_background else ""
     without = STYLES[scene.style].phrases[0].format(f"nothing {place}".strip())
     settings = {"steps": 10, "seed": index, "device": "cpu"}
     trace, heat = record_attention_maps(said, **settings)

@@ -18,7 +18,7 @@ def judge(mini):
 def drawn(*scenes) -> torch.Tensor:
     from training.mini.world.scenes import Scene, Thing, draw
 
-    pictures = [draw(Scene((Thing(what, color),), place=place), 3) for what, color, place in scenes]
+    pictures = [draw(Scene((Thing(what, color),), background=place), 3) for what, color, place in scenes]
     return torch.stack([images.to_tensor(p) for p in pictures])
 
 

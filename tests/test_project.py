@@ -63,9 +63,9 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_every_python_block_of_the_readme_runs(tmp_path):
-    from training.mini.world.photos import write
+    from training.mini.photos import write_photos
 
-    write("owl", Path("my_owl"))
+    write_photos("owl", Path("my_owl"))
     found = blocks("python")
     assert found
     for block in found:
@@ -79,7 +79,7 @@ def test_every_command_of_the_readme_runs(capsys, monkeypatch):
     import shutil
 
     from diffusekit.cli.main import run
-    from training.mini.world.photos import main as photos
+    from training.mini.photos import main as photos
 
     monkeypatch.setattr(sys, "argv", ["photos", "owl", "my_owl"])
     photos()

@@ -73,11 +73,12 @@ def test_auto_takes_a_caption_where_there_is_one():
 
 
 def test_the_photos_of_the_world_say_where_they_were_taken(tmp_path):
-    from training.mini.world.photos import PLACES, sentences, write
+    from training.mini.photos import PHOTO_BACKGROUNDS, caption_templates, write_photos
 
-    write("owl", tmp_path / "owl")
+    write_photos("owl", tmp_path / "owl")
     data = dataset.collect(tmp_path / "owl")
     said = make_captions(data, "object", "auto")
-    assert [group[0] for group in said] == sentences() and len(set(sentences())) == len(PLACES)
-    write("owl", tmp_path / "bare", captions=False)
+    assert [group[0] for group in said] == caption_templates()
+    assert len(set(caption_templates())) == len(PHOTO_BACKGROUNDS)
+    write_photos("owl", tmp_path / "bare", captions=False)
     assert len(list((tmp_path / "bare").iterdir())) == 5

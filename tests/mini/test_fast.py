@@ -90,23 +90,24 @@ def test_a_broken_one_is_refused(copy):
 
 def test_one_ddim_step_by_the_taught_velocity_arrives():
     from training.mini import distill
-    from training.mini.config import RECIPES, Bench
-    from training.mini.unet import build_unet, scheduler
+    from training.mini.config import RECIPES
+    from training.mini.runtime import Runtime
+    from training.mini.unet import build_unet, make_scheduler
 
-    bench = Bench(torch.device("cpu"), Path("work"))
-    student = distill.Student(bench, build_unet(RECIPES["cpu"]))
+    runtime = Runtime(torch.device("cpu"), Path("work"))
+    student = distill.Student(runtime, build_unet(RECIPES["cpu"]))
     torch.manual_seed(0)
     channels = student.unet.config.in_channels
-    stand, following = torch.randn(2, distill.JUMPS, channels, 16, 16)
-    jump, states = torch.arange(distill.JUMPS), torch.zeros(distill.JUMPS, 77, 256)
+    stand, following = torch.randn(2, distill.SEGMENTS, channels, 16, 16)
+    jump, states = torch.arange(distill.SEGMENTS), torch.zeros(distill.SEGMENTS, 77, 256)
     # A U-Net that says nothing errs by the whole velocity; find it, and let the sampler take it.
     now, then = (student.alphas[k][:, None, None, None] for k in (jump, jump + 1))
     a, s, b, r = now.sqrt(), (1 - now).sqrt(), then.sqrt(), (1 - then).sqrt()
     velocity = ((b * a + r * s) * stand - following) / (b * s - r * a)
     errors = student.errors(stand, following, jump, states)
     torch.testing.assert_close(errors, velocity.square().mean((1, 2, 3)), rtol=1e-3, atol=1e-3)
-    sampler = scheduler()
-    sampler.set_timesteps(distill.JUMPS)
+    sampler = make_scheduler()
+    sampler.set_timesteps(distill.SEGMENTS)
     for k, t in enumerate(sampler.timesteps):
         arrived = sampler.step(velocity[k : k + 1], t, stand[k : k + 1]).prev_sample
         torch.testing.assert_close(arrived, following[k : k + 1], rtol=1e-3, atol=1e-3)
@@ -122,10 +123,10 @@ def test_what_is_taught_is_what_is_merged(tmp_path):
     torch.manual_seed(0)
     plain, taught = build_unet(RECIPES["cpu"]), build_unet(RECIPES["cpu"])
     taught.load_state_dict(plain.state_dict())
-    changes = distill.wrap(taught)
+    changes = distill.add_low_rank(taught)
     for change in changes.values():
         torch.nn.init.normal_(change.up, std=0.1)
-    save_file(distill.lora(changes), tmp_path / "lora.safetensors")
+    save_file(distill.lora_state_dict(changes), tmp_path / "lora.safetensors")
     merge_lora(plain.requires_grad_(False), tmp_path / "lora.safetensors")
     for layer in changes:
         ours, theirs = (u.get_submodule(layer).weight for u in (plain, taught))

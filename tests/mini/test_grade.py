@@ -10,57 +10,59 @@ import pytest
 import torch
 
 from tests.helpers import ROOT
-from training.mini.config import Clock
 from training.mini.evaluate import detector, report
-from training.mini.evaluate.prompts import QUESTIONS, Seen, ask, related, told
-from training.mini.evaluate.report import Found, Looks, frechet
+from training.mini.evaluate.prompts import QUESTIONS, ImageContent, is_fully_described, is_related, make_prompts
+from training.mini.evaluate.report import Answers, DomainGrade, frechet_distance
+from training.mini.runtime import TimeBudget
 from training.mini.world import captions, scenes
-from training.mini.world.backgrounds import PLACES
-from training.mini.world.scenes import FIRST, WHOLE, Scene, Spot, Thing
+from training.mini.world.backgrounds import BACKGROUNDS
+from training.mini.world.scenes import FIRST_PART, WHOLE_WORLD, Instance, Scene, Thing
 from training.mini.world.styles import STYLES
 from training.mini.world.subjects import HELD_OUT
 
 BY_NAME = {question.name: question for question in QUESTIONS}
 
 
-def oracle(scene: Scene, seed: int = 0) -> Seen:
+def oracle(scene: Scene, seed: int = 0) -> ImageContent:
     """What an eye without faults sees in a rendered picture of a scene: every thing by itself."""
-    _, spots = scenes.draw_with_spots(scene, seed)
-    return Seen(tuple(replace(s, thing=replace(s.thing, count=1)) for s in spots), scene.place, scene.style)
+    _, spots = scenes.draw_with_instances(scene, seed)
+    return ImageContent(
+        tuple(replace(s, thing=replace(s.thing, count=1)) for s in spots), scene.background, scene.style
+    )
 
 
-@pytest.mark.parametrize("part", [WHOLE, FIRST])
+@pytest.mark.parametrize("domain", [WHOLE_WORLD, FIRST_PART])
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
-def test_prompts_are_held_out_combinations_and_say_all_of_them(question, part):
-    prompts = ask(question, part, 50)
+def test_prompts_are_held_out_combinations_and_say_all_of_them(question, domain):
+    prompts = make_prompts(question, domain, 50)
     assert len({p.text for p in prompts}) == 50
-    assert [p.text for p in prompts] == [p.text for p in ask(question, part, 50)]
+    assert [p.text for p in prompts] == [p.text for p in make_prompts(question, domain, 50)]
     for prompt in prompts:
         scene = prompt.scene
-        assert question.fits(scene) and told(scene, prompt.text)
+        assert question.accepts(scene) and is_fully_described(scene, prompt.text)
         things = {t.subject for t in scene.things}
-        assert things <= set(part.subjects) and not things & set(HELD_OUT)
+        assert things <= set(domain.subjects) and not things & set(HELD_OUT)
         assert not set(prompt.text.replace(",", "").split()) & captions.held_out_words()
-        assert scene.style in part.styles
-        assert any(scenes.held_out(t.subject, t.color, scene.place, scene.style) for t in scene.things)
+        assert scene.style in domain.styles
+        assert any(scenes.is_held_out(t.subject, t.color, scene.background, scene.style) for t in scene.things)
 
 
 def test_nothing_that_is_asked_is_in_the_training_stream():
     """Neither the scenes asked for, nor any thing of theirs that was held out, whatever the seed."""
     asked = {
-        (t.subject, t.color, p.scene.place, p.scene.style)
-        for part in (WHOLE, FIRST)
+        (t.subject, t.color, p.scene.background, p.scene.style)
+        for domain in (WHOLE_WORLD, FIRST_PART)
         for question in QUESTIONS
-        for p in ask(question, part, 20)
+        for p in make_prompts(question, domain, 20)
         for t in p.scene.things
-        if scenes.held_out(t.subject, t.color, p.scene.place, p.scene.style)
+        if scenes.is_held_out(t.subject, t.color, p.scene.background, p.scene.style)
     }
     assert len(asked) > 200
-    for part in (WHOLE, FIRST, detector.LESSON):
+    for domain in (WHOLE_WORLD, FIRST_PART, detector.TRAINING_DOMAIN):
         for seed in (0, 1, 8, 31):
             for index in range(1000):
-                scene = scenes.sample(part, index, seed)
-                shown = {(t.subject, t.color, scene.place, scene.style) for t in scene.things}
+                scene = scenes.sample(domain, index, seed)
+                shown = {(t.subject, t.color, scene.background, scene.style) for t in scene.things}
                 assert not shown & asked and not {t.subject for t in scene.things} & set(HELD_OUT)
 
 
@@ -70,13 +72,13 @@ def test_nothing_that_is_asked_is_in_the_training_stream():
 )
 def test_every_answer_is_asked_for_equally_often(name, answers):
     question = BY_NAME[name]
-    assert question.even
-    counts = Counter(question.even(p.scene) for p in ask(question, WHOLE, 36))
+    assert question.balance_by
+    counts = Counter(question.balance_by(p.scene) for p in make_prompts(question, WHOLE_WORLD, 36))
     assert len(counts) == answers and max(counts.values()) - min(counts.values()) <= 1
 
 
 def test_left_right_above_below_on_and_in_are_asked_for():
-    prompts = ask(BY_NAME["position"], WHOLE, 36)
+    prompts = make_prompts(BY_NAME["position"], WHOLE_WORLD, 36)
     relations = Counter(p.scene.relation for p in prompts)
     assert relations == {"left": 12, "above": 12, "on": 6, "in": 6}
     assert any("right of" in p.text for p in prompts) and any("left of" in p.text for p in prompts)
@@ -84,89 +86,89 @@ def test_left_right_above_below_on_and_in_are_asked_for():
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
 def test_a_right_picture_is_right(question):
-    for prompt in ask(question, WHOLE, 40, seed=5):
-        assert question.right(prompt.scene, oracle(prompt.scene, prompt.index)), prompt
+    for prompt in make_prompts(question, WHOLE_WORLD, 40, seed=5):
+        assert question.is_correct(prompt.scene, oracle(prompt.scene, prompt.index)), prompt
 
 
-def wrong_pictures(name: str, scene: Scene) -> list[Seen]:
+def wrong_pictures(name: str, scene: Scene) -> list[ImageContent]:
     """What is seen in pictures that differ in what a question asks about."""
     seen = oracle(scene)
-    first, *rest = seen.spots
+    first, *rest = seen.instances
     other = "sun" if scene.things[0].subject != "sun" else "heart"
     color = "red" if scene.things[0].color != "red" else "blue"
     stranger = replace(first, thing=replace(first.thing, subject=other))
     if name in ("one object", "two objects"):
-        return [replace(seen, spots=()), replace(seen, spots=(stranger, *rest))]
+        return [replace(seen, instances=()), replace(seen, instances=(stranger, *rest))]
     if name == "counting":
         more = replace(first, x=0.9, y=0.9)
         return [
-            replace(seen, spots=(*seen.spots, more)),
-            replace(seen, spots=tuple(rest)),
-            replace(seen, spots=(stranger, *rest)),
+            replace(seen, instances=(*seen.instances, more)),
+            replace(seen, instances=tuple(rest)),
+            replace(seen, instances=(stranger, *rest)),
         ]
     if name == "colors":
         dyed = replace(first, thing=replace(first.thing, color=color))
         return [
-            replace(seen, spots=(dyed,)),
-            replace(seen, spots=(stranger,)),
-            replace(seen, spots=()),
+            replace(seen, instances=(dyed,)),
+            replace(seen, instances=(stranger,)),
+            replace(seen, instances=()),
         ]
     if name == "position":
         second = rest[0]
         swapped = replace(first, thing=second.thing), replace(second, thing=first.thing)
         aside = replace(first, x=second.x + 0.5)
-        wrong = [replace(seen, spots=swapped), replace(seen, spots=(first,))]
-        return [*wrong, replace(seen, spots=(aside, second))] if scene.relation != "above" else wrong
+        wrong = [replace(seen, instances=swapped), replace(seen, instances=(first,))]
+        return [*wrong, replace(seen, instances=(aside, second))] if scene.relation != "above" else wrong
     if name == "color attribution":
         second = rest[0]
         swapped = (
             replace(first, thing=replace(first.thing, color=second.thing.color)),
             replace(second, thing=replace(second.thing, color=first.thing.color)),
         )
-        return [replace(seen, spots=swapped), replace(seen, spots=(first,))]
+        return [replace(seen, instances=swapped), replace(seen, instances=(first,))]
     if name == "style":
         return [replace(seen, style="oil" if scene.style != "oil" else "flat")]
-    return [replace(seen, place="snow" if scene.place != "snow" else "beach")]
+    return [replace(seen, background="snow" if scene.background != "snow" else "beach")]
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
 def test_an_altered_picture_is_wrong(question):
-    for prompt in ask(question, WHOLE, 40, seed=6):
+    for prompt in make_prompts(question, WHOLE_WORLD, 40, seed=6):
         for seen in wrong_pictures(question.name, prompt.scene):
-            assert not question.right(prompt.scene, seen), (prompt, seen)
+            assert not question.is_correct(prompt.scene, seen), (prompt, seen)
 
 
 def test_where_things_lie():
     def spot(x, y, radius=0.2):
-        return Spot(Thing("cat", "red"), x, y, radius)
+        return Instance(Thing("cat", "red"), x, y, radius)
 
     middle = spot(0.5, 0.5)
-    assert related(spot(0.2, 0.5), middle, "left") and not related(spot(0.47, 0.5), middle, "left")
-    assert related(spot(0.5, 0.1), middle, "above") and not related(spot(0.5, 0.9), middle, "above")
-    assert related(spot(0.5, 0.15), middle, "on") and not related(spot(0.5, 0.0), middle, "on")
-    assert not related(spot(0.1, 0.15), middle, "on")
-    assert related(spot(0.5, 0.3), middle, "in") and not related(spot(0.5, 0.15), middle, "in")
+    assert is_related(spot(0.2, 0.5), middle, "left") and not is_related(spot(0.47, 0.5), middle, "left")
+    assert is_related(spot(0.5, 0.1), middle, "above") and not is_related(spot(0.5, 0.9), middle, "above")
+    assert is_related(spot(0.5, 0.15), middle, "on") and not is_related(spot(0.5, 0.0), middle, "on")
+    assert not is_related(spot(0.1, 0.15), middle, "on")
+    assert is_related(spot(0.5, 0.3), middle, "in") and not is_related(spot(0.5, 0.15), middle, "in")
 
 
 def test_a_caption_that_leaves_something_out_is_not_asked():
     scene = Scene((Thing("cat", "red"), Thing("boat", "blue")), "left", "beach")
-    assert told(scene, "a red cat left of a blue boat on the beach")
-    assert told(scene, "on the left a red cat and on the right a blue boat by the sea")
-    assert not told(scene, "a red cat and a blue boat on the beach")
-    assert not told(scene, "a red cat left of a blue boat")
-    assert not told(scene, "a cat left of a blue boat on the beach")
+    assert is_fully_described(scene, "a red cat left of a blue boat on the beach")
+    assert is_fully_described(scene, "on the left a red cat and on the right a blue boat by the sea")
+    assert not is_fully_described(scene, "a red cat and a blue boat on the beach")
+    assert not is_fully_described(scene, "a red cat left of a blue boat")
+    assert not is_fully_described(scene, "a cat left of a blue boat on the beach")
 
 
 def test_frechet_distance_of_gaussians():
     torch.manual_seed(0)
     one = torch.randn(40_000, 3, dtype=torch.double)
-    assert frechet(one, one) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
     scale, shift = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([0.0, 1.0, -2.0])
     exact = shift.square().sum() + ((1 - scale) ** 2).sum()  # both covariances are diagonal
-    assert frechet(one, torch.randn_like(one) * scale + shift) == pytest.approx(float(exact), rel=0.03)
+    assert frechet_distance(one, torch.randn_like(one) * scale + shift) == pytest.approx(float(exact), rel=0.03)
     turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.double))[0]  # turning both changes nothing
     other = torch.randn_like(one) * scale + shift
-    assert frechet(one @ turn, other @ turn) == pytest.approx(frechet(one, other), rel=1e-6)
+    assert frechet_distance(one @ turn, other @ turn) == pytest.approx(frechet_distance(one, other), rel=1e-6)
 
 
 def test_middles_are_where_things_are():
@@ -185,7 +187,7 @@ def test_moving_a_picture_moves_its_spots():
     pictures = dot.expand(32, 3, 64, 64).contiguous()
     spots = torch.full((32, 4, 5), -1.0)
     spots[:, 0] = torch.tensor([40.5 / 64, 24.5 / 64, 0.1, 0, 0])
-    moved, found = detector._varied(pictures, spots, torch.Generator().manual_seed(1))
+    moved, found = detector.augment(pictures, spots, torch.Generator().manual_seed(1))
     weight = (moved.mean(1) > 0.2).float()
     for axis, along in ((0, x), (1, y)):
         middle = (weight * (along + 0.5)).sum((1, 2)) / weight.sum((1, 2)) / 64
@@ -195,14 +197,16 @@ def test_moving_a_picture_moves_its_spots():
 
 def test_the_eye_learns_a_tiny_world():
     """Two subjects at one place: after seconds it tells them apart."""
-    chosen = [Scene((Thing(name, "red"),), place="snow") for name in ("heart", "boat")]
-    part = replace(WHOLE, subjects=("heart", "boat"), styles={"flat": 1.0}, galaxies=0, pairs=0, counts=0, empty=0)
-    data = detector._render(part, 0, 160, seed=3)
-    net = detector.train(data, Clock(5, steps=50), batch=16, say=lambda _: None)
+    chosen = [Scene((Thing(name, "red"),), background="snow") for name in ("heart", "boat")]
+    domain = replace(
+        WHOLE_WORLD, subjects=("heart", "boat"), styles={"flat": 1.0}, galaxies=0, pairs=0, counts=0, empty=0
+    )
+    data = detector.render_range(domain, 0, 160, seed=3)
+    net = detector.train(data, TimeBudget(5, steps=50), batch=16, say=lambda _: None)
     asked = chosen * 10
-    pictures = detector.as_tensor([scenes.draw(s, i) for i, s in enumerate(asked)])
-    seen = detector.recognize(net, pictures)
-    right = [BY_NAME["one object"].right(scene, s) for scene, s in zip(asked, seen, strict=True)]
+    pictures = detector.images_to_tensor([scenes.draw(s, i) for i, s in enumerate(asked)])
+    seen = detector.detect(net, pictures)
+    right = [BY_NAME["one object"].is_correct(scene, s) for scene, s in zip(asked, seen, strict=True)]
     assert sum(right) >= 15
     assert detector.features(net, pictures).shape == (20, 128)
 
@@ -210,38 +214,38 @@ def test_the_eye_learns_a_tiny_world():
 def test_the_eye_is_kept_and_can_be_taught_further(tmp_path):
     """Given a folder that has one, nothing is taught; asked for more, the same goes on."""
     torch.manual_seed(3)
-    torch.save(detector.Recognizer().state_dict(), tmp_path / "recognizer.pt")
+    torch.save(detector.Detector().state_dict(), tmp_path / "recognizer.pt")
     said: list[str] = []
     plan = {"minutes": 1, "pictures": 64, "steps": 1, "say": said.append}
-    net = detector.kept(tmp_path, **plan)
+    net = detector.load_or_train(tmp_path, **plan)
     assert not said and not net.training
-    assert (detector.kept(tmp_path, **plan).map.weight == net.map.weight).all()
-    further = detector.kept(tmp_path, more=1, **plan)
+    assert (detector.load_or_train(tmp_path, **plan).map.weight == net.map.weight).all()
+    further = detector.load_or_train(tmp_path, more=1, **plan)
     assert said and (further.map.weight != net.map.weight).any()
     assert (further.map.weight - net.map.weight).abs().max() < 0.01
-    assert (detector.kept(tmp_path, **plan).map.weight == further.map.weight).all()
+    assert (detector.load_or_train(tmp_path, **plan).map.weight == further.map.weight).all()
 
 
 def test_pictures_are_looked_at_as_they_were_taught():
-    picture = scenes.draw(Scene((Thing("cat", "red"),), place="beach"), 1)
-    looked = detector.fitted(detector.as_tensor([picture]))[0].permute(1, 2, 0)
-    taught = torch.from_numpy(detector.shrunk(picture).copy()).float() / 127.5 - 1
+    picture = scenes.draw(Scene((Thing("cat", "red"),), background="beach"), 1)
+    looked = detector.resize(detector.images_to_tensor([picture]))[0].permute(1, 2, 0)
+    taught = torch.from_numpy(detector.shrink(picture).copy()).float() / 127.5 - 1
     assert (looked - taught).abs().max() < 1.01 / 127.5
 
 
-def found_with(right: list[bool], reads: float) -> Found:
-    """A part of the world of which every question was answered so."""
+def found_with(right: list[bool], reads: float) -> DomainGrade:
+    """A domain of the world of which every question was answered so."""
     torch.manual_seed(0)
-    prompts = {q.name: ask(q, FIRST, len(right)) for q in QUESTIONS}
+    prompts = {q.name: make_prompts(q, FIRST_PART, len(right)) for q in QUESTIONS}
     pictures = {name: [scenes.draw(p.scene) for p in group] for name, group in prompts.items()}
     look = {
         name: {
-            kind: Looks(right, [oracle(p.scene) for p in group], torch.randn(len(right), 4), torch.ones(len(right)))
-            for kind in report.KINDS
+            kind: Answers(right, [oracle(p.scene) for p in group], torch.randn(len(right), 4), torch.ones(len(right)))
+            for kind in report.SOURCES
         }
         for name, group in prompts.items()
     }
-    return Found(prompts, pictures, look, {q.name: reads for q in QUESTIONS}, torch.randn(9, 4), 30.0)
+    return DomainGrade(prompts, pictures, look, {q.name: reads for q in QUESTIONS}, torch.randn(9, 4), 30.0)
 
 
 def test_the_table_marks_what_means_nothing(tmp_path):
@@ -254,15 +258,15 @@ def test_the_table_marks_what_means_nothing(tmp_path):
         "load": 0.5,
     }
     found = {"whole": found_with([True, False], 0.99), "first": found_with([True, True], 0.9)}
-    text = report.table(found, numbers, "20 guided steps")
+    text = report.render_table(found, numbers, "20 guided steps")
     lines = text.splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert "| colors | 50% | (100%) | 95% | 99.0 / 90.0% | 50 / 100% | 76% | 85% |" in lines
     assert "| the six above | 0.50 | (1.00) |" in text
-    said = report.notes(found, 2, 4)
+    said = report.render_notes(found, 2, 4)
     assert "another test" in said.replace("\n", " ") and "colors (first)" in said.replace("\n", " ")
     assert "(whole)" not in said
-    report.keep(found, numbers, text, tmp_path)
+    report.save_report(found, numbers, text, tmp_path)
     assert len(list(tmp_path.glob("worst-*.png"))) == 16 and (tmp_path / "grades.json").stat().st_size
     assert "10 of 10 right" in (tmp_path / "confusions.md").read_text()
 
@@ -288,7 +292,7 @@ def test_a_batch_of_prompts_draws_what_each_alone_draws():
 
     import diffusekit
 
-    texts = [p.text for p in ask(BY_NAME["colors"], FIRST, 4)]
+    texts = [p.text for p in make_prompts(BY_NAME["colors"], FIRST_PART, 4)]
     together = diffusekit.generate(texts, seed=3, batch=4)
     for text, picture in zip(texts, together, strict=True):
         alone = diffusekit.generate(text, seed=3)[0].image
@@ -296,6 +300,6 @@ def test_a_batch_of_prompts_draws_what_each_alone_draws():
 
 
 def test_worlds_are_as_large_as_the_eye_thinks():
-    assert len(detector.SUBJECT_NAMES) == len(WHOLE.subjects) + 1
+    assert len(detector.SUBJECT_NAMES) == len(WHOLE_WORLD.subjects) + 1
     assert not set(detector.SUBJECT_NAMES) & set(HELD_OUT)
-    assert (len(detector.PLACE_NAMES), len(detector.STYLE_NAMES)) == (len(PLACES), len(STYLES))
+    assert (len(detector.BACKGROUND_NAMES), len(detector.STYLE_NAMES)) == (len(BACKGROUNDS), len(STYLES))

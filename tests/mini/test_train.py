@@ -15,12 +15,13 @@ from diffusekit import latents, models
 from diffusekit.models import MINI
 from tests.helpers import ROOT
 from training.mini import finetune, loss_curves, text_encoder, widen
-from training.mini.config import RECIPES, Bench, Clock, warm_then_decay
-from training.mini.dataset import things, to_tensor, tokens
-from training.mini.muon import Muon, orthogonal
-from training.mini.unet import Learner, build_unet, latent_shape, scheduler, timestep_weights
+from training.mini.config import RECIPES
+from training.mini.dataset import foreground_mask, to_tensor, tokenize
+from training.mini.optimizers import Muon, orthogonalize, warm_then_decay
+from training.mini.runtime import Runtime, TimeBudget
+from training.mini.unet import UNetTrainer, build_unet, latent_shape, make_scheduler, timestep_weights
 from training.mini.vae import build as build_vae
-from training.mini.world.scenes import Scene, Thing, draw_with_spots
+from training.mini.world.scenes import Scene, Thing, draw_with_instances
 
 STAGES = (
     ("fast", {"fast.safetensors"}),
@@ -30,7 +31,7 @@ STAGES = (
     ("decoder", {"vae/diffusion_pytorch_model.safetensors"}),
     ("tower", {"image_encoder/model.safetensors", "text_projection.safetensors"}),
 )
-GALAXY = Scene((Thing("galaxy", None),), place="space")
+GALAXY = Scene((Thing("galaxy", None),), background="space")
 
 
 def train(folder, *more):
@@ -87,7 +88,7 @@ def test_from_nothing_to_a_model_and_on(tmp_path):
 
 
 def test_the_noise_schedule_ends_in_noise_and_shares_out_its_timesteps():
-    alphas = scheduler().alphas_cumprod
+    alphas = make_scheduler().alphas_cumprod
     assert 0 < alphas[-1] < 1e-4
     weights = timestep_weights(alphas)
     assert weights.sum() == pytest.approx(1, abs=1e-4) and (weights > 0).all()
@@ -107,8 +108,8 @@ def test_the_unet_starts_as_nothing():
 def test_a_channel_that_cannot_be_foretold_does_not_drown_the_others(tmp_path):
     words = CLIPTokenizer.from_pretrained(MINI / "tokenizer")
     recipe = replace(RECIPES["cpu"], text_layers=1)
-    bench = Bench(torch.device("cpu"), tmp_path)
-    learner = Learner(recipe, bench, text_encoder.build(recipe, words), words)
+    runtime = Runtime(torch.device("cpu"), tmp_path)
+    learner = UNetTrainer(recipe, runtime, text_encoder.build(recipe, words), words)
     nothing, t = torch.zeros(3, 6, 16, 16), torch.tensor([10, 500, 990])
     eps = torch.randn_like(nothing) * torch.tensor([0.1, 0.2, 0.5, 1, 2, 5])[:, None, None]
     ids = learner.empty.repeat(3, 1)
@@ -122,9 +123,9 @@ def test_a_channel_that_cannot_be_foretold_does_not_drown_the_others(tmp_path):
 
 def test_muon_takes_steps_of_one_size_in_every_direction():
     weights = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(1)) ** 3
-    sizes = torch.linalg.svdvals(orthogonal(weights))
+    sizes = torch.linalg.svdvals(orthogonalize(weights))
     assert sizes.min() > 0.3 and sizes.max() < 1.3 < torch.linalg.svdvals(weights).max()
-    assert torch.equal(orthogonal(weights.mT), orthogonal(weights).mT)
+    assert torch.equal(orthogonalize(weights.mT), orthogonalize(weights).mT)
 
     layer = torch.nn.Conv2d(6, 4, 3, bias=False)
     before = layer.weight.detach().clone()
@@ -140,8 +141,8 @@ def test_a_deeper_text_encoder_says_the_same_until_it_learns():
     recipe = replace(RECIPES["cpu"], text_layers=1)
     torch.manual_seed(1)
     text = text_encoder.build(recipe, words).eval()
-    ids = tokens(words, ["a red cat left of a blue dog"])
-    deeper = text_encoder.deepened(text, 3).eval()
+    ids = tokenize(words, ["a red cat left of a blue dog"])
+    deeper = text_encoder.add_layers(text, 3).eval()
     assert len(deeper.encoder.layers) == 3 and deeper.config.num_hidden_layers == 3
     with torch.no_grad():
         assert torch.equal(text(ids).last_hidden_state, deeper(ids).last_hidden_state)
@@ -151,15 +152,15 @@ def test_reading_on_holds_fast_to_what_was_said_of_all_but_pairs(tmp_path):
     words = CLIPTokenizer.from_pretrained(ROOT / "diffusekit" / "mini" / "tokenizer")
     recipe = replace(RECIPES["cpu"], text_layers=1)
     text = text_encoder.build(recipe, words)
-    bench = Bench(torch.device("cpu"), tmp_path)
-    lesson = text_encoder.Reader(recipe, bench, words, text)
-    assert lesson.part.pairs == text_encoder.PAIRS > recipe.part.pairs
+    runtime = Runtime(torch.device("cpu"), tmp_path)
+    lesson = text_encoder.TextEncoderTrainer(recipe, runtime, words, text)
+    assert lesson.domain.pairs == text_encoder.MIN_PAIR_SHARE > recipe.domain.pairs
     lesson.loss(0)
-    assert lesson.moved < 1e-4
+    assert lesson.drift < 1e-4
     with torch.no_grad():
         text.final_layer_norm.bias += 1.0
     lesson.loss(0)
-    assert lesson.moved == pytest.approx(0.02, rel=0.1)  # a running mean of squares of one
+    assert lesson.drift == pytest.approx(0.02, rel=0.1)  # a running mean of squares of one
 
 
 def test_wider_latents_begin_as_what_they_were():
@@ -170,7 +171,7 @@ def test_wider_latents_begin_as_what_they_were():
     for layer in (net.conv_out, vae.quant_conv, vae.post_quant_conv):
         torch.nn.init.normal_(layer.weight)
         torch.nn.init.normal_(layer.bias)
-    codec, unet = widen.autoencoder(vae, 6), widen.unet(net, 6)
+    codec, unet = widen.widen_vae(vae, 6), widen.widen_unet(net, 6)
     assert codec.config.latent_channels == unet.config.in_channels == unet.config.out_channels == 6
     pictures, states = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 77, 256)
     with torch.no_grad():
@@ -189,10 +190,10 @@ def test_wider_latents_begin_as_what_they_were():
 
 @pytest.mark.slow
 def test_a_sitting_of_the_vae_widens_the_model_to_its_recipe(tmp_path):
-    recipe = replace(RECIPES["cpu"], latent_channels=7, vae_pictures=40)
-    bench = Bench(torch.device("cpu"), tmp_path / "work")
-    plan = finetune.Sitting(MINI, recipe, bench, minutes=1, steps=2)
-    finetune.further("vae", plan, tmp_path / "model")
+    recipe = replace(RECIPES["cpu"], latent_channels=7, vae_images=40)
+    runtime = Runtime(torch.device("cpu"), tmp_path / "work")
+    plan = finetune.FinetuneRun(MINI, recipe, runtime, minutes=1, steps=2)
+    finetune.finetune("vae", plan, tmp_path / "model")
     before, after = sums(MINI), sums(tmp_path / "model")
     changed = {name for name in before | after if before.get(name) != after.get(name)}
     networks = {f"{part}/diffusion_pytorch_model.safetensors" for part in ("vae", "unet")}
@@ -206,11 +207,11 @@ def test_a_sitting_of_the_vae_widens_the_model_to_its_recipe(tmp_path):
 
 def test_where_things_stand():
     scene = Scene((Thing("cat", "red"), Thing("boat", "blue")), "left", "beach")
-    spots = draw_with_spots(scene, 1)[1]
-    where = things(spots, 16)
+    spots = draw_with_instances(scene, 1)[1]
+    where = foreground_mask(spots, 16)
     assert where[:, :8].any() and where[:, 8:].any() and not where[:, 7:9].all()
     assert 0.2 < where.mean() < 0.5 and not where[0].any()
-    assert things([], 16).all() and things(draw_with_spots(GALAXY)[1], 16).all()
+    assert foreground_mask([], 16).all() and foreground_mask(draw_with_instances(GALAXY)[1], 16).all()
 
 
 def test_curves_put_sittings_one_after_the_other(tmp_path):
@@ -221,18 +222,18 @@ def test_curves_put_sittings_one_after_the_other(tmp_path):
             with (tmp_path / name / "log.txt").open("a") as log:
                 log.write(told.format(step, " ".join(["0.5"] * 8), " ".join(["+0.1"] * 8)))
             Image.new("RGB", (60, 20), "red").save(tmp_path / name / f"preview-{step:06}.png")
-    found = loss_curves.read([tmp_path / "one", tmp_path / "two"])
+    found = loss_curves.read_logs([tmp_path / "one", tmp_path / "two"])
     assert found.steps == [1, 50, 100, 101, 400] and found.ends == [100, 400]
-    assert loss_curves.shown(found) == [1, 50, 400]
-    page = loss_curves.draw(found)
+    assert loss_curves.choose_sheets(found) == [1, 50, 400]
+    page = loss_curves.draw_curves(found)
     assert page.getpixel((5, page.height - 20)) == (255, 0, 0)
 
 
 def test_clock_and_learning_rate():
-    clock = Clock(minutes=1, steps=10)
+    clock = TimeBudget(minutes=1, steps=10)
     clock.step = 5
     assert clock.progress == 0.5
-    again = Clock(minutes=1)
+    again = TimeBudget(minutes=1)
     again.resume({"seconds": 30.0, "step": 3})
     assert 0.5 <= again.progress < 0.6 and again.step == 3
     assert warm_then_decay(1.0, 999) == 0 and warm_then_decay(0.1, 999) == 1

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from . import dataset, finetune, image_encoder, text_encoder, tokenizer, unet, vae
-from .config import RECIPES, Bench, Clock, Recipe
+from .config import RECIPES, Recipe
 from .evaluate import grade
 from .export import export
+from .runtime import Runtime, TimeBudget
 
 
 def main() -> None:
@@ -48,27 +49,29 @@ def main() -> None:
     recipe = RECIPES[options.recipe or ("gpu" if device.type == "cuda" else "cpu")]
     if options.pictures:
         recipe = _with_pictures(recipe, options.pictures)
-    bench = Bench(device, options.work, options.seed)
+    runtime = Runtime(device, options.work, options.seed)
     if options.start:
-        plan = finetune.Sitting(options.start, recipe, bench, options.minutes, options.steps)
-        finetune.further(options.stage, plan, options.output)
+        plan = finetune.FinetuneRun(options.start, recipe, runtime, options.minutes, options.steps)
+        finetune.finetune(options.stage, plan, options.output)
     else:
-        train(options, recipe, bench)
-    bench.say(f"done: {options.output}")
+        train(options, recipe, runtime)
+    runtime.log(f"done: {options.output}")
 
 
-def train(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
+def train(options: argparse.Namespace, recipe: Recipe, runtime: Runtime) -> None:
     """Every stage, from nothing."""
     words = tokenizer.build(options.work / "tokenizer")
-    bench.say(f"start: {bench.device}, bf16 {bench.bf16}, {len(words)} tokens, {len(recipe.part.subjects)} subjects")
+    runtime.log(
+        f"start: {runtime.device}, bf16 {runtime.use_bf16}, {len(words)} tokens, {len(recipe.domain.subjects)} subjects"
+    )
     minutes, steps = options.minutes, options.steps
-    codec = vae.train(recipe, bench, minutes * recipe.vae_share, steps)
-    latents = dataset.encode(recipe, bench, codec, words)
-    text = text_encoder.train(recipe, bench, minutes * recipe.reader_share, words, steps)
-    learner = unet.Learner(recipe, bench, text, words)
-    text, net = unet.train(learner, Clock(minutes * recipe.unet_share, steps), latents, codec)
-    vae.polish(recipe, bench, minutes * recipe.decoder_share, codec, steps)
-    image, projection = image_encoder.train(recipe, bench, minutes * recipe.clip_share, text, words, steps)
+    codec = vae.train(recipe, runtime, minutes * recipe.vae_share, steps)
+    latents = dataset.encode(recipe, runtime, codec, words)
+    text = text_encoder.train(recipe, runtime, minutes * recipe.text_encoder_share, words, steps)
+    learner = unet.UNetTrainer(recipe, runtime, text, words)
+    text, net = unet.train(learner, TimeBudget(minutes * recipe.unet_share, steps), latents, codec)
+    vae.train_decoder(recipe, runtime, minutes * recipe.decoder_share, codec, steps)
+    image, projection = image_encoder.train(recipe, runtime, minutes * recipe.image_encoder_share, text, words, steps)
     export(
         options.output,
         tokenizer=words,
@@ -81,7 +84,7 @@ def train(options: argparse.Namespace, recipe: Recipe, bench: Bench) -> None:
 
 
 def _with_pictures(recipe: Recipe, count: int) -> Recipe:
-    return replace(recipe, pictures=count, vae_pictures=min(recipe.vae_pictures, count))
+    return replace(recipe, images=count, vae_images=min(recipe.vae_images, count))
 
 
 if __name__ == "__main__":

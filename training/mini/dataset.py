@@ -15,35 +15,36 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
-from .config import Bench, Recipe
+from .config import Recipe
+from .runtime import Runtime
 from .tokenizer import LENGTH
 from .world.captions import caption
-from .world.scenes import Part, Spot, draw_with_spots, sample
+from .world.scenes import Domain, Instance, draw_with_instances, sample
 
-CAPTIONS = 4
+CAPTIONS_PER_IMAGE = 4
 
 
 @dataclass
 class Chunk:
     """Rendered pictures (N, side, side, 3) uint8, four captions of each, and where their things lie."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     captions: list[list[str]]
-    spots: list[list[Spot]]
+    instances: list[list[Instance]]
 
 
-def _render(part: Part, start: int, count: int, seed: int, side: int) -> Chunk:
+def _render(part: Domain, start: int, count: int, seed: int, side: int) -> Chunk:
     chunk = Chunk(np.empty((count, side, side, 3), np.uint8), [], [])
     for i in range(count):
         scene, rng = sample(part, start + i, seed), Random(f"say {seed}/{start + i}")
-        picture, spots = draw_with_spots(scene, start + i, side)
-        chunk.pictures[i] = np.asarray(picture)
-        chunk.captions.append([caption(scene, rng) for _ in range(CAPTIONS)])
-        chunk.spots.append(spots)
+        picture, spots = draw_with_instances(scene, start + i, side)
+        chunk.images[i] = np.asarray(picture)
+        chunk.captions.append([caption(scene, rng) for _ in range(CAPTIONS_PER_IMAGE)])
+        chunk.instances.append(spots)
     return chunk
 
 
-def render(part: Part, count: int, seed: int, side: int, chunk: int = 500) -> Iterator[Chunk]:
+def render(part: Domain, count: int, seed: int, side: int, chunk: int = 500) -> Iterator[Chunk]:
     """`count` scenes of a part of the world, drawn on every core, in chunks, in order."""
     starts = range(0, count, chunk)
     with ProcessPoolExecutor(mp_context=get_context("forkserver")) as pool:
@@ -52,7 +53,7 @@ def render(part: Part, count: int, seed: int, side: int, chunk: int = 500) -> It
             yield future.result()
 
 
-def things(spots: list[Spot], n: int) -> np.ndarray:
+def foreground_mask(spots: list[Instance], n: int) -> np.ndarray:
     """Which cells of an (n, n) latent show a thing; all of them when there is none, or a galaxy."""
     if not spots or spots[0].thing.subject == "galaxy":
         return np.ones((n, n), bool)
@@ -66,33 +67,33 @@ def to_tensor(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
+def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
     """(N, 77) token ids, padded to the full length as Stable Diffusion does."""
     return tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
 
 
-def encode(recipe: Recipe, bench: Bench, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> dict[str, torch.Tensor]:
+def encode(recipe: Recipe, runtime: Runtime, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> dict[str, torch.Tensor]:
     """The training set: `mean` and `std` (N, C, h, w) fp16 of every picture's latents, `ids` (N, 4, 77),
     and `things` (N, h, w), true where something stands."""
-    kept = bench.load("latents")
+    kept = runtime.load("latents")
     if kept is not None:
         return kept
     means, stds, ids, where = [], [], [], []
-    for chunk in render(recipe.part, recipe.pictures, bench.seed + 1, recipe.side):
-        for start in range(0, len(chunk.pictures), 50):
-            with torch.no_grad(), bench.autocast():
-                posterior = vae.encode(to_tensor(chunk.pictures[start : start + 50]).to(bench.device)).latent_dist
+    for chunk in render(recipe.domain, recipe.images, runtime.seed + 1, recipe.side):
+        for start in range(0, len(chunk.images), 50):
+            with torch.no_grad(), runtime.autocast():
+                posterior = vae.encode(to_tensor(chunk.images[start : start + 50]).to(runtime.device)).latent_dist
             means.append(posterior.mean.half())
             stds.append(posterior.std.half())
-        flat = tokens(tokenizer, [c for group in chunk.captions for c in group])
-        ids.append(flat.view(-1, CAPTIONS, LENGTH).short())
-        where += [torch.from_numpy(things(spots, means[-1].shape[-1])) for spots in chunk.spots]
+        flat = tokenize(tokenizer, [c for group in chunk.captions for c in group])
+        ids.append(flat.view(-1, CAPTIONS_PER_IMAGE, LENGTH).short())
+        where += [torch.from_numpy(foreground_mask(spots, means[-1].shape[-1])) for spots in chunk.instances]
     found = {
         "mean": torch.cat(means),
         "std": torch.cat(stds),
-        "ids": torch.cat(ids).to(bench.device),
-        "things": torch.stack(where).to(bench.device),
+        "ids": torch.cat(ids).to(runtime.device),
+        "things": torch.stack(where).to(runtime.device),
     }
-    bench.save("latents", found)
-    bench.say(f"latents: {len(found['mean'])} pictures, std {found['mean'].float().std():.3f}")
+    runtime.save("latents", found)
+    runtime.log(f"latents: {len(found['mean'])} pictures, std {found['mean'].float().std():.3f}")
     return found

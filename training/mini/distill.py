@@ -15,18 +15,20 @@ from torch import nn
 from torch.nn.utils import parametrize
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .config import Bench, Clock, Recipe, warm_then_decay
-from .dataset import tokens
-from .unet import latent_shape, scheduler
+from .config import Recipe
+from .dataset import tokenize
+from .optimizers import warm_then_decay
+from .runtime import Runtime, TimeBudget
+from .unet import latent_shape, make_scheduler
 from .world.captions import caption
 from .world.scenes import sample
 
-JUMPS = 4
-STEPS = 12  # of the teacher: more do not make its pictures right more often
+SEGMENTS = 4
+TEACHER_STEPS = 12  # of the teacher: more do not make its pictures right more often
 GUIDANCE = 3.0
 RANK = 32
 RATE = 1e-3
-PATHS = 0.35  # the share of the time for the teacher's paths
+PATH_SHARE = 0.35  # the share of the time for the teacher's paths
 _ENDS = ("conv_in", "conv_out", "time_embedding")
 
 
@@ -44,7 +46,7 @@ class LowRank(nn.Module):
         return weight + (self.up @ self.down).view_as(weight)
 
 
-def wrap(unet: UNet2DConditionModel) -> dict[str, LowRank]:
+def add_low_rank(unet: UNet2DConditionModel) -> dict[str, LowRank]:
     """Freeze a U-Net but for low-rank changes of its hidden matrices; returns those, by their layers' names."""
     unet.requires_grad_(False)
     changes = {}
@@ -55,7 +57,7 @@ def wrap(unet: UNet2DConditionModel) -> dict[str, LowRank]:
     return changes
 
 
-def lora(changes: dict[str, LowRank]) -> dict[str, torch.Tensor]:
+def lora_state_dict(changes: dict[str, LowRank]) -> dict[str, torch.Tensor]:
     """The changes in fp16, under the names by which PEFT and diffusers know a LoRA of a U-Net."""
     found = {}
     for name, change in changes.items():
@@ -71,72 +73,72 @@ class Teacher:
     def __init__(
         self,
         recipe: Recipe,
-        bench: Bench,
+        runtime: Runtime,
         text: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel,
     ):
-        self.recipe, self.bench, self.tokenizer = recipe, bench, tokenizer
+        self.recipe, self.runtime, self.tokenizer = recipe, runtime, tokenizer
         self.text, self.unet = text.eval(), unet.eval()
 
     @torch.no_grad()
     def states(self, ids: torch.Tensor) -> torch.Tensor:
-        with self.bench.autocast():
-            return self.text(ids.to(self.bench.device).long()).last_hidden_state
+        with self.runtime.autocast():
+            return self.text(ids.to(self.runtime.device).long()).last_hidden_state
 
     @torch.no_grad()
-    def paths(self, batch: int) -> dict[str, torch.Tensor]:
+    def sample_paths(self, batch: int) -> dict[str, torch.Tensor]:
         """Captions of training's scenes, `ids` (N, 77), and the teacher's latents on its way from noise to
         their pictures, `stands` (N, JUMPS + 1, C, h, w), for batch number `batch`."""
-        recipe, device, first = self.recipe, self.bench.device, (batch + 1) * 10**6
-        rng = Random(f"path {self.bench.seed}/{batch}")
-        scenes = [sample(recipe.part, first + i, self.bench.seed) for i in range(recipe.batch)]
-        ids = tokens(self.tokenizer, [caption(scene, rng) for scene in scenes])
-        empty = tokens(self.tokenizer, [""] * len(ids))
+        recipe, device, first = self.recipe, self.runtime.device, (batch + 1) * 10**6
+        rng = Random(f"path {self.runtime.seed}/{batch}")
+        scenes = [sample(recipe.domain, first + i, self.runtime.seed) for i in range(recipe.batch)]
+        ids = tokenize(self.tokenizer, [caption(scene, rng) for scene in scenes])
+        empty = tokenize(self.tokenizer, [""] * len(ids))
         states = self.states(torch.cat([ids, empty]))
-        sampler = DPMSolverMultistepScheduler.from_config(scheduler().config)
-        sampler.set_timesteps(STEPS)
+        sampler = DPMSolverMultistepScheduler.from_config(make_scheduler().config)
+        sampler.set_timesteps(TEACHER_STEPS)
         g = torch.Generator().manual_seed(first)
         x = torch.randn((len(ids), *latent_shape(self.unet)), generator=g).to(device)
         stands = [x]
         for i, t in enumerate(sampler.timesteps):
-            with self.bench.autocast():
+            with self.runtime.autocast():
                 told, free = self.unet(torch.cat([x, x]), t, states).sample.float().chunk(2)
             x = sampler.step(free + GUIDANCE * (told - free), t, x).prev_sample
-            if (i + 1) % (STEPS // JUMPS) == 0:
+            if (i + 1) % (TEACHER_STEPS // SEGMENTS) == 0:
                 stands.append(x)
         return {"ids": ids.short(), "stands": torch.stack(stands, 1).half().cpu()}
 
-    def many(self, clock: Clock) -> dict[str, torch.Tensor]:
+    def collect_paths(self, clock: TimeBudget) -> dict[str, torch.Tensor]:
         """Paths until the clock is done."""
-        kept = self.bench.load("paths")
+        kept = self.runtime.load("paths")
         if kept is not None:
             return kept
         found = []
         while clock.progress < 1:
-            found.append(self.paths(clock.step))
+            found.append(self.sample_paths(clock.step))
             clock.step += 1
         paths = {name: torch.cat([part[name] for part in found]) for name in ("ids", "stands")}
-        self.bench.save("paths", paths)
-        self.bench.say(f"fast: {len(paths['ids'])} paths in {clock.seconds / 60:.1f} minutes")
+        self.runtime.save("paths", paths)
+        self.runtime.log(f"fast: {len(paths['ids'])} paths in {clock.seconds / 60:.1f} minutes")
         return paths
 
 
 class Student:
     """The U-Net with its low-rank changes, their running mean, and the four jumps."""
 
-    def __init__(self, bench: Bench, unet: UNet2DConditionModel):
-        torch.manual_seed(bench.seed + 6)
-        self.bench, self.unet = bench, deepcopy(unet).train()
-        self.changes = wrap(self.unet)
+    def __init__(self, runtime: Runtime, unet: UNet2DConditionModel):
+        torch.manual_seed(runtime.seed + 6)
+        self.runtime, self.unet = runtime, deepcopy(unet).train()
+        self.changes = add_low_rank(self.unet)
         self.learning = [p for change in self.changes.values() for p in change.parameters()]
         self.mean = [p.detach().clone() for p in self.learning]
         self.optimizer = torch.optim.AdamW(self.learning, betas=(0.9, 0.99), weight_decay=0.0)
-        sampler = scheduler()
-        sampler.set_timesteps(JUMPS)
-        self.timesteps = sampler.timesteps.to(bench.device)
+        sampler = make_scheduler()
+        sampler.set_timesteps(SEGMENTS)
+        self.timesteps = sampler.timesteps.to(runtime.device)
         alphas = torch.cat([sampler.alphas_cumprod[sampler.timesteps], torch.ones(1)])
-        self.alphas = alphas.to(bench.device)  # of every stand; the last has no noise
+        self.alphas = alphas.to(runtime.device)  # of every stand; the last has no noise
 
     def errors(
         self, stand: torch.Tensor, following: torch.Tensor, jump: torch.Tensor, states: torch.Tensor
@@ -148,20 +150,20 @@ class Student:
         now, then = (self.alphas[k][:, None, None, None] for k in (jump, jump + 1))
         a, s, b, r = now.sqrt(), (1 - now).sqrt(), then.sqrt(), (1 - then).sqrt()
         velocity = ((b * a + r * s) * stand - following) / (b * s - r * a)
-        with self.bench.autocast():
+        with self.runtime.autocast():
             found = self.unet(stand, self.timesteps[jump], states).sample
         return (found.float() - velocity).square().mean((1, 2, 3))
 
-    def step(self, teacher: Teacher, paths: dict[str, torch.Tensor], clock: Clock) -> torch.Tensor:
+    def step(self, teacher: Teacher, paths: dict[str, torch.Tensor], clock: TimeBudget) -> torch.Tensor:
         """One step of training; returns the errors of the four jumps, not-a-number where none was drawn."""
         for group in self.optimizer.param_groups:
             group["lr"] = RATE * warm_then_decay(clock.progress, clock.step, warmup=50)
-        g = torch.Generator().manual_seed(hash((self.bench.seed, clock.step)) % 2**62)
+        g = torch.Generator().manual_seed(hash((self.runtime.seed, clock.step)) % 2**62)
         rows = torch.randint(len(paths["ids"]), (teacher.recipe.batch,), generator=g)
-        jump = torch.randint(JUMPS, rows.shape, generator=g)
-        stand, following = (paths["stands"][rows, k].float().to(self.bench.device) for k in (jump, jump + 1))
+        jump = torch.randint(SEGMENTS, rows.shape, generator=g)
+        stand, following = (paths["stands"][rows, k].float().to(self.runtime.device) for k in (jump, jump + 1))
         states = teacher.states(paths["ids"][rows])
-        errors = self.errors(stand, following, jump.to(self.bench.device), states)
+        errors = self.errors(stand, following, jump.to(self.runtime.device), states)
         errors.mean().backward()
         nn.utils.clip_grad_norm_(self.learning, 1.0)
         self.optimizer.step()
@@ -170,20 +172,20 @@ class Student:
         keep = (1 - 1 / clock.step) ** 7.94  # as of the U-Net
         torch._foreach_lerp_(self.mean, [p.detach() for p in self.learning], 1 - keep)
         seen = errors.detach().cpu()
-        return torch.stack([seen[jump == k].mean() for k in range(JUMPS)])
+        return torch.stack([seen[jump == k].mean() for k in range(SEGMENTS)])
 
 
 def train(teacher: Teacher, minutes: float, steps: int | None = None) -> dict[str, torch.Tensor]:
     """The LoRA, as `lora` names it."""
-    bench = teacher.bench
-    paths = teacher.many(Clock(minutes * PATHS, steps))
-    student, clock = Student(bench, teacher.unet), Clock(minutes * (1 - PATHS), steps)
+    runtime = teacher.runtime
+    paths = teacher.collect_paths(TimeBudget(minutes * PATH_SHARE, steps))
+    student, clock = Student(runtime, teacher.unet), TimeBudget(minutes * (1 - PATH_SHARE), steps)
     seen: list[torch.Tensor] = []
     while clock.progress < 1:
         seen.append(student.step(teacher, paths, clock))
         if clock.step % 50 == 0 or clock.progress >= 1:
             errors = " ".join(f"{e:.4f}" for e in torch.stack(seen[-50:]).nanmean(0))
-            bench.say(f"fast: step {clock.step}, {clock.progress:.0%}, error of each jump {errors}")
+            runtime.log(f"fast: step {clock.step}, {clock.progress:.0%}, error of each jump {errors}")
     for p, mean in zip(student.learning, student.mean, strict=True):
         p.data.copy_(mean)
-    return lora(student.changes)
+    return lora_state_dict(student.changes)

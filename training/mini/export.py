@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from .unet import scheduler
+from .unet import make_scheduler
 
 FAST = "fast.safetensors"  # the LoRA of few steps
 
@@ -29,7 +29,7 @@ def export(
     """Save what is given below `folder`; every other part stays as it lies there."""
     if tokenizer is not None:
         tokenizer.save_pretrained(folder / "tokenizer")
-    scheduler().save_pretrained(folder / "scheduler")
+    make_scheduler().save_pretrained(folder / "scheduler")
     for name, part in (
         ("text_encoder", text),
         ("unet", unet),

@@ -17,90 +17,91 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from . import dataset, distill, image_encoder, text_encoder, unet, vae, widen
-from .config import Bench, Clock, Recipe
+from .config import Recipe
 from .export import FAST, export
-from .world.scenes import WHOLE
+from .runtime import Runtime, TimeBudget
+from .world.scenes import WHOLE_WORLD
 
 
 @dataclass(frozen=True)
-class Sitting:
+class FinetuneRun:
     """What goes on, from which folder, by which recipe, and how long."""
 
     start: Path
     recipe: Recipe
-    bench: Bench
+    runtime: Runtime
     minutes: float
     steps: int | None = None
 
-    def part(self, kind: type, name: str) -> Any:
+    def load(self, kind: type, name: str) -> Any:
         """A network of the folder, in float32."""
-        return kind.from_pretrained(self.start / name, torch_dtype=torch.float32).to(self.bench.device)  # type: ignore[attr-defined]
+        return kind.from_pretrained(self.start / name, torch_dtype=torch.float32).to(self.runtime.device)  # type: ignore[attr-defined]
 
     @property
-    def words(self) -> CLIPTokenizer:
+    def tokenizer(self) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(self.start / "tokenizer")
 
     @property
-    def every_style(self) -> Recipe:
-        return replace(self.recipe, part=WHOLE)
+    def whole_world(self) -> Recipe:
+        return replace(self.recipe, domain=WHOLE_WORLD)
 
 
-def _text(sitting: Sitting) -> dict[str, Any]:
-    text = sitting.part(CLIPTextModel, "text_encoder")
-    text = text_encoder.train(sitting.recipe, sitting.bench, sitting.minutes, sitting.words, sitting.steps, text)
+def _text(sitting: FinetuneRun) -> dict[str, Any]:
+    text = sitting.load(CLIPTextModel, "text_encoder")
+    text = text_encoder.train(sitting.recipe, sitting.runtime, sitting.minutes, sitting.tokenizer, sitting.steps, text)
     return {"text": text}
 
 
-def _unet(sitting: Sitting) -> dict[str, Any]:
-    recipe, bench = replace(sitting.recipe, text_until=0.0), sitting.bench
-    codec = sitting.part(AutoencoderKL, "vae").eval()
-    latents = dataset.encode(recipe, bench, codec, sitting.words)
-    text = sitting.part(CLIPTextModel, "text_encoder")
-    net = sitting.part(UNet2DConditionModel, "unet")
-    learner = unet.Learner(recipe, bench, text, sitting.words, net)
-    _, net = unet.train(learner, Clock(sitting.minutes, sitting.steps), latents, codec)
+def _unet(sitting: FinetuneRun) -> dict[str, Any]:
+    recipe, runtime = replace(sitting.recipe, text_training_share=0.0), sitting.runtime
+    codec = sitting.load(AutoencoderKL, "vae").eval()
+    latents = dataset.encode(recipe, runtime, codec, sitting.tokenizer)
+    text = sitting.load(CLIPTextModel, "text_encoder")
+    net = sitting.load(UNet2DConditionModel, "unet")
+    learner = unet.UNetTrainer(recipe, runtime, text, sitting.tokenizer, net)
+    _, net = unet.train(learner, TimeBudget(sitting.minutes, sitting.steps), latents, codec)
     return {"unet": net}
 
 
-def _vae(sitting: Sitting) -> dict[str, Any]:
-    before = sitting.part(AutoencoderKL, "vae").eval()
+def _vae(sitting: FinetuneRun) -> dict[str, Any]:
+    before = sitting.load(AutoencoderKL, "vae").eval()
     had, channels = before.config.latent_channels, sitting.recipe.latent_channels
-    codec = widen.autoencoder(before, channels) if channels > had else deepcopy(before)
-    vae.further(sitting.every_style, sitting.bench, sitting.minutes, codec, before, sitting.steps)
+    codec = widen.widen_vae(before, channels) if channels > had else deepcopy(before)
+    vae.finetune(sitting.whole_world, sitting.runtime, sitting.minutes, codec, before, sitting.steps)
     if channels == had:
         return {"vae": codec}
-    return {"vae": codec, "unet": widen.unet(sitting.part(UNet2DConditionModel, "unet"), channels)}
+    return {"vae": codec, "unet": widen.widen_unet(sitting.load(UNet2DConditionModel, "unet"), channels)}
 
 
-def _decoder(sitting: Sitting) -> dict[str, Any]:
-    codec = sitting.part(AutoencoderKL, "vae").eval()
-    vae.polish(sitting.every_style, sitting.bench, sitting.minutes, codec, sitting.steps)
+def _decoder(sitting: FinetuneRun) -> dict[str, Any]:
+    codec = sitting.load(AutoencoderKL, "vae").eval()
+    vae.train_decoder(sitting.whole_world, sitting.runtime, sitting.minutes, codec, sitting.steps)
     return {"vae": codec}
 
 
-def _tower(sitting: Sitting) -> dict[str, Any]:
-    text = sitting.part(CLIPTextModel, "text_encoder").eval()
-    image = sitting.part(CLIPVisionModelWithProjection, "image_encoder")
+def _tower(sitting: FinetuneRun) -> dict[str, Any]:
+    text = sitting.load(CLIPTextModel, "text_encoder").eval()
+    image = sitting.load(CLIPVisionModelWithProjection, "image_encoder")
     projection = load_file(sitting.start / "text_projection.safetensors")["text_projection.weight"]
     image, projection = image_encoder.train(
-        sitting.every_style,
-        sitting.bench,
+        sitting.whole_world,
+        sitting.runtime,
         sitting.minutes,
         text,
-        sitting.words,
+        sitting.tokenizer,
         sitting.steps,
         (image, projection.float()),
     )
     return {"image": image, "text_projection": projection}
 
 
-def _fast(sitting: Sitting) -> dict[str, Any]:
+def _fast(sitting: FinetuneRun) -> dict[str, Any]:
     teacher = distill.Teacher(
         sitting.recipe,
-        sitting.bench,
-        sitting.part(CLIPTextModel, "text_encoder"),
-        sitting.words,
-        sitting.part(UNet2DConditionModel, "unet"),
+        sitting.runtime,
+        sitting.load(CLIPTextModel, "text_encoder"),
+        sitting.tokenizer,
+        sitting.load(UNet2DConditionModel, "unet"),
     )
     return {"fast": distill.train(teacher, sitting.minutes, sitting.steps)}
 
@@ -116,13 +117,15 @@ STAGES = {
 _UNDER_FAST = {"text", "unet"}  # what the LoRA of few steps was made for
 
 
-def further(stage: str, sitting: Sitting, output: Path) -> None:
+def finetune(stage: str, sitting: FinetuneRun, output: Path) -> None:
     """One stage of a finished model, and the whole model as a folder again."""
-    sitting.bench.say(f"start: {sitting.bench.device}, bf16 {sitting.bench.bf16}, {stage}, from {sitting.start}")
+    sitting.runtime.log(
+        f"start: {sitting.runtime.device}, bf16 {sitting.runtime.use_bf16}, {stage}, from {sitting.start}"
+    )
     changed = STAGES[stage](sitting)
     if output.resolve() != sitting.start.resolve():
         shutil.copytree(sitting.start, output, dirs_exist_ok=True)
     if _UNDER_FAST & changed.keys() and (output / FAST).exists():
         (output / FAST).unlink()
-        sitting.bench.say(f"{FAST} was made for what was there before: make it anew (--stage fast)")
+        sitting.runtime.log(f"{FAST} was made for what was there before: make it anew (--stage fast)")
     export(output, **changed)

@@ -18,11 +18,13 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from .config import Bench, Clock, Recipe, warm_then_decay
-from .dataset import to_tensor, tokens
+from .config import Recipe
+from .dataset import to_tensor, tokenize
+from .optimizers import warm_then_decay
+from .runtime import Runtime, TimeBudget
 from .world.captions import caption
 from .world.pen import COLORS
-from .world.scenes import Part, Scene, draw, never_trained, sample
+from .world.scenes import Domain, Scene, draw, is_unseen, sample
 
 
 def build(recipe: Recipe) -> CLIPVisionModelWithProjection:
@@ -39,7 +41,7 @@ def build(recipe: Recipe) -> CLIPVisionModelWithProjection:
     )
 
 
-def twisted(scene: Scene, part: Part, rng: Random) -> Scene:
+def alter_scene(scene: Scene, part: Domain, rng: Random) -> Scene:
     """A scene that differs in one thing a caption says."""
     first, *rest = scene.things
     choices = [replace(scene, things=(replace(first, subject=rng.choice(part.subjects)), *rest))]
@@ -51,10 +53,10 @@ def twisted(scene: Scene, part: Part, rng: Random) -> Scene:
         second = rest[0]
         swapped = replace(first, color=second.color), replace(second, color=first.color)
         choices += [replace(scene, things=swapped), replace(scene, things=(second, first))]
-    return rng.choice([c for c in choices if not never_trained(c)] or [scene])
+    return rng.choice([c for c in choices if not is_unseen(c)] or [scene])
 
 
-class Towers(torch.nn.Module):
+class ContrastiveModel(torch.nn.Module):
     """Both ends of CLIP: image tower and text projection, over a text encoder that is not trained."""
 
     def __init__(self, recipe: Recipe, text: CLIPTextModel):
@@ -80,18 +82,18 @@ class Towers(torch.nn.Module):
 def _batch(recipe: Recipe, tokenizer: CLIPTokenizer, seed: str, size: int) -> tuple[torch.Tensor, ...]:
     rng, scenes = Random(seed), []
     while len(scenes) < size:
-        scene = sample(recipe.part, rng.randrange(2**40))
+        scene = sample(recipe.domain, rng.randrange(2**40))
         if scene.things:
             scenes.append(scene)
     pictures = np.stack([np.asarray(draw(s, rng.randrange(2**40), recipe.side)) for s in scenes])
     right = [caption(s, rng) for s in scenes]
-    wrong = [caption(twisted(s, recipe.part, rng), rng) for s in scenes]
-    return to_tensor(pictures), tokens(tokenizer, right), tokens(tokenizer, wrong)
+    wrong = [caption(alter_scene(s, recipe.domain, rng), rng) for s in scenes]
+    return to_tensor(pictures), tokenize(tokenizer, right), tokenize(tokenizer, wrong)
 
 
 def train(
     recipe: Recipe,
-    bench: Bench,
+    runtime: Runtime,
     minutes: float,
     text: CLIPTextModel,
     tokenizer: CLIPTokenizer,
@@ -99,22 +101,22 @@ def train(
     start: tuple[CLIPVisionModelWithProjection, torch.Tensor] | None = None,
 ) -> tuple[CLIPVisionModelWithProjection, torch.Tensor]:
     """Fit the tower, or one that was fitted before; returns it and the text projection (P, D)."""
-    torch.manual_seed(bench.seed + 3)
-    towers = Towers(recipe, text)
+    torch.manual_seed(runtime.seed + 3)
+    towers = ContrastiveModel(recipe, text)
     if start is not None:
         towers.image, towers.text_projection.weight.data = start
-    towers.to(bench.device)
-    done = bench.load("clip-done")
+    towers.to(runtime.device)
+    done = runtime.load("clip-done")
     if done is not None:
         towers.load_state_dict(done)
         return towers.image.eval(), towers.text_projection.weight.detach()
     optimizer = torch.optim.AdamW(towers.parameters(), 6e-4, weight_decay=0.05)
-    clock = Clock(minutes, steps)
+    clock = TimeBudget(minutes, steps)
     while clock.progress < 1:
         for group in optimizer.param_groups:
             group["lr"] = 6e-4 * warm_then_decay(clock.progress, clock.step, warmup=50)
-        batch = [v.to(bench.device) for v in _batch(recipe, tokenizer, f"clip {bench.seed} {clock.step}", 64)]
-        with bench.autocast():
+        batch = [v.to(runtime.device) for v in _batch(recipe, tokenizer, f"clip {runtime.seed} {clock.step}", 64)]
+        with runtime.autocast():
             loss = towers(*batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
@@ -122,17 +124,17 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         clock.step += 1
         if clock.step % 50 == 0:
-            bench.say(f"clip: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.3f}")
+            runtime.log(f"clip: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.3f}")
     towers.eval()
-    bench.say(
-        f"clip: {clock.step} steps, prefers the true caption for {_accuracy(towers, recipe, bench, tokenizer):.1%}"
+    runtime.log(
+        f"clip: {clock.step} steps, prefers the true caption for {_accuracy(towers, recipe, runtime, tokenizer):.1%}"
     )
-    bench.save("clip-done", towers.state_dict())
+    runtime.save("clip-done", towers.state_dict())
     return towers.image, towers.text_projection.weight.detach()
 
 
 @torch.no_grad()
-def _accuracy(towers: Towers, recipe: Recipe, bench: Bench, tokenizer: CLIPTokenizer) -> float:
-    pictures, right, wrong = (v.to(bench.device) for v in _batch(recipe, tokenizer, "clip test", 256))
+def _accuracy(towers: ContrastiveModel, recipe: Recipe, runtime: Runtime, tokenizer: CLIPTokenizer) -> float:
+    pictures, right, wrong = (v.to(runtime.device) for v in _batch(recipe, tokenizer, "clip test", 256))
     seen = towers.image(pictures).image_embeds
     return ((seen * towers.text(right)).sum(-1) > (seen * towers.text(wrong)).sum(-1)).float().mean().item()

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .unet import scheduler
+from .unet import make_scheduler
 
 _LINE = re.compile(r"unet: step (\d+), .*loss ([\d. ]+)\| wrong caption ([-+\d. ]+)")
 TIMESTEPS = torch.linspace(60, 999, 8).long()  # of `Learner.report`
@@ -23,7 +23,7 @@ SHARES = (0.01, 0.1, 1.0)
 
 
 @dataclass
-class Sittings:
+class TrainingLog:
     """Steps since the beginning, and at each the losses (8) and costs (8); contact sheets by step."""
 
     steps: list[int] = field(default_factory=list)
@@ -33,9 +33,9 @@ class Sittings:
     ends: list[int] = field(default_factory=list)
 
 
-def read(folders: list[Path]) -> Sittings:
+def read_logs(folders: list[Path]) -> TrainingLog:
     """All sittings one after the other; what was logged twice counts as it was the last time."""
-    found, before = Sittings(), 0
+    found, before = TrainingLog(), 0
     for folder in folders:
         lines = {int(m[1]): m for m in _LINE.finditer((folder / "log.txt").read_text())}
         for step in sorted(lines):
@@ -51,9 +51,9 @@ def read(folders: list[Path]) -> Sittings:
     return found
 
 
-def draw(found: Sittings) -> Image.Image:
+def draw_curves(found: TrainingLog) -> Image.Image:
     """Two charts side by side over thousands of steps, and the contact sheets below."""
-    alphas = scheduler().alphas_cumprod
+    alphas = make_scheduler().alphas_cumprod
     thousands = np.array(found.steps) / 1000
     figure = Figure(figsize=(10, 3.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -73,10 +73,10 @@ def draw(found: Sittings) -> Image.Image:
         right.axvline(end / 1000, color="gray", lw=0.6)
     figure.canvas.draw()
     charts = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    return _stack(charts, [found.sheets[s] for s in shown(found)])
+    return _stack(charts, [found.sheets[s] for s in choose_sheets(found)])
 
 
-def shown(found: Sittings) -> list[int]:
+def choose_sheets(found: TrainingLog) -> list[int]:
     """The steps nearest to 1, 10 and 100 % of which there is a contact sheet."""
     return [min(found.sheets, key=lambda s: abs(s - share * found.ends[-1])) for share in SHARES]
 
@@ -101,11 +101,11 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="work folders, the first sitting first")
     parser.add_argument("--output", type=Path, default=Path("curves.png"))
     options = parser.parse_args()
-    found = read(options.folders)
+    found = read_logs(options.folders)
     if not found.steps:
         parser.error("no U-Net has been logged there yet")
-    draw(found).save(options.output)
-    steps = ", ".join(f"{step:,} ({step / found.ends[-1]:.0%})" for step in shown(found))
+    draw_curves(found).save(options.output)
+    steps = ", ".join(f"{step:,} ({step / found.ends[-1]:.0%})" for step in choose_sheets(found))
     print(f"{options.output}: {found.ends[-1]:,} steps; pictures at {steps}")
 
 

@@ -36,7 +36,7 @@ PROMPTS = (
 SCALE = 1.5
 
 
-def sheet(prompts: list[str], seeds: list[int], columns: int, *, captions: bool) -> Image.Image:
+def draw_sheet(prompts: list[str], seeds: list[int], columns: int, *, captions: bool) -> Image.Image:
     """One picture per prompt and seed, side by side, with the prompt below."""
     found = [diffusekit.generate(prompt, seed=seed)[0].image for prompt, seed in zip(prompts, seeds, strict=True)]
     side = round(found[0].width * SCALE)
@@ -55,9 +55,9 @@ def sheet(prompts: list[str], seeds: list[int], columns: int, *, captions: bool)
 def main() -> None:
     pictures = Path("docs/pictures")
     pictures.mkdir(parents=True, exist_ok=True)
-    grid = sheet(list(PROMPTS), [1] * len(PROMPTS), 5, captions=True)
+    grid = draw_sheet(list(PROMPTS), [1] * len(PROMPTS), 5, captions=True)
     grid.save(Path(diffusekit.__file__).parent / "mini" / "grid.jpg", quality=88)
-    galaxies = sheet(["A beautiful galaxy"] * 12, list(range(1, 13)), 6, captions=False)
+    galaxies = draw_sheet(["A beautiful galaxy"] * 12, list(range(1, 13)), 6, captions=False)
     galaxies.save(pictures / "galaxies.jpg", quality=88)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from .world.captions import words
+from .world.captions import vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77
@@ -32,13 +32,13 @@ def build(folder: Path) -> CLIPTokenizer:
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    learner.train_from_iterator(words(), trainer)
+    learner.train_from_iterator(vocabulary(), trainer)
     merges = [tuple(m) for m in _merges(learner)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = alphabet + [f"{a}</w>" for a in alphabet] + ["".join(m) for m in merges] + [START, END]
-    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(entries))}
+    ids = {token: i for i, token in enumerate(dict.fromkeys(entries))}
     tokenizer = CLIPTokenizer(
-        vocab=vocabulary,
+        vocab=ids,
         merges=merges,
         unk_token=END,
         bos_token=START,

@@ -16,9 +16,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .config import Bench, Clock, Recipe, warm_then_decay
-from .dataset import CAPTIONS, tokens
-from .muon import Muon
+from .config import Recipe
+from .dataset import CAPTIONS_PER_IMAGE, tokenize
+from .optimizers import Muon, warm_then_decay
+from .runtime import Runtime, TimeBudget
 
 PREVIEWS = (
     "a beautiful galaxy",
@@ -36,7 +37,7 @@ PREVIEWS = (
 )
 
 
-def scheduler() -> DDIMScheduler:
+def make_scheduler() -> DDIMScheduler:
     """The noise schedule that `mini` is trained on and ships with."""
     return DDIMScheduler(
         beta_schedule="scaled_linear",
@@ -84,32 +85,32 @@ def timestep_weights(alphas: torch.Tensor, middle: float = 0.0, scale: float = 1
     return (1 - even) * near / near.sum() + even / len(alphas)
 
 
-class Learner:
+class UNetTrainer:
     """The two networks, their running mean and what a training step needs."""
 
     def __init__(
         self,
         recipe: Recipe,
-        bench: Bench,
+        runtime: Runtime,
         text: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel | None = None,
     ):
-        torch.manual_seed(bench.seed + 2)
-        self.recipe, self.bench, self.tokenizer = recipe, bench, tokenizer
+        torch.manual_seed(runtime.seed + 2)
+        self.recipe, self.runtime, self.tokenizer = recipe, runtime, tokenizer
         self.anew = unet is None
         self.nets = torch.nn.ModuleDict({"text": text, "unet": unet or build_unet(recipe)})
         # Channels last is quicker on CUDA, and slower on a processor.
-        on_cuda = bench.device.type == "cuda"
+        on_cuda = runtime.device.type == "cuda"
         self.layout = torch.channels_last if on_cuda else torch.contiguous_format
-        self.nets.to(bench.device, memory_format=self.layout).train()
+        self.nets.to(runtime.device, memory_format=self.layout).train()
         self.mean = [p.detach().clone() for p in self.nets.parameters()]
         self.optimizers = self._optimizers()
-        self.scheduler = scheduler()
-        self.alphas = self.scheduler.alphas_cumprod.to(bench.device)
+        self.scheduler = make_scheduler()
+        self.alphas = self.scheduler.alphas_cumprod.to(runtime.device)
         self.weights = timestep_weights(self.alphas)
         self.text_learns = True
-        self.empty = tokens(tokenizer, [""]).to(bench.device)
+        self.empty = tokenize(tokenizer, [""]).to(runtime.device)
 
     def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
         """Muon for the hidden matrices of the U-Net; AdamW for its ends and for the text encoder.
@@ -148,7 +149,7 @@ class Learner:
         """
         a = self.alphas[t].sqrt()[:, None, None, None]
         s = (1 - self.alphas[t]).sqrt()[:, None, None, None]
-        with self.bench.autocast():
+        with self.runtime.autocast():
             with torch.set_grad_enabled(self.text_learns and torch.is_grad_enabled()):
                 states = self.nets["text"](ids).last_hidden_state
             noisy = (a * latents + s * eps).contiguous(memory_format=self.layout)
@@ -161,21 +162,21 @@ class Learner:
 
     def batch(self, data: dict[str, torch.Tensor], step: int) -> tuple[torch.Tensor, ...]:
         """The samples of step number `step`: the same ones in every run of this seed."""
-        g = torch.Generator(self.bench.device).manual_seed(hash((self.bench.seed, step)) % 2**62)
-        size, device = self.recipe.batch, self.bench.device
+        g = torch.Generator(self.runtime.device).manual_seed(hash((self.runtime.seed, step)) % 2**62)
+        size, device = self.recipe.batch, self.runtime.device
         rows = torch.randint(len(data["mean"]), (size,), generator=g, device=device)
-        which = torch.randint(CAPTIONS, (size,), generator=g, device=device)
+        which = torch.randint(CAPTIONS_PER_IMAGE, (size,), generator=g, device=device)
         dropped = torch.rand(size, generator=g, device=device) < self.recipe.caption_dropout
         mean, std = data["mean"][rows].float(), data["std"][rows].float()
         latents = mean + std * torch.randn(mean.shape, generator=g, device=device)
         ids = torch.where(dropped[:, None], self.empty, data["ids"][rows, which].long())
         t = torch.multinomial(self.weights, size, replacement=True, generator=g)
-        weight = 1 + self.recipe.focus * data["things"][rows].float()
+        weight = 1 + self.recipe.foreground_weight * data["things"][rows].float()
         eps = torch.randn(mean.shape, generator=g, device=device)
         return latents, ids, t, eps, weight / weight.mean()
 
-    def step(self, data: dict[str, torch.Tensor], clock: Clock) -> float:
-        self.text_learns = clock.progress < self.recipe.text_until
+    def step(self, data: dict[str, torch.Tensor], clock: TimeBudget) -> float:
+        self.text_learns = clock.progress < self.recipe.text_training_share
         rate = self.recipe.learning_rate * warm_then_decay(clock.progress, clock.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -192,7 +193,7 @@ class Learner:
         torch._foreach_lerp_(self.mean, [p.detach() for p in self.nets.parameters()], 1 - keep)
         return loss.item()
 
-    def state(self, clock: Clock) -> dict:
+    def state(self, clock: TimeBudget) -> dict:
         return {
             "nets": self.nets.state_dict(),
             "mean": self.mean,
@@ -200,7 +201,7 @@ class Learner:
             "clock": clock.state(),
         }
 
-    def resume(self, state: dict, clock: Clock) -> None:
+    def resume(self, state: dict, clock: TimeBudget) -> None:
         self.nets.load_state_dict(state["nets"])
         self.mean = [m.detach() for m in state["mean"]]
         for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
@@ -215,7 +216,7 @@ class Learner:
     @torch.no_grad()
     def report(self, data: dict[str, torch.Tensor]) -> str:
         """Loss at eight noise levels on the same samples, and what a wrong caption costs."""
-        g = torch.Generator(self.bench.device).manual_seed(1)
+        g = torch.Generator(self.runtime.device).manual_seed(1)
         mean, ids = (
             data["mean"][:32].float().repeat(8, 1, 1, 1),
             data["ids"][:32, 0].long().repeat(8, 1),
@@ -232,11 +233,11 @@ class Learner:
         """A contact sheet of the running mean: always the same prompts and noise."""
         self.swap()
         self.nets.eval()
-        ids = tokens(self.tokenizer, [*PREVIEWS, *[""] * len(PREVIEWS)]).to(self.bench.device)
-        unet, sampler, n = self.nets["unet"], scheduler(), len(PREVIEWS)
-        x = torch.randn((n, *latent_shape(unet)), generator=torch.Generator().manual_seed(3)).to(self.bench.device)
+        ids = tokenize(self.tokenizer, [*PREVIEWS, *[""] * len(PREVIEWS)]).to(self.runtime.device)
+        unet, sampler, n = self.nets["unet"], make_scheduler(), len(PREVIEWS)
+        x = torch.randn((n, *latent_shape(unet)), generator=torch.Generator().manual_seed(3)).to(self.runtime.device)
         sampler.set_timesteps(steps)
-        with self.bench.autocast():
+        with self.runtime.autocast():
             states = self.nets["text"](ids).last_hidden_state
             for t in sampler.timesteps:
                 cond, free = unet(torch.cat([x, x]), t, states).sample.float().chunk(2)
@@ -257,30 +258,30 @@ def latent_shape(unet: UNet2DConditionModel) -> tuple[int, int, int]:
 
 
 def train(
-    learner: Learner, clock: Clock, data: dict[str, torch.Tensor], vae: AutoencoderKL
+    learner: UNetTrainer, clock: TimeBudget, data: dict[str, torch.Tensor], vae: AutoencoderKL
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Train both networks; returns their running means. Continues where it was stopped."""
-    bench, batch = learner.bench, learner.recipe.batch
-    state = bench.load("unet")
+    runtime, batch = learner.runtime, learner.recipe.batch
+    state = runtime.load("unet")
     if state is not None:
         learner.resume(state, clock)
     count = sum(p.numel() for p in learner.nets.parameters())
-    bench.say(f"unet: {count / 1e6:.1f} M parameters, step {clock.step}")
+    runtime.log(f"unet: {count / 1e6:.1f} M parameters, step {clock.step}")
     looked, before = (clock.seconds if clock.step else -math.inf), clock.step
     while clock.progress < 1:
         loss = learner.step(data, clock)
         if clock.step == 1 and learner.anew:
-            bench.say(f"unet: the first loss is {loss:.3f}; it should be 1.00")
+            runtime.log(f"unet: the first loss is {loss:.3f}; it should be 1.00")
         if clock.seconds - looked > 180:
             speed = (clock.step - before) * batch / (clock.seconds - looked)
             looked, before = clock.seconds, clock.step
             told = learner.report(data)
-            bench.say(f"unet: step {clock.step}, {clock.progress:.0%}, {speed:.0f}/s, {told}")
-            learner.preview(vae, bench.work / f"preview-{clock.step:06}.png")
-            bench.save("unet", learner.state(clock))
-    learner.preview(vae, bench.work / "preview-last.png")
-    bench.save("unet", learner.state(clock))
+            runtime.log(f"unet: step {clock.step}, {clock.progress:.0%}, {speed:.0f}/s, {told}")
+            learner.preview(vae, runtime.work / f"preview-{clock.step:06}.png")
+            runtime.save("unet", learner.state(clock))
+    learner.preview(vae, runtime.work / "preview-last.png")
+    runtime.save("unet", learner.state(clock))
     minutes = clock.seconds / 60
-    bench.say(f"unet: {clock.step} steps of {batch} in {minutes:.1f} minutes, {learner.report(data)}")
+    runtime.log(f"unet: {clock.step} steps of {batch} in {minutes:.1f} minutes, {learner.report(data)}")
     learner.swap()
     return learner.nets["text"].eval(), learner.nets["unet"].eval()

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from .config import Bench, Clock, Recipe, warm_then_decay
+from .config import Recipe
 from .dataset import render, to_tensor
-from .muon import Muon
+from .optimizers import Muon, warm_then_decay
+from .runtime import Runtime, TimeBudget
 
 LossOf = Callable[[AutoencoderKL, torch.Tensor, int], torch.Tensor]
 _TIE = 0.1  # weight of the squared distance of latents to what they were
@@ -92,30 +93,32 @@ def _tied_loss(before: AutoencoderKL) -> LossOf:
     return loss
 
 
-def train(recipe: Recipe, bench: Bench, minutes: float, steps: int | None = None) -> AutoencoderKL:
+def train(recipe: Recipe, runtime: Runtime, minutes: float, steps: int | None = None) -> AutoencoderKL:
     """The whole autoencoder, then its latents brought to mean 0 and variance 1."""
-    torch.manual_seed(bench.seed)
-    vae = build(recipe).to(bench.device)
-    done = bench.load("vae-done")
+    torch.manual_seed(runtime.seed)
+    vae = build(recipe).to(runtime.device)
+    done = runtime.load("vae-done")
     if done is not None:
         vae.load_state_dict(done)
         return vae.eval()
-    pictures = _fit("vae", vae, vae, _whole_loss, recipe, bench, Clock(minutes, steps))
-    _fold_statistics(vae, to_tensor(pictures[:500]).to(bench.device))
-    bench.save("vae-done", vae.state_dict())
+    pictures = _fit("vae", vae, vae, _whole_loss, recipe, runtime, TimeBudget(minutes, steps))
+    _fold_statistics(vae, to_tensor(pictures[:500]).to(runtime.device))
+    runtime.save("vae-done", vae.state_dict())
     return vae
 
 
-def polish(recipe: Recipe, bench: Bench, minutes: float, vae: AutoencoderKL, steps: int | None = None) -> None:
+def train_decoder(
+    recipe: Recipe, runtime: Runtime, minutes: float, vae: AutoencoderKL, steps: int | None = None
+) -> None:
     """The decoder alone, in place: the latents stay what the U-Net has learned."""
     decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
     told = vae.config.latent_channels
-    _go_on("decoder", vae, decoder, _decoder_loss, told, recipe, bench, Clock(minutes, steps))
+    _go_on("decoder", vae, decoder, _decoder_loss, told, recipe, runtime, TimeBudget(minutes, steps))
 
 
-def further(
+def finetune(
     recipe: Recipe,
-    bench: Bench,
+    runtime: Runtime,
     minutes: float,
     vae: AutoencoderKL,
     before: AutoencoderKL,
@@ -127,7 +130,7 @@ def further(
     """
     loss = _tied_loss(before.requires_grad_(False))
     told = before.config.latent_channels
-    _go_on("vae-further", vae, vae, loss, told, recipe, bench, Clock(minutes, steps))
+    _go_on("vae-further", vae, vae, loss, told, recipe, runtime, TimeBudget(minutes, steps))
 
 
 def _go_on(
@@ -137,17 +140,17 @@ def _go_on(
     loss_of: LossOf,
     told: int,
     recipe: Recipe,
-    bench: Bench,
-    clock: Clock,
+    runtime: Runtime,
+    clock: TimeBudget,
 ) -> None:
     """A finished autoencoder goes on learning, in place, unless that is done; the first `told` channels of its
     latents are what a U-Net knows, and any others get mean 0 and variance 1."""
-    torch.manual_seed(bench.seed + 4)
-    done = bench.load(f"{name}-done")
+    torch.manual_seed(runtime.seed + 4)
+    done = runtime.load(f"{name}-done")
     if done is None:
-        pictures = _fit(name, vae, learning, loss_of, recipe, bench, clock)
-        _fold_statistics(vae, to_tensor(pictures[:500]).to(bench.device), told)
-        bench.save(f"{name}-done", vae.state_dict())
+        pictures = _fit(name, vae, learning, loss_of, recipe, runtime, clock)
+        _fold_statistics(vae, to_tensor(pictures[:500]).to(runtime.device), told)
+        runtime.save(f"{name}-done", vae.state_dict())
     else:
         vae.load_state_dict(done)
 
@@ -158,28 +161,28 @@ def _fit(
     learning: torch.nn.Module,
     loss_of: LossOf,
     recipe: Recipe,
-    bench: Bench,
-    clock: Clock,
+    runtime: Runtime,
+    clock: TimeBudget,
 ) -> np.ndarray:
     """Train on random crops until the clock is done; continues where it was stopped."""
     parameters, optimizers = list(learning.parameters()), _optimizers(learning)
-    state = bench.load(name)
+    state = runtime.load(name)
     if state is not None:
         vae.load_state_dict(state["vae"])
         for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         clock.resume(state["clock"])
-    rendered = render(recipe.part, recipe.vae_pictures, bench.seed, recipe.side)
-    pictures = np.concatenate([chunk.pictures for chunk in rendered])
-    bench.say(f"{name}: {len(pictures)} pictures, {sum(p.numel() for p in parameters) / 1e6:.1f} M parameters")
+    rendered = render(recipe.domain, recipe.vae_images, runtime.seed, recipe.side)
+    pictures = np.concatenate([chunk.images for chunk in rendered])
+    runtime.log(f"{name}: {len(pictures)} pictures, {sum(p.numel() for p in parameters) / 1e6:.1f} M parameters")
     saved = clock.seconds
     while clock.progress < 1:
-        batch = _crops(pictures, recipe, np.random.default_rng((bench.seed, clock.step))).to(bench.device)
+        batch = _crops(pictures, recipe, np.random.default_rng((runtime.seed, clock.step))).to(runtime.device)
         rate = recipe.learning_rate * warm_then_decay(clock.progress, clock.step, flat=0.5)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        with bench.autocast():
+        with runtime.autocast():
             loss = loss_of(vae, batch, clock.step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -188,10 +191,10 @@ def _fit(
             optimizer.zero_grad(set_to_none=True)
         clock.step += 1
         if clock.step % 400 == 0:
-            bench.say(f"{name}: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.4f}")
+            runtime.log(f"{name}: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.4f}")
         if clock.seconds - saved > 120:
             saved = clock.seconds
-            bench.save(
+            runtime.save(
                 name,
                 {
                     "vae": vae.state_dict(),
@@ -200,8 +203,8 @@ def _fit(
                 },
             )
     vae.eval()
-    error = psnr(vae, to_tensor(pictures[:200]).to(bench.device))
-    bench.say(f"{name}: {clock.step} steps in {clock.seconds / 60:.1f} minutes, PSNR {error:.2f} dB")
+    error = psnr(vae, to_tensor(pictures[:200]).to(runtime.device))
+    runtime.log(f"{name}: {clock.step} steps in {clock.seconds / 60:.1f} minutes, PSNR {error:.2f} dB")
     return pictures
 
 

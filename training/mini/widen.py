@@ -13,7 +13,7 @@ _NARROW = -4.0  # log-variance of a new channel at first
 
 
 @torch.no_grad()
-def autoencoder(vae: AutoencoderKL, channels: int) -> AutoencoderKL:
+def widen_vae(vae: AutoencoderKL, channels: int) -> AutoencoderKL:
     """A copy of `vae` with so many latent channels; what it makes of the old ones is nearly what it was."""
     had = vae.config.latent_channels
     wide = AutoencoderKL.from_config(vae.config, latent_channels=channels).to(vae.device)
@@ -43,7 +43,7 @@ def autoencoder(vae: AutoencoderKL, channels: int) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def unet(net: UNet2DConditionModel, channels: int) -> UNet2DConditionModel:
+def widen_unet(net: UNet2DConditionModel, channels: int) -> UNet2DConditionModel:
     """A copy of `net` for so many latent channels; it predicts the old ones as before, and of the new ones zero."""
     had = net.config.in_channels
     sizes = {"in_channels": channels, "out_channels": channels}

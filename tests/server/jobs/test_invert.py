@@ -43,9 +43,9 @@ def rules(tmp_path):
 
 @pytest.fixture
 def owl(tmp_path):
-    from training.mini.world.photos import write
+    from training.mini.photos import write_photos
 
-    write("owl", tmp_path / "owl")
+    write_photos("owl", tmp_path / "owl")
     return sorted((tmp_path / "owl").iterdir())
 
 

@@ -16,67 +16,70 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from ..config import Clock, warm_then_decay
-from ..world.backgrounds import PLACES
+from ..optimizers import warm_then_decay
+from ..runtime import TimeBudget
+from ..world.backgrounds import BACKGROUNDS
 from ..world.pen import COLORS
-from ..world.scenes import WHOLE, Part, Spot, Thing, draw_with_spots, sample
+from ..world.scenes import WHOLE_WORLD, Domain, Instance, Thing, draw_with_instances, sample
 from ..world.styles import STYLES
 from ..world.subjects import HELD_OUT, SUBJECTS
-from .prompts import Seen
+from .prompts import ImageContent
 
-SIDE, GRID, MOST = 64, 16, 4  # pixels, cells and at most so many things in a picture
+SIDE, GRID, MAX_INSTANCES = 64, 16, 4  # pixels, cells and at most so many things in a picture
 SUBJECT_NAMES = (*(name for name in SUBJECTS if name not in HELD_OUT), "galaxy")
-COLOR_NAMES, PLACE_NAMES, STYLE_NAMES = tuple(COLORS), tuple(PLACES), tuple(STYLES)
+COLOR_NAMES, BACKGROUND_NAMES, STYLE_NAMES = tuple(COLORS), tuple(BACKGROUNDS), tuple(STYLES)
 # Every style as often as any other, and many pairs and counts.
-LESSON = replace(WHOLE, styles=dict.fromkeys(STYLES, 1.0), galaxies=0.03, pairs=0.38, counts=0.25, empty=0.02)
+TRAINING_DOMAIN = replace(
+    WHOLE_WORLD, styles=dict.fromkeys(STYLES, 1.0), galaxies=0.03, pairs=0.38, counts=0.25, empty=0.02
+)
 _UNKNOWN = -1  # a color that cannot be seen
 
 
 @dataclass(frozen=True)
-class Pictures:
+class LabeledImages:
     """Pictures (N, 64, 64, 3) uint8 and what they show: `spots` (N, 4, 5) are x, y, radius, subject and
     color, with -1 for none; `places` and `styles` (N,)."""
 
     pixels: np.ndarray
-    spots: np.ndarray
-    places: np.ndarray
+    instances: np.ndarray
+    backgrounds: np.ndarray
     styles: np.ndarray
 
     def __len__(self) -> int:
         return len(self.pixels)
 
 
-def shrunk(picture: Image.Image) -> np.ndarray:
+def shrink(picture: Image.Image) -> np.ndarray:
     """A picture at the size it is looked at, (64, 64, 3) uint8."""
     return np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def _render(part: Part, start: int, count: int, seed: int) -> Pictures:
+def render_range(part: Domain, start: int, count: int, seed: int) -> LabeledImages:
     pixels = np.empty((count, SIDE, SIDE, 3), np.uint8)
-    spots = np.full((count, MOST, 5), -1, np.float32)
+    spots = np.full((count, MAX_INSTANCES, 5), -1, np.float32)
     places, styles = np.empty(count, np.int64), np.empty(count, np.int64)
     for i in range(count):
         scene = sample(part, start + i, seed)
-        picture, found = draw_with_spots(scene, start + i)
-        pixels[i] = shrunk(picture)
+        picture, found = draw_with_instances(scene, start + i)
+        pixels[i] = shrink(picture)
         for k, spot in enumerate(found):
             color = COLOR_NAMES.index(spot.thing.color) if spot.thing.color else _UNKNOWN
             subject = SUBJECT_NAMES.index(spot.thing.subject)
             spots[i, k] = spot.x, spot.y, spot.radius, subject, color
-        shows = STYLES[scene.style].place
-        places[i] = PLACE_NAMES.index(scene.place) if shows else _UNKNOWN
+        shows = STYLES[scene.style].has_background
+        places[i] = BACKGROUND_NAMES.index(scene.background) if shows else _UNKNOWN
         styles[i] = STYLE_NAMES.index(scene.style)
-    return Pictures(pixels, spots, places, styles)
+    return LabeledImages(pixels, spots, places, styles)
 
 
-def render(part: Part, count: int, seed: int, chunk: int = 500) -> Pictures:
+def render(part: Domain, count: int, seed: int, chunk: int = 500) -> LabeledImages:
     """`count` training pictures of a part of the world, drawn on every core."""
     starts = range(0, count, chunk)
     with ProcessPoolExecutor(mp_context=get_context("forkserver")) as pool:
-        jobs = [pool.submit(_render, part, s, min(chunk, count - s), seed) for s in starts]
+        jobs = [pool.submit(render_range, part, s, min(chunk, count - s), seed) for s in starts]
         done = [job.result() for job in jobs]
-    names = ("pixels", "spots", "places", "styles")
-    return Pictures(*(np.concatenate([getattr(p, name) for p in done]) for name in names))
+    names = ("pixels", "instances", "backgrounds", "styles")
+    return LabeledImages(*(np.concatenate([getattr(p, name) for p in done]) for name in names))
 
 
 def _conv(inward: int, outward: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -100,7 +103,7 @@ class _Residual(nn.Module):
         return F.relu(x + self.way(x))
 
 
-class Recognizer(nn.Module):
+class Detector(nn.Module):
     """1.6 million parameters. Takes pictures (B, 3, 64, 64) in [-1, 1]."""
 
     def __init__(self, width: int = 64):
@@ -111,7 +114,7 @@ class Recognizer(nn.Module):
         self.join = _conv(width, width)
         # of every cell: is a thing's middle here, how far is it, how big is it; which subject, which color
         self.map = nn.Conv2d(width, 4 + len(SUBJECT_NAMES) + len(COLOR_NAMES), 1)
-        self.place = nn.Linear(4 * width, len(PLACE_NAMES))
+        self.place = nn.Linear(4 * width, len(BACKGROUND_NAMES))
         self.style = nn.Linear(3 * width, len(STYLE_NAMES))
         with torch.no_grad():
             bias = self.map.bias
@@ -146,7 +149,7 @@ def targets(spots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loss(
-    net: Recognizer,
+    net: Detector,
     pictures: torch.Tensor,
     spots: torch.Tensor,
     places: torch.Tensor,
@@ -187,7 +190,7 @@ def _middles(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x.flatten().repeat(count), y.flatten().repeat(count)
 
 
-def _varied(pictures: torch.Tensor, spots: torch.Tensor, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def augment(pictures: torch.Tensor, spots: torch.Tensor, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """A half of the pictures moved and zoomed a little, a third softened, all with a little noise and
     another brightness: what decoders and denoisers do to pictures."""
     count = len(pictures)
@@ -215,7 +218,7 @@ def _varied(pictures: torch.Tensor, spots: torch.Tensor, random: torch.Generator
     return pictures.contiguous(memory_format=torch.channels_last), spots
 
 
-def batches(data: Pictures, size: int, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
+def batches(data: LabeledImages, size: int, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
     """Varied pictures and what they show, without end."""
     random, order = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     while True:
@@ -223,23 +226,23 @@ def batches(data: Pictures, size: int, seed: int) -> Iterator[tuple[torch.Tensor
         for start in range(0, max(len(data) - size, 1), size):
             rows = shuffled[start : start + size]
             pictures = torch.from_numpy(data.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
-            varied = _varied(pictures, torch.from_numpy(data.spots[rows]), random)
-            yield *varied, torch.from_numpy(data.places[rows]), torch.from_numpy(data.styles[rows])
+            varied = augment(pictures, torch.from_numpy(data.instances[rows]), random)
+            yield *varied, torch.from_numpy(data.backgrounds[rows]), torch.from_numpy(data.styles[rows])
 
 
 def train(
-    data: Pictures,
-    clock: Clock,
+    data: LabeledImages,
+    clock: TimeBudget,
     *,
-    net: Recognizer | None = None,
+    net: Detector | None = None,
     say: Callable[[str], None] = print,
     batch: int = 64,
     seed: int = 0,
-) -> Recognizer:
+) -> Detector:
     """A recognizer taught on rendered pictures until the clock has run out; `net` is one to teach further."""
     torch.manual_seed(seed)
     rate = 3e-3 if net is None else 1.5e-3
-    net = (net or Recognizer()).train().to(memory_format=torch.channels_last)
+    net = (net or Detector()).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.02)
     running = 0.0
     for lesson in batches(data, batch, seed):
@@ -260,40 +263,42 @@ def train(
 
 
 @torch.no_grad()
-def recognize(net: Recognizer, pictures: torch.Tensor, floor: float = 0.4) -> list[Seen]:
+def detect(net: Detector, pictures: torch.Tensor, floor: float = 0.4) -> list[ImageContent]:
     """What pictures (N, 3, H, W) in [-1, 1] show; a thing is where the map peaks above `floor`."""
     seen = []
-    for some in fitted(pictures).split(100):
+    for some in resize(pictures).split(100):
         found, place, style = net(some)
         heat = torch.sigmoid(found[:, 0])
         peaks = (heat >= F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]) & (heat > floor)
         for i in range(len(some)):
             spots = tuple(_spot(found[i, 1:, y, x], x, y) for y, x in peaks[i].nonzero().tolist())
-            seen.append(Seen(spots, PLACE_NAMES[int(place[i].argmax())], STYLE_NAMES[int(style[i].argmax())]))
+            seen.append(
+                ImageContent(spots, BACKGROUND_NAMES[int(place[i].argmax())], STYLE_NAMES[int(style[i].argmax())])
+            )
     return seen
 
 
 @torch.no_grad()
-def features(net: Recognizer, pictures: torch.Tensor) -> torch.Tensor:
+def features(net: Detector, pictures: torch.Tensor) -> torch.Tensor:
     """(N, 128) of pictures (N, 3, H, W) in [-1, 1]."""
-    return torch.cat([net.features(some) for some in fitted(pictures).split(100)])
+    return torch.cat([net.features(some) for some in resize(pictures).split(100)])
 
 
-def fitted(pictures: torch.Tensor) -> torch.Tensor:
+def resize(pictures: torch.Tensor) -> torch.Tensor:
     """Pictures at the size they are looked at; the mean of pixels, as `shrunk` takes it."""
     return F.interpolate(pictures.float(), (SIDE, SIDE), mode="area")
 
 
-def _spot(cell: torch.Tensor, x: int, y: int) -> Spot:
+def _spot(cell: torch.Tensor, x: int, y: int) -> Instance:
     """What one cell of the map says; a galaxy's color is not asked for."""
     names = len(SUBJECT_NAMES)
     subject = SUBJECT_NAMES[int(cell[3 : 3 + names].argmax())]
     color = COLOR_NAMES[int(cell[3 + names :].argmax())]
     dx, dy, size = cell[:3].tolist()
-    return Spot(Thing(subject, color), (x + 0.5 + dx) / GRID, (y + 0.5 + dy) / GRID, size / 4)
+    return Instance(Thing(subject, color), (x + 0.5 + dx) / GRID, (y + 0.5 + dy) / GRID, size / 4)
 
 
-def kept(
+def load_or_train(
     folder: Path,
     *,
     minutes: float,
@@ -301,19 +306,19 @@ def kept(
     more: float = 0,
     steps: int | None = None,
     say: Callable[[str], None] = print,
-) -> Recognizer:
+) -> Detector:
     """The recognizer of a folder; taught first, for `minutes`, when there is none. `more` minutes are
     added to one that is there."""
     path, net, seed = folder / "recognizer.pt", None, 31
     if path.exists():
-        net = Recognizer()
+        net = Detector()
         net.load_state_dict(torch.load(path, weights_only=True))
         if not more:
             return net.eval()
         minutes, seed = more, int(path.stat().st_mtime)  # other pictures than before
     say(f"recognizer: drawing {pictures} pictures")
-    data = render(LESSON, pictures, seed)
-    net = train(data, Clock(minutes, steps), net=net, say=say, seed=seed)
+    data = render(TRAINING_DOMAIN, pictures, seed)
+    net = train(data, TimeBudget(minutes, steps), net=net, say=say, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".new")
     torch.save(net.state_dict(), beside)
@@ -321,7 +326,7 @@ def kept(
     return net
 
 
-def as_tensor(pictures: Sequence[Image.Image]) -> torch.Tensor:
+def images_to_tensor(pictures: Sequence[Image.Image]) -> torch.Tensor:
     """PIL pictures of one size as (N, 3, H, W) in [-1, 1]."""
     pixels = np.stack([np.asarray(p.convert("RGB")) for p in pictures])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1

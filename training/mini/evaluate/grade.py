@@ -20,17 +20,26 @@ from PIL import Image
 import diffusekit
 from diffusekit import clip_score, latents, models
 
-from ..world.scenes import FIRST, WHOLE, Part, draw
+from ..world.scenes import FIRST_PART, WHOLE_WORLD, Domain, draw
 from . import detector
-from .detector import Recognizer, as_tensor, recognize
-from .prompts import QUESTIONS, Prompt, Question, ask
-from .report import KINDS, Found, Looks, confusions, describe, keep, notes, table
+from .detector import Detector, detect, images_to_tensor
+from .prompts import QUESTIONS, Prompt, Question, make_prompts
+from .report import (
+    SOURCES,
+    Answers,
+    DomainGrade,
+    count_confusions,
+    describe_confusions,
+    render_notes,
+    render_table,
+    save_report,
+)
 
-PARTS = {"whole": WHOLE, "first": FIRST}
+DOMAINS = {"whole": WHOLE_WORLD, "first": FIRST_PART}
 
 
 @dataclass(frozen=True)
-class Plan:
+class GradePlan:
     """How much is asked and looked at, and where what is found goes."""
 
     prompts: int
@@ -41,11 +50,11 @@ class Plan:
     model: str = "mini"
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {message}", file=sys.stderr, flush=True)
 
 
-def make(asked: Sequence[Sequence[Prompt]], plan: Plan) -> list[list[Image.Image]]:
+def generate_images(asked: Sequence[Sequence[Prompt]], plan: GradePlan) -> list[list[Image.Image]]:
     """A picture for every prompt. The k-th prompt of every list is drawn with seed k, first seeds only."""
     made: list[list[Image.Image]] = [[] for _ in asked]
     started = time.monotonic()
@@ -56,52 +65,54 @@ def make(asked: Sequence[Sequence[Prompt]], plan: Plan) -> list[list[Image.Image
             pictures.append(each.image)
         spent = (time.monotonic() - started) / (seed + 1) / len(asked)
         if (seed + 1) % 10 == 0:
-            say(f"pictures: {(seed + 1) * len(asked)}, {spent:.2f} s each")
+            log(f"pictures: {(seed + 1) * len(asked)}, {spent:.2f} s each")
     return made
 
 
 class Grader:
     """The judges, and what they say."""
 
-    def __init__(self, plan: Plan, net: Recognizer):
+    def __init__(self, plan: GradePlan, net: Detector):
         self.plan, self.net = plan, net
         self.model = models.load(plan.model, "cpu")
         judge = clip_score.load_scorer(self.model)
         assert judge is not None, "the model brings no CLIP towers"
         self.judge = judge
 
-    def rebuild(self, pictures: torch.Tensor) -> torch.Tensor:
+    def reconstruct(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures through the VAE and back."""
         some = pictures.split(25)
         return torch.cat([latents.decode(self.model, latents.encode(self.model, p)) for p in some])
 
-    def look(self, question: Question, prompts: Sequence[Prompt], pictures: torch.Tensor) -> Looks:
-        seen = recognize(self.net, pictures)
-        right = [question.right(p.scene, s) for p, s in zip(prompts, seen, strict=True)]
+    def answer(self, question: Question, prompts: Sequence[Prompt], pictures: torch.Tensor) -> Answers:
+        seen = detect(self.net, pictures)
+        right = [question.is_correct(p.scene, s) for p, s in zip(prompts, seen, strict=True)]
         said = self.judge.embed_texts([p.text for p in prompts])
         likeness = (self.judge.embed_images(pictures) * said).sum(1)
-        return Looks(right, seen, detector.features(self.net, pictures), likeness)
+        return Answers(right, seen, detector.features(self.net, pictures), likeness)
 
-    def examine(self, part: Part, found: Found) -> None:
+    def grade_domain(self, part: Domain, found: DomainGrade) -> None:
         """Look at mini's pictures of a part, at drawn ones of the same scenes, and at more drawn ones."""
         reference, errors = [], []
         for question in QUESTIONS:
             prompts = found.prompts[question.name]
-            drawn = as_tensor([draw(p.scene, p.index) for p in prompts])
-            rebuilt = self.rebuild(drawn)
+            drawn = images_to_tensor([draw(p.scene, p.index) for p in prompts])
+            rebuilt = self.reconstruct(drawn)
             errors.append(((rebuilt - drawn) / 2).square().mean((1, 2, 3)))
-            shown = (as_tensor(found.pictures[question.name]), drawn, rebuilt)
-            looks = {kind: self.look(question, prompts, pictures) for kind, pictures in zip(KINDS, shown, strict=True)}
-            more = ask(question, part, self.plan.checks, seed=2)
-            others = as_tensor([draw(p.scene, p.index) for p in more])
-            again = recognize(self.net, others)
-            right = [question.right(p.scene, s) for p, s in zip(more, again, strict=True)]
-            right += looks["drawn"].right
-            found.looks[question.name] = looks
-            found.reads[question.name] = sum(right) / len(right)
+            shown = (images_to_tensor(found.images[question.name]), drawn, rebuilt)
+            looks = {
+                kind: self.answer(question, prompts, pictures) for kind, pictures in zip(SOURCES, shown, strict=True)
+            }
+            more = make_prompts(question, part, self.plan.checks, seed=2)
+            others = images_to_tensor([draw(p.scene, p.index) for p in more])
+            again = detect(self.net, others)
+            right = [question.is_correct(p.scene, s) for p, s in zip(more, again, strict=True)]
+            right += looks["drawn"].correct
+            found.answers[question.name] = looks
+            found.detector_accuracy[question.name] = sum(right) / len(right)
             reference.append(detector.features(self.net, others))
             share = found.share(question.name)
-            say(f"{question.name}: {share:.0%}, rendered {found.reads[question.name]:.1%}")
+            log(f"{question.name}: {share:.0%}, rendered {found.detector_accuracy[question.name]:.1%}")
         found.reference = torch.cat(reference)
         found.psnr = float((-10 * torch.cat(errors).log10()).mean())
 
@@ -120,7 +131,10 @@ class Grader:
             own = [each.image for each in made[i * plan.seeds : (i + 1) * plan.seeds]]
             drawn = [draw(prompt.scene, prompt.index + k) for k in range(plan.seeds)]
             apart.append(
-                [1 - clip_score.mean_pairwise_similarity(self.judge.embed_images(as_tensor(p))) for p in (own, drawn)]
+                [
+                    1 - clip_score.mean_pairwise_similarity(self.judge.embed_images(images_to_tensor(p)))
+                    for p in (own, drawn)
+                ]
             )
         own, drawn = (sum(column) / len(column) for column in zip(*apart, strict=True))
         return own, drawn
@@ -139,19 +153,19 @@ class Grader:
         return sum(p.stat().st_size for p in self.model.folder.rglob("*") if p.is_file()) / 1e6
 
 
-def run(plan: Plan, net: Recognizer) -> str:
+def run(plan: GradePlan, net: Detector) -> str:
     """Everything: ask, draw, look, measure; returns the table and its notes."""
     found = {}
-    for key, part in PARTS.items():
-        asked = {q.name: ask(q, part, plan.prompts) for q in QUESTIONS}
-        found[key] = Found(asked, {})
+    for key, part in DOMAINS.items():
+        asked = {q.name: make_prompts(q, part, plan.prompts) for q in QUESTIONS}
+        found[key] = DomainGrade(asked, {})
     lists = [prompts for part in found.values() for prompts in part.prompts.values()]
-    made = iter(make(lists, plan))
+    made = iter(generate_images(lists, plan))
     for part in found.values():
         part.pictures = {name: next(made) for name in part.prompts}
     grader = Grader(plan, net)
-    for key, part in PARTS.items():
-        grader.examine(part, found[key])
+    for key, part in DOMAINS.items():
+        grader.grade_domain(part, found[key])
     one_each = [prompts[0] for prompts in found["whole"].prompts.values()]
     own, drawn = grader.diversity(one_each)
     numbers = {
@@ -163,10 +177,10 @@ def run(plan: Plan, net: Recognizer) -> str:
         "load": os.getloadavg()[0],
     }
     steps = "4 steps (--fast)" if plan.settings.get("fast") else "20 guided steps"
-    text = table(found, numbers, steps) + "\n\n" + notes(found, plan.prompts, plan.checks)
-    keep(found, numbers, text, plan.work)
+    text = render_table(found, numbers, steps) + "\n\n" + render_notes(found, plan.prompts, plan.checks)
+    save_report(found, numbers, text, plan.work)
     for key, part in found.items():
-        say(f"{key}\n{describe(confusions(part))}")
+        log(f"{key}\n{describe_confusions(count_confusions(part))}")
     return text
 
 
@@ -202,8 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     if options.quick:
         options.work /= "quick"
-        plan = Plan(2, 4, 2, {"steps": 2}, options.work, options.model)
-        net = detector.kept(options.work, minutes=1, pictures=200, steps=4, say=say)
+        plan = GradePlan(2, 4, 2, {"steps": 2}, options.work, options.model)
+        net = detector.load_or_train(options.work, minutes=1, pictures=200, steps=4, say=log)
     else:
         settings = {
             "steps": options.steps,
@@ -215,6 +229,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif options.model != "mini" and options.guidance is None:  # a folder would get 7.5
             settings["guidance_scale"] = models.load("mini", "cpu").guidance_scale
         settings = {name: value for name, value in settings.items() if value is not None}
-        plan = Plan(options.prompts, options.checks, 8, settings, options.work, options.model)
-        net = detector.kept(options.work, minutes=options.minutes, pictures=32_000, more=options.more, say=say)
+        plan = GradePlan(options.prompts, options.checks, 8, settings, options.work, options.model)
+        net = detector.load_or_train(options.work, minutes=options.minutes, pictures=32_000, more=options.more, say=log)
     print(run(plan, net))

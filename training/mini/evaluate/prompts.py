@@ -8,25 +8,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from ..world.backgrounds import PLACES
+from ..world.backgrounds import BACKGROUNDS
 from ..world.captions import caption
 from ..world.pen import COLORS
-from ..world.scenes import Part, Scene, Spot, never_trained, sample
+from ..world.scenes import Domain, Instance, Scene, is_unseen, sample
 from ..world.styles import STYLES
 from ..world.subjects import SUBJECTS
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageContent:
     """What stands where in a picture, in front of what, and in which style."""
 
-    spots: tuple[Spot, ...]
-    place: str
+    instances: tuple[Instance, ...]
+    background: str
     style: str
 
-    def of(self, subject: str, color: str | None = None) -> list[Spot]:
+    def find(self, subject: str, color: str | None = None) -> list[Instance]:
         """Those spots where a subject stands; in one color, if that is asked."""
-        found = [s for s in self.spots if s.thing.subject == subject]
+        found = [s for s in self.instances if s.thing.subject == subject]
         return found if color is None else [s for s in found if s.thing.color == color]
 
 
@@ -37,11 +37,11 @@ class Question:
     on the real GenEval."""
 
     name: str
-    fits: Callable[[Scene], bool]
-    right: Callable[[Scene, Seen], bool]
+    accepts: Callable[[Scene], bool]
+    is_correct: Callable[[Scene, ImageContent], bool]
     goal: float
-    others: tuple[float, float] | None = None
-    even: Callable[[Scene], str] | None = None  # each answer is asked for equally often, see `_turns`
+    other_models: tuple[float, float] | None = None
+    balance_by: Callable[[Scene], str] | None = None  # each answer is asked for equally often, see `_turns`
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,19 @@ def _two_colors(scene: Scene) -> bool:
     return _pair(scene) and len({t.color for t in scene.things} - {None}) == 2
 
 
-def _shown(scene: Scene, seen: Seen) -> bool:
-    return all(seen.of(t.subject) for t in scene.things)
+def _shown(scene: Scene, seen: ImageContent) -> bool:
+    return all(seen.find(t.subject) for t in scene.things)
 
 
-def _colored(scene: Scene, seen: Seen) -> bool:
-    return all(seen.of(t.subject, t.color) for t in scene.things)
+def _colored(scene: Scene, seen: ImageContent) -> bool:
+    return all(seen.find(t.subject, t.color) for t in scene.things)
 
 
-def _counted(scene: Scene, seen: Seen) -> bool:
-    return len(seen.of(scene.things[0].subject)) == scene.things[0].count
+def _counted(scene: Scene, seen: ImageContent) -> bool:
+    return len(seen.find(scene.things[0].subject)) == scene.things[0].count
 
 
-def related(first: Spot, second: Spot, relation: str) -> bool:
+def is_related(first: Instance, second: Instance, relation: str) -> bool:
     """Whether one spot lies to another as `relation` says.
 
     Left and above as in GenEval: middles further apart than a tenth of both widths. On: above it, over it
@@ -102,9 +102,9 @@ def related(first: Spot, second: Spot, relation: str) -> bool:
     )
 
 
-def _placed(scene: Scene, seen: Seen) -> bool:
-    first, second = (seen.of(t.subject) for t in scene.things)
-    return any(related(a, b, scene.relation) for a in first for b in second)
+def _placed(scene: Scene, seen: ImageContent) -> bool:
+    first, second = (seen.find(t.subject) for t in scene.things)
+    return any(is_related(a, b, scene.relation) for a in first for b in second)
 
 
 QUESTIONS: tuple[Question, ...] = (
@@ -131,28 +131,28 @@ QUESTIONS: tuple[Question, ...] = (
     Question("style", _thing, lambda scene, seen: seen.style == scene.style, 0.9, None, lambda s: s.style),
     Question(
         "place",
-        lambda s: _thing(s) and STYLES[s.style].place,
-        lambda scene, seen: seen.place == scene.place,
+        lambda s: _thing(s) and STYLES[s.style].has_background,
+        lambda scene, seen: seen.background == scene.background,
         0.95,
         None,
-        lambda s: s.place,
+        lambda s: s.background,
     ),
 )
 GENEVAL = 6  # the first six
 
 
-def told(scene: Scene, text: str) -> bool:
+def is_fully_described(scene: Scene, text: str) -> bool:
     """Whether a caption says all of a scene: every color, the place, and which thing lies where."""
     words = text.replace(",", "").split()
     if any(t.color and t.color not in words for t in scene.things):
         return False
-    if STYLES[scene.style].place and not any(phrase in text for phrase in PLACES[scene.place]):
+    if STYLES[scene.style].has_background and not any(phrase in text for phrase in BACKGROUNDS[scene.background]):
         return False
     sides = "and" not in words or "on the left" in text  # "a cat and a dog" tells no sides
     return sides or not _pair(scene)
 
 
-def ask(question: Question, part: Part, count: int, seed: int = 0) -> list[Prompt]:
+def make_prompts(question: Question, part: Domain, count: int, seed: int = 0) -> list[Prompt]:
     """`count` different prompts of one kind, about held-out combinations of a part of the world."""
     world = replace(part, galaxies=0.0, pairs=0.4, counts=0.3, empty=0.0)
     turns = _turns(question, part)
@@ -161,17 +161,19 @@ def ask(question: Question, part: Part, count: int, seed: int = 0) -> list[Promp
     while len(asked) < count:
         index += 1
         scene = sample(world, index, seed, unseen=True)
-        if not question.fits(scene) or (question.even and question.even(scene) != turns[len(asked) % len(turns)]):
+        if not question.accepts(scene) or (
+            question.balance_by and question.balance_by(scene) != turns[len(asked) % len(turns)]
+        ):
             continue
-        assert never_trained(scene)
+        assert is_unseen(scene)
         rng, text = Random(f"ask {seed}/{index}"), ""
-        while not told(scene, text):
+        while not is_fully_described(scene, text):
             text = caption(scene, rng)
         asked.setdefault(text, Prompt(text, scene, index))
     return list(asked.values())
 
 
-def _turns(question: Question, part: Part) -> Sequence[str]:
+def _turns(question: Question, part: Domain) -> Sequence[str]:
     kinds: dict[str, Sequence[str]] = {
         "counting": ("2", "3", "4"),
         "colors": tuple(COLORS),
@@ -184,6 +186,6 @@ def _turns(question: Question, part: Part) -> Sequence[str]:
             "in",
         ),  # left of, right of, above, below
         "style": tuple(part.styles),
-        "place": tuple(PLACES),
+        "place": tuple(BACKGROUNDS),
     }
     return kinds.get(question.name, ())

@@ -12,47 +12,47 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from .prompts import GENEVAL, QUESTIONS, Prompt, Question, Seen
+from .prompts import GENEVAL, QUESTIONS, ImageContent, Prompt, Question
 
 # Below this share of rendered pictures read right, the recognizer's answers mean nothing.
 TRUSTED = 0.97
-KINDS = ("mini", "drawn", "rebuilt")  # by mini, by rules, and by rules then through the VAE
+SOURCES = ("mini", "drawn", "rebuilt")  # by mini, by rules, and by rules then through the VAE
 
 
 @dataclass
-class Looks:
+class Answers:
     """Pictures of one kind answering one question: whether right, what was seen, how they look."""
 
-    right: list[bool]
-    seen: list[Seen]
+    correct: list[bool]
+    contents: list[ImageContent]
     features: torch.Tensor  # (N, 128) of the recognizer
-    likeness: torch.Tensor  # (N,) cosine with their prompts in mini's own CLIP
+    similarity: torch.Tensor  # (N,) cosine with their prompts in mini's own CLIP
 
 
 @dataclass
-class Found:
+class DomainGrade:
     """Everything found out about one part of the world."""
 
     prompts: dict[str, list[Prompt]]
-    pictures: dict[str, list[Image.Image]]
-    looks: dict[str, dict[str, Looks]] = field(default_factory=dict)  # by question and kind
-    reads: dict[str, float] = field(default_factory=dict)  # share of rendered pictures read right
+    images: dict[str, list[Image.Image]]
+    answers: dict[str, dict[str, Answers]] = field(default_factory=dict)  # by question and kind
+    detector_accuracy: dict[str, float] = field(default_factory=dict)  # share of rendered pictures read right
     reference: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     psnr: float = 0.0
 
     def share(self, question: str, kind: str = "mini") -> float:
-        right = self.looks[question][kind].right
+        right = self.answers[question][kind].correct
         return sum(right) / len(right)
 
-    def likeness(self, kind: str) -> float:
-        return float(torch.cat([look[kind].likeness for look in self.looks.values()]).mean())
+    def similarity(self, kind: str) -> float:
+        return float(torch.cat([look[kind].similarity for look in self.answers.values()]).mean())
 
-    def distance(self, kind: str) -> float:
-        found = torch.cat([look[kind].features for look in self.looks.values()])
-        return frechet(found, self.reference)
+    def frechet_distance(self, kind: str) -> float:
+        found = torch.cat([look[kind].features for look in self.answers.values()])
+        return frechet_distance(found, self.reference)
 
 
-def frechet(one: torch.Tensor, other: torch.Tensor) -> float:
+def frechet_distance(one: torch.Tensor, other: torch.Tensor) -> float:
     """Fréchet distance of the Gaussians of two sets of features (N, D) (Heusel et al., 2017)."""
     one, other = one.double(), other.double()
     apart = (one.mean(0) - other.mean(0)).square().sum()
@@ -63,7 +63,7 @@ def frechet(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(apart + a.trace() + b.trace() - 2 * both)
 
 
-def table(found: dict[str, Found], numbers: dict[str, float], steps: str) -> str:
+def render_table(found: dict[str, DomainGrade], numbers: dict[str, float], steps: str) -> str:
     """The card's table, in Markdown; `steps` says how the pictures were made."""
     whole, first = found["whole"], found["first"]
     lines = [
@@ -76,24 +76,24 @@ def table(found: dict[str, Found], numbers: dict[str, float], steps: str) -> str
         name, cells = question.name, []
         for key, part in found.items():
             means[key].append(part.share(name))
-            trusted = part.reads[name] >= TRUSTED
+            trusted = part.detector_accuracy[name] >= TRUSTED
             trust[key] = trust[key] and trusted
             cells.append(_cell(f"{part.share(name):.0%}", trusted))
-        reads = " / ".join(f"{100 * part.reads[name]:.1f}" for part in found.values()) + "%"
+        reads = " / ".join(f"{100 * part.detector_accuracy[name]:.1f}" for part in found.values()) + "%"
         through = " / ".join(f"{100 * part.share(name, 'rebuilt'):.0f}" for part in found.values()) + "%"
-        others = [f"{o:.0%}" for o in question.others] if question.others else ["", ""]
+        others = [f"{o:.0%}" for o in question.other_models] if question.other_models else ["", ""]
         lines.append(_row(name, *cells, f"{question.goal:.0%}", reads, through, *others))
         if i == GENEVAL - 1:
             mean = [_cell(f"{sum(shares) / GENEVAL:.2f}", trust[key]) for key, shares in means.items()]
             lines.append(_row("the six above", *mean, "", "", "", "0.43", "0.55"))
 
     def three(measure: str, name: str, digits: int) -> None:
-        by_kind = [[getattr(part, measure)(kind) for part in found.values()] for kind in KINDS]
+        by_kind = [[getattr(part, measure)(kind) for part in found.values()] for kind in SOURCES]
         mini, *beside = [[f"{v:.{digits}f}" for v in values] for values in by_kind]
         lines.append(_row(name, *mini, "", *(" / ".join(v) for v in beside), "", ""))
 
-    three("likeness", "cosine with the prompt, `mini`'s own CLIP", 3)
-    three("distance", "Fréchet distance, recognizer's features", 1)
+    three("similarity", "cosine with the prompt, `mini`'s own CLIP", 3)
+    three("frechet_distance", "Fréchet distance, recognizer's features", 1)
     own, drawn = numbers["diversity"], numbers["diversity drawn"]
     lines.append(
         _row(
@@ -124,12 +124,12 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def notes(found: dict[str, Found], prompts: int, checks: int) -> str:
+def render_notes(found: dict[str, DomainGrade], prompts: int, checks: int) -> str:
     """What the table means, in the sentences that go with it."""
     untrusted = sorted(
         f"{question} ({key})"
         for key, part in found.items()
-        for question, share in part.reads.items()
+        for question, share in part.detector_accuracy.items()
         if share < TRUSTED
     )
     said = (
@@ -148,24 +148,25 @@ def notes(found: dict[str, Found], prompts: int, checks: int) -> str:
     return textwrap.fill(said, 118)
 
 
-def confusions(found: Found) -> dict[str, Counter]:
+def count_confusions(found: DomainGrade) -> dict[str, Counter]:
     """(asked, seen) of mini's pictures, for every kind of thing that can be mistaken; the number is that
     of all things, whatever they are, and the color that of the asked subject or of the largest thing."""
     counts = {kind: Counter() for kind in ("subject", "number", "color", "style", "place")}
     for name in ("one object", "counting", "colors", "style", "place"):
-        for prompt, seen in zip(found.prompts[name], found.looks[name]["mini"].seen, strict=True):
+        for prompt, seen in zip(found.prompts[name], found.answers[name]["mini"].contents, strict=True):
             thing = prompt.scene.things[0]
-            there = seen.of(thing.subject) or sorted(seen.spots, key=lambda s: -s.radius)
+            there = seen.find(thing.subject) or sorted(seen.instances, key=lambda s: -s.radius)
             counts["subject"][thing.subject, there[0].thing.subject if there else "nothing"] += 1
-            counts["number"][thing.count, len(seen.spots)] += 1
+            counts["number"][thing.count, len(seen.instances)] += 1
             if thing.color and there:
                 counts["color"][thing.color, there[0].thing.color] += 1
             if name in ("style", "place"):
-                counts[name][getattr(prompt.scene, name), getattr(seen, name)] += 1
+                field = {"style": "style", "place": "background"}[name]
+                counts[name][getattr(prompt.scene, field), getattr(seen, field)] += 1
     return counts
 
 
-def describe(counts: dict[str, Counter], most: int = 24) -> str:
+def describe_confusions(counts: dict[str, Counter], most: int = 24) -> str:
     """The commonest mistakes, a line for each kind."""
     lines = []
     for kind, pairs in counts.items():
@@ -176,39 +177,41 @@ def describe(counts: dict[str, Counter], most: int = 24) -> str:
     return "\n".join(lines)
 
 
-def worst(found: Found, question: Question, path: Path, most: int = 20) -> None:
+def draw_failures(found: DomainGrade, question: Question, path: Path, most: int = 20) -> None:
     """A sheet of a question's failures, least like their prompts first, with what was seen below."""
-    looks, prompts = found.looks[question.name]["mini"], found.prompts[question.name]
-    failed = [i for i, right in enumerate(looks.right) if not right]
-    failed = sorted(failed, key=lambda i: float(looks.likeness[i]))[:most]
+    looks, prompts = found.answers[question.name]["mini"], found.prompts[question.name]
+    failed = [i for i, right in enumerate(looks.correct) if not right]
+    failed = sorted(failed, key=lambda i: float(looks.similarity[i]))[:most]
     side, below, columns = 160, 72, 5
     page = Image.new("RGB", (columns * side, max(-(-len(failed) // columns), 1) * (side + below)), "white")
     pen = ImageDraw.Draw(page)
     for k, i in enumerate(failed):
         x, y = k % columns * side, k // columns * (side + below)
-        page.paste(found.pictures[question.name][i].resize((side - 4, side - 4)), (x, y))
-        seen = looks.seen[i]
-        things = ", ".join(f"{s.thing.color} {s.thing.subject}" for s in seen.spots) or "nothing"
+        page.paste(found.images[question.name][i].resize((side - 4, side - 4)), (x, y))
+        seen = looks.contents[i]
+        things = ", ".join(f"{s.thing.color} {s.thing.subject}" for s in seen.instances) or "nothing"
         text = (
-            textwrap.fill(prompts[i].text, 28) + "\n" + textwrap.fill(f"seen: {things}; {seen.place}, {seen.style}", 28)
+            textwrap.fill(prompts[i].text, 28)
+            + "\n"
+            + textwrap.fill(f"seen: {things}; {seen.background}, {seen.style}", 28)
         )
         pen.text((x + 3, y + side - 2), text, fill="black", font_size=10)
     page.save(path)
 
 
-def keep(found: dict[str, Found], numbers: dict[str, float], text: str, work: Path) -> None:
+def save_report(found: dict[str, DomainGrade], numbers: dict[str, float], text: str, work: Path) -> None:
     """The table, the numbers behind it, and pictures of what failed, in a folder."""
     (work / "table.md").write_text(text + "\n")
     shares = {
         key: {
-            q.name: {kind: part.share(q.name, kind) for kind in KINDS} | {"reads": part.reads[q.name]}
+            q.name: {kind: part.share(q.name, kind) for kind in SOURCES} | {"reads": part.detector_accuracy[q.name]}
             for q in QUESTIONS
         }
         for key, part in found.items()
     }
     (work / "grades.json").write_text(json.dumps({"shares": shares, "numbers": numbers}, indent=1))
-    said = [f"## {key}\n{describe(confusions(part))}\n" for key, part in found.items()]
+    said = [f"## {key}\n{describe_confusions(count_confusions(part))}\n" for key, part in found.items()]
     (work / "confusions.md").write_text("\n".join(said))
     for key, part in found.items():
         for question in QUESTIONS:
-            worst(part, question, work / f"worst-{key}-{question.name.replace(' ', '-')}.png")
+            draw_failures(part, question, work / f"worst-{key}-{question.name.replace(' ', '-')}.png")

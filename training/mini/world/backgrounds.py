@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from .pen import RGB, mix
 
 # How a caption says where; the first phrase is the usual one.
-PLACES: dict[str, tuple[str, ...]] = {
+BACKGROUNDS: dict[str, tuple[str, ...]] = {
     "grass": ("on the grass", "in a meadow"),
     "square": ("on a town square", "on the square"),
     "forest": ("in a forest", "in the woods"),
@@ -50,7 +50,7 @@ class Canvas:
         s, d = self.side, self.shift
         self.draw.rectangle([(x0 + d) * s, y0 * s, (x1 + d) * s, y1 * s], fill=color)
 
-    def shape(self, points: list[tuple[float, float]], color: RGB) -> None:
+    def polygon(self, points: list[tuple[float, float]], color: RGB) -> None:
         self.draw.polygon([((x + self.shift) * self.side, y * self.side) for x, y in points], fill=color)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, color: RGB) -> None:
@@ -89,7 +89,7 @@ def _square(c: Canvas) -> None:
     for i, wall in enumerate(walls):
         x = -0.05 + i * 0.22
         c.box(x, 0.26 + 0.05 * (i % 2), x + 0.22, 0.62, wall)
-        c.shape(
+        c.polygon(
             [
                 (x, 0.26 + 0.05 * (i % 2)),
                 (x + 0.11, 0.15 + 0.05 * (i % 2)),
@@ -109,7 +109,7 @@ def _forest(c: Canvas) -> None:
     c.sky((150, 198, 160), (196, 222, 176), 0, 0.7)
     for i in range(6):
         x = 0.02 + i * 0.19
-        c.shape(
+        c.polygon(
             [(x - 0.14, 0.66), (x, 0.06 + 0.06 * (i % 2)), (x + 0.14, 0.66)],
             (44 + 16 * (i % 2), 108 + 14 * (i % 2), 70),
         )
@@ -133,8 +133,8 @@ def _night(c: Canvas) -> None:
 def _snow(c: Canvas) -> None:
     c.sky((168, 196, 224), (222, 234, 244), 0, 0.6)
     for x in (0.1, 0.88):
-        c.shape([(x - 0.13, 0.62), (x, 0.2), (x + 0.13, 0.62)], (96, 140, 128))
-        c.shape([(x - 0.06, 0.36), (x, 0.2), (x + 0.06, 0.36)], (246, 250, 252))
+        c.polygon([(x - 0.13, 0.62), (x, 0.2), (x + 0.13, 0.62)], (96, 140, 128))
+        c.polygon([(x - 0.06, 0.36), (x, 0.2), (x + 0.06, 0.36)], (246, 250, 252))
     c.sky((238, 244, 250), (216, 228, 242), 0.6, 1)
     for _ in range(26):
         x, y = c.rng.random(), c.rng.random() * 0.62
@@ -175,8 +175,8 @@ def _street(c: Canvas) -> None:
 def _mountain(c: Canvas) -> None:
     c.sky((128, 186, 240), (214, 232, 248), 0, 0.7)
     for x, top, half in ((0.2, 0.24, 0.36), (0.78, 0.16, 0.4)):
-        c.shape([(x - half, 0.72), (x, top), (x + half, 0.72)], (116, 124, 150))
-        c.shape(
+        c.polygon([(x - half, 0.72), (x, top), (x + half, 0.72)], (116, 124, 150))
+        c.polygon(
             [(x - half * 0.3, top + 0.15), (x, top), (x + half * 0.3, top + 0.15), (x, top + 0.11)],
             (246, 248, 252),
         )
@@ -199,7 +199,7 @@ def _plain(c: Canvas) -> None:
     c.sky((240, 240, 238), (232, 232, 230))
 
 
-PAINT: dict[str, Callable[[Canvas], None]] = {
+PAINTERS: dict[str, Callable[[Canvas], None]] = {
     "grass": _grass,
     "square": _square,
     "forest": _forest,
@@ -215,7 +215,7 @@ PAINT: dict[str, Callable[[Canvas], None]] = {
 }
 
 
-def wall(c: Canvas) -> None:
+def paint_wall(c: Canvas) -> None:
     """The brick wall that graffiti is sprayed on."""
     c.sky((196, 120, 96), (178, 104, 82))
     for row in range(10):
@@ -226,7 +226,7 @@ def wall(c: Canvas) -> None:
             c.draw.line([x, y * c.side, x, (y + 0.1) * c.side], fill=(214, 190, 172), width=c.side // 80)
 
 
-def icon(c: Canvas) -> None:
+def paint_icon(c: Canvas) -> None:
     """The rounded tile of an app icon."""
     c.draw.rectangle([0, 0, c.side, c.side], fill=(250, 250, 250))
     tile = Image.new("RGB", (1, 8))
@@ -254,7 +254,7 @@ _GALAXIES: dict[str | None, tuple[RGB, RGB]] = {
 GALAXY_COLORS = tuple(name for name in _GALAXIES if name)
 
 
-def galaxy(c: Canvas, color: str | None, size: float) -> None:
+def paint_galaxy(c: Canvas, color: str | None, size: float) -> None:
     """A spiral of two arms of light, `size` of the canvas wide, with dust, knots and a warm heart.
 
     The light is a sum of smooth functions of the distance from the heart and from the nearest arm
@@ -280,7 +280,7 @@ def galaxy(c: Canvas, color: str | None, size: float) -> None:
     c.image.paste(Image.fromarray(lit.astype(np.uint8)))
 
 
-def edges(image: Image.Image) -> Image.Image:
+def find_edges(image: Image.Image) -> Image.Image:
     """The outlines of a painted place, as a pencil would draw them: black on white, mode L."""
     found = image.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 - min(255, v * 3))
     found.paste(255, (0, 0, found.width, 2))

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from .backgrounds import PLACES
+from .backgrounds import BACKGROUNDS
 from .pen import COLORS
 from .scenes import RELATIONS, Scene, Thing
 from .styles import STYLES
@@ -21,32 +21,34 @@ _BETWEEN = {
 }
 
 
-def article(phrase: str) -> str:
+def with_article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def noun(thing: Thing, rng: Random, *, color: bool = True) -> str:
+def noun_phrase(thing: Thing, rng: Random, *, color: bool = True) -> str:
     """A thing with its article or number, size and color: "three small red apples"."""
     name = thing.subject if thing.count == 1 else SUBJECTS[thing.subject].plural
     size = rng.choice(_SIZE_WORDS[thing.size])
     praise = rng.choice(PRAISE) if rng.random() < (0.6 if name == "galaxy" else 0.06) else ""
     words = [praise, size, thing.color if color and thing.color else "", name]
     phrase = " ".join(w for w in words if w)
-    return article(phrase) if thing.count == 1 else f"{NUMBERS[thing.count]} {phrase}"
+    return with_article(phrase) if thing.count == 1 else f"{NUMBERS[thing.count]} {phrase}"
 
 
 def caption(scene: Scene, rng: Random) -> str:
     """One of the ways to say a scene; most say everything that can vary."""
     style = STYLES[scene.style]
-    place = rng.choice(PLACES[scene.place]) if style.place else ""
+    place = rng.choice(BACKGROUNDS[scene.background]) if style.has_background else ""
     if not scene.things:
         what = rng.choice(("{}", "an empty place {}", "nothing {}")).format(place)
         return rng.choice(style.phrases).format(what)
     if scene.things[0].subject == "galaxy":
-        what = noun(scene.things[0], rng) + rng.choice(("", "", " in space", " among the stars"))
+        what = noun_phrase(scene.things[0], rng) + rng.choice(("", "", " in space", " among the stars"))
         return rng.choice(style.phrases).format(what)
     what = _pair(scene, rng) if scene.relation else _single(scene, rng)
-    hidden = place in PLACES["plain"] or (not scene.relation and SUBJECTS[scene.things[0].subject].home == scene.place)
+    hidden = place in BACKGROUNDS["plain"] or (
+        not scene.relation and SUBJECTS[scene.things[0].subject].background == scene.background
+    )
     if place and not (hidden and rng.random() < 0.4):
         what = f"{place}, {what}" if rng.random() < 0.08 else f"{what} {place}"
     return rng.choice(style.phrases).format(what)
@@ -55,11 +57,11 @@ def caption(scene: Scene, rng: Random) -> str:
 def _single(scene: Scene, rng: Random) -> str:
     thing = scene.things[0]
     natural = thing.color == SUBJECTS[thing.subject].color
-    return noun(thing, rng, color=not (natural and rng.random() < 0.4))
+    return noun_phrase(thing, rng, color=not (natural and rng.random() < 0.4))
 
 
 def _pair(scene: Scene, rng: Random) -> str:
-    first, second = (noun(t, rng) for t in scene.things)
+    first, second = (noun_phrase(t, rng) for t in scene.things)
     relation, form = scene.relation, rng.random()
     if relation == "left" and form < 0.35:
         return f"on the left {first} and on the right {second}"
@@ -71,7 +73,7 @@ def _pair(scene: Scene, rng: Random) -> str:
     return f"{first} {rng.choice(_BETWEEN[relation])} {second}"
 
 
-def words() -> list[str]:
+def vocabulary() -> list[str]:
     """Every word of the world, held-out subjects too: each gets a token of its own."""
     sentences = [
         *COLORS,
@@ -82,7 +84,7 @@ def words() -> list[str]:
     ]
     sentences += [f"{name} {s.plural}" for name, s in SUBJECTS.items()]
     sentences += [
-        phrase for group in (_SIZE_WORDS, _BETWEEN, PLACES) for phrases in group.values() for phrase in phrases
+        phrase for group in (_SIZE_WORDS, _BETWEEN, BACKGROUNDS) for phrases in group.values() for phrase in phrases
     ]
     sentences += [phrase.replace("{}", " ").replace(",", " , ") for s in STYLES.values() for phrase in s.phrases]
     sentences += [

@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from .backgrounds import GALAXY_COLORS, PAINT, PLACES, Canvas, edges, galaxy, icon, wall
+from .backgrounds import BACKGROUNDS, GALAXY_COLORS, PAINTERS, Canvas, find_edges, paint_galaxy, paint_icon, paint_wall
 from .pen import COLORS, Pen
 from .styles import STYLES
 from .subjects import HELD_OUT, SUBJECTS
@@ -36,12 +36,12 @@ class Scene:
 
     things: tuple[Thing, ...]
     relation: str = ""
-    place: str = "plain"
+    background: str = "plain"
     style: str = "flat"
 
 
 @dataclass(frozen=True)
-class Part:
+class Domain:
     """A part of the world to be taught: its subjects and styles, and how often each kind of scene comes."""
 
     subjects: tuple[str, ...]
@@ -50,16 +50,16 @@ class Part:
     pairs: float = 0.2
     counts: float = 0.16
     empty: float = 0.02
-    other: "Part | None" = None  # taught beside it,
-    others: float = 0.0  # so often
+    mixed_in: "Domain | None" = None  # taught beside it,
+    mixed_share: float = 0.0  # so often
 
 
-WHOLE = Part(
+WHOLE_WORLD = Domain(
     subjects=tuple(name for name in SUBJECTS if name not in HELD_OUT),
     styles={"flat": 0.4} | {name: 0.075 for name in STYLES if name != "flat"},
 )
 # What two cores can learn in an hour and a half.
-FIRST = Part(
+FIRST_PART = Domain(
     subjects=(
         "cat",
         "dog",
@@ -91,72 +91,74 @@ FIRST = Part(
 
 # What comes last, for another sitting: two different things, several of a thing, and, half of the time, the whole
 # world.
-MANY = replace(
-    FIRST,
+MANY_THINGS = replace(
+    FIRST_PART,
     galaxies=0.04,
     pairs=0.5,
     counts=0.2,
     empty=0.01,
-    other=replace(WHOLE, galaxies=0.03, pairs=0.45, counts=0.2),
-    others=0.5,
+    mixed_in=replace(WHOLE_WORLD, galaxies=0.03, pairs=0.45, counts=0.2),
+    mixed_share=0.5,
 )
 
 
-def held_out(subject: str, color: str | None, place: str, style: str) -> bool:
+def is_held_out(subject: str, color: str | None, place: str, style: str) -> bool:
     """Whether a combination is kept from training: a tenth of all, chosen by a hash."""
     key = f"{subject} {color} {place} {style}".encode()
     return hashlib.sha256(key).digest()[0] < 26
 
 
-def never_trained(scene: Scene) -> bool:
+def is_unseen(scene: Scene) -> bool:
     """Whether any thing of a scene is a held-out subject or a held-out combination."""
-    return any(t.subject in HELD_OUT or held_out(t.subject, t.color, scene.place, scene.style) for t in scene.things)
+    return any(
+        t.subject in HELD_OUT or is_held_out(t.subject, t.color, scene.background, scene.style) for t in scene.things
+    )
 
 
-def sample(part: Part, index: int, seed: int = 0, *, unseen: bool = False) -> Scene:
+def sample(part: Domain, index: int, seed: int = 0, *, unseen: bool = False) -> Scene:
     """Scene `index` of the world `seed`: for training, or of the combinations held out from it."""
     rng = Random(f"{seed}/{index}/{unseen}")
     while True:
         scene = _sample(part, rng)
-        if not scene.things or never_trained(scene) == unseen:
+        if not scene.things or is_unseen(scene) == unseen:
             return scene
 
 
-def _sample(part: Part, rng: Random) -> Scene:
-    if part.other and rng.random() < part.others:
-        part = part.other
+def _sample(part: Domain, rng: Random) -> Scene:
+    if part.mixed_in and rng.random() < part.mixed_share:
+        part = part.mixed_in
     kind = rng.random()
     if kind < part.galaxies:
         color = rng.choice(GALAXY_COLORS) if rng.random() < 0.6 else None
-        return Scene((Thing("galaxy", color, rng.choice(("", "", "small", "big"))),), place="space")
+        return Scene((Thing("galaxy", color, rng.choice(("", "", "small", "big"))),), background="space")
     style = rng.choices(list(part.styles), list(part.styles.values()))[0]
-    place = rng.choice(list(PLACES)) if STYLES[style].place else "plain"
+    place = rng.choice(list(BACKGROUNDS)) if STYLES[style].has_background else "plain"
     kind -= part.galaxies
-    if kind < part.empty and STYLES[style].place:
-        return Scene((), place=place, style=style)
+    if kind < part.empty and STYLES[style].has_background:
+        return Scene((), background=place, style=style)
     first = _thing(part, rng, style)
     if kind < part.empty + part.counts:
-        return Scene((replace(first, count=rng.choice((2, 2, 3, 3, 4)), size=""),), place=place, style=style)
+        return Scene((replace(first, count=rng.choice((2, 2, 3, 3, 4)), size=""),), background=place, style=style)
     if kind < part.empty + part.counts + part.pairs:
         relation = rng.choices(RELATIONS, (0.5, 0.2, 0.15, 0.15))[0]
         second = _thing(part, rng, style)
         if relation == "in":
-            second = replace(second, subject=rng.choice([n for n in part.subjects if SUBJECTS[n].holds]))
+            second = replace(second, subject=rng.choice([n for n in part.subjects if SUBJECTS[n].is_container]))
         if second.subject != first.subject:
             things = replace(first, size=""), replace(second, size="")
             return Scene(things, relation, place, style)
     natural = SUBJECTS[first.subject]
-    if STYLES[style].place and rng.random() < 0.12:  # as it is when nobody says more
+    if STYLES[style].has_background and rng.random() < 0.12:  # as it is when nobody says more
         return Scene(
-            (Thing(first.subject, natural.color if STYLES[style].color else None),),
-            place=natural.home,
+            (Thing(first.subject, natural.color if STYLES[style].has_color else None),),
+            background=natural.background,
             style=style,
         )
-    return Scene((first,), place=place, style=style)
+    return Scene((first,), background=place, style=style)
 
 
-def _thing(part: Part, rng: Random, style: str) -> Thing:
-    color = rng.choice(list(COLORS)) if STYLES[style].color else None
+def _thing(part: Domain, rng: Random, style: str) -> Thing:
+    color = rng.choice(list(COLORS)) if STYLES[style].has_color else None
     size = rng.choices(("", "small", "big"), (0.7, 0.15, 0.15))[0]
     return Thing(rng.choice(part.subjects), color, size)
 
@@ -177,7 +179,7 @@ _RELATED = {
 
 
 @dataclass(frozen=True)
-class Spot:
+class Instance:
     """One drawn thing and its box (left, top, right, bottom) in fractions of the picture."""
 
     thing: Thing
@@ -195,16 +197,16 @@ class Spot:
         )
 
 
-def layout(scene: Scene, rng: Random) -> list[Spot]:
+def arrange(scene: Scene, rng: Random) -> list[Instance]:
     """Where everything in a scene goes, in the order it is painted."""
     if not scene.things:
         return []
     if scene.relation:
-        spots = [Spot(t, *at) for t, at in zip(scene.things, _RELATED[scene.relation], strict=True)]
+        spots = [Instance(t, *at) for t, at in zip(scene.things, _RELATED[scene.relation], strict=True)]
     else:
         thing = scene.things[0]
         scale = SIZES[thing.size]
-        spots = [Spot(thing, x, y, r * scale) for x, y, r in _COUNTED[thing.count]]
+        spots = [Instance(thing, x, y, r * scale) for x, y, r in _COUNTED[thing.count]]
     dx, dy = (rng.uniform(-0.05, 0.05) if len(spots) < 3 else 0.0 for _ in range(2))
     if len(spots) == 1 and SUBJECTS.get(spots[0].thing.subject) and SUBJECTS[spots[0].thing.subject].flies:
         dy -= 0.08
@@ -213,22 +215,22 @@ def layout(scene: Scene, rng: Random) -> list[Spot]:
 
 def draw(scene: Scene, seed: int = 0, side: int = 128) -> Image.Image:
     """Paint a scene, `side` pixels wide; `seed` decides what its caption does not."""
-    return draw_with_spots(scene, seed, side)[0]
+    return draw_with_instances(scene, seed, side)[0]
 
 
-def draw_with_spots(scene: Scene, seed: int = 0, side: int = 128) -> tuple[Image.Image, list[Spot]]:
+def draw_with_instances(scene: Scene, seed: int = 0, side: int = 128) -> tuple[Image.Image, list[Instance]]:
     """What `draw` paints, and where everything in it went."""
     rng, style = Random(f"draw {seed}"), STYLES[scene.style]
     canvas = Canvas(side * 2, rng)
     if scene.things and scene.things[0].subject == "galaxy":
-        galaxy(canvas, scene.things[0].color, 0.95 * SIZES[scene.things[0].size])
-    elif not style.place:
-        (icon if scene.style == "icon" else wall)(canvas)
+        paint_galaxy(canvas, scene.things[0].color, 0.95 * SIZES[scene.things[0].size])
+    elif not style.has_background:
+        (paint_icon if scene.style == "icon" else paint_wall)(canvas)
     else:
-        PAINT[scene.place](canvas)
+        PAINTERS[scene.background](canvas)
         if scene.style == "pencil":
-            canvas.image.paste(edges(canvas.image).convert("RGB"))
-    spots = layout(scene, rng)
+            canvas.image.paste(find_edges(canvas.image).convert("RGB"))
+    spots = arrange(scene, rng)
     for spot in spots:
         if spot.thing.subject != "galaxy":
             color = COLORS[spot.thing.color or "white"]

@@ -23,8 +23,8 @@ class Style:
     phrases: tuple[str, ...]
     finish: Callable[[np.ndarray], np.ndarray]
     fill: Fill = PLAIN
-    place: bool = True
-    color: bool = True
+    has_background: bool = True
+    has_color: bool = True
 
 
 @cache
@@ -121,11 +121,13 @@ STYLES: dict[str, Style] = {
     "oil": Style(("an oil painting of {}", "a painting of {}", "{}, oil painting"), _oil),
     "watercolor": Style(("a watercolor of {}", "{}, watercolor"), _watercolor),
     "pencil": Style(
-        ("a pencil sketch of {}", "a drawing of {}", "{}, pencil sketch"), _pencil, Fill("line", 3), color=False
+        ("a pencil sketch of {}", "a drawing of {}", "{}, pencil sketch"), _pencil, Fill("line", 3), has_color=False
     ),
     "pixel": Style(("pixel art of {}", "{}, pixel art"), _pixels),
-    "icon": Style(("an app icon of {}", "app icon of {}", "{}, app icon"), _flat, place=False),
+    "icon": Style(("an app icon of {}", "app icon of {}", "{}, app icon"), _flat, has_background=False),
     "crochet": Style(("crochet {}", "a crochet of {}", "{}, crochet"), _crochet),
-    "stencil": Style(("stencil graffiti of {} on a wall", "graffiti of {}"), _stencil, Fill("stencil"), place=False),
+    "stencil": Style(
+        ("stencil graffiti of {} on a wall", "graffiti of {}"), _stencil, Fill("stencil"), has_background=False
+    ),
     "glass": Style(("stained glass of {}", "{}, stained glass"), _glass, Fill("glass", 4)),
 }

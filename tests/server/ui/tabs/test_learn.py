@@ -120,9 +120,9 @@ def test_a_run_that_is_not_finished_is_discarded(page, jobs):  # noqa: F811
 
 @pytest.mark.slow
 def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, monkeypatch):  # noqa: F811
-    from training.mini.world import photos
+    from training.mini import photos
 
-    photos.write("owl", tmp_path / "owl")
+    photos.write_photos("owl", tmp_path / "owl")
     evil = tmp_path / "owl" / "<img src=x onerror=pwned=1>.png"
     Image.new("RGB", (40, 40), "red").save(evil)
     page.locator("#tab-learn-button").click()

@@ -12,21 +12,21 @@ class Subject:
 
     draw: Callable[[Pen], None]
     color: str
-    home: str
+    background: str
     plural: str
     flies: bool = False
-    holds: bool = False
+    is_container: bool = False
 
 
 SUBJECTS: dict[str, Subject] = {}
 
 
-def subject(color: str, home: str, plural: str = "", flies: bool = False, holds: bool = False):
+def subject(color: str, background: str, plural: str = "", flies: bool = False, is_container: bool = False):
     """Register a drawing under its function's name."""
 
     def register(draw: Callable[[Pen], None]) -> Callable[[Pen], None]:
         name = draw.__name__
-        SUBJECTS[name] = Subject(draw, color, home, plural or f"{name}s", flies, holds)
+        SUBJECTS[name] = Subject(draw, color, background, plural or f"{name}s", flies, is_container)
         return draw
 
     return register

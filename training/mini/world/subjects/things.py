@@ -97,7 +97,7 @@ def tent(p: Pen) -> None:
     p.shape([(-0.3, 0.8), (0, -0.1), (0.3, 0.8)], "ink")
 
 
-@subject("white", "room", holds=True)
+@subject("white", "room", is_container=True)
 def cup(p: Pen) -> None:
     p.ring(0.5, 0.1, 0.42, 0.4, 0.16, "dark", (-100, 100))
     p.shape([(-0.72, -0.6), (0.6, -0.6), (0.46, 0.75), (-0.56, 0.75)])
@@ -114,7 +114,7 @@ def teapot(p: Pen) -> None:
     p.ellipse(-0.22, 0.08, 0.14, 0.22, "light")
 
 
-@subject("turquoise", "street", holds=True)
+@subject("turquoise", "street", is_container=True)
 def backpack(p: Pen) -> None:
     p.ring(0, -0.72, 0.24, 0.24, 0.11, "dark", (180, 360))
     p.box(-0.9, 0.1, -0.5, 0.75, "dark", 0.12)
@@ -125,7 +125,7 @@ def backpack(p: Pen) -> None:
     p.line([(-0.3, 0.38), (0.3, 0.38)], 0.06, "light")
 
 
-@subject("blue", "room", plural="lunchboxes", holds=True)
+@subject("blue", "room", plural="lunchboxes", is_container=True)
 def lunchbox(p: Pen) -> None:
     p.ring(0, -0.45, 0.34, 0.34, 0.13, "dark", (180, 360))
     p.box(-0.95, -0.48, 0.95, 0.72, "body", 0.16)

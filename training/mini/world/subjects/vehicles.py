@@ -41,7 +41,7 @@ def truck(p: Pen) -> None:
         _wheel(p, x, 0.5, 0.22)
 
 
-@subject("red", "beach", holds=True)
+@subject("red", "beach", is_container=True)
 def boat(p: Pen) -> None:
     p.line([(0, 0.3), (0, -0.98)], 0.07, "wood")
     p.shape([(0.07, -0.92), (0.07, 0.16), (0.78, 0.16)], "white")

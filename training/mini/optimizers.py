@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
                     update = self._momentum(p, group["momentum"]).flatten(1)
                     alike.setdefault(tuple(update.shape), []).append((p, update))
             for shape, pairs in alike.items():
-                updates = orthogonal(torch.stack([u for _, u in pairs]), self.iterations)
+                updates = orthogonalize(torch.stack([u for _, u in pairs]), self.iterations)
                 far = 0.2 * max(shape) ** 0.5 * group["lr"]
                 for (p, _), update in zip(pairs, updates, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
@@ -52,7 +52,7 @@ class Muon(torch.optim.Optimizer):
         return p.grad.lerp(state["momentum"], momentum)
 
 
-def orthogonal(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
+def orthogonalize(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     """The same singular vectors, singular values between about 0.7 and 1.2: (N, rows, columns), float32."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).bfloat16()
@@ -61,3 +61,8 @@ def orthogonal(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
         square = x @ x.mT
         x = _A * x + (_B * square + _C * (square @ square)) @ x
     return (x.mT if tall else x).float()
+
+
+def warm_then_decay(progress: float, step: int, *, warmup: int = 150, flat: float = 0.3) -> float:
+    """Learning-rate factor: up over `warmup` steps, flat, then a straight line down to zero."""
+    return min((step + 1) / warmup, 1.0) * min((1 - progress) / (1 - flat), 1.0)
