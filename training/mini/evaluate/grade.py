@@ -162,7 +162,7 @@ def run(plan: GradePlan, net: Detector) -> str:
     lists = [prompts for part in found.values() for prompts in part.prompts.values()]
     made = iter(generate_images(lists, plan))
     for part in found.values():
-        part.pictures = {name: next(made) for name in part.prompts}
+        part.images = {name: next(made) for name in part.prompts}
     grader = Grader(plan, net)
     for key, part in DOMAINS.items():
         grader.grade_domain(part, found[key])
