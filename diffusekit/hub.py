@@ -10,6 +10,7 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
+from .display import first_line
 from .errors import ModelError
 
 MINI = Path(__file__).with_name("mini")
@@ -108,8 +109,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_files_to_fetch(repo, revision)))
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        reason = lines[0][:200] if lines else type(error).__name__
+        reason = first_line(error)
         raise ModelError(f"the model {name} could not be fetched from {constants.ENDPOINT}: {reason}", hint) from error
     return folder, folder.name
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..display import format_size
 from .progress import quiet_libraries
 
 app = typer.Typer(help="How fast, beside diffusers, in one run.", no_args_is_help=True)
@@ -44,7 +45,7 @@ def invert_command(
         ),
     )
     for name, seconds, memory in rows:
-        print(f"{name:<28}{1 / seconds:>9.2f}{seconds * 1000:>9.1f}  {_size(memory)}")
+        print(f"{name:<28}{1 / seconds:>9.2f}{seconds * 1000:>9.1f}  {format_size(memory)}")
     print(f"ratio {found.ratio:.2f}, median of {found.steps} steps each, batch {batch}")
 
 
@@ -92,11 +93,3 @@ def fast_command(
     print(f"{'20 guided steps':<28}{found.plain:>10.3f}")
     print(f"{'--fast':<28}{found.fast:>10.3f}")
     print(f"ratio {found.ratio:.2f}, median of {found.pictures} pictures each, decode included")
-
-
-def _size(count: int) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count = count / 1000  # type: ignore[assignment]
-    return f"{count:.3g} GB"

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from ..display import first_line, format_size
+
 _PACKAGES = (
     "diffusekit",
     "torch",
@@ -113,11 +115,10 @@ def _xformers() -> list[Finding]:
         xformers.ops.memory_efficient_attention(token, token, token)
         return [Finding("xformers", f"{name}, runs on {chosen.device}")]
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:80] if str(error).strip() else type(error).__name__
         return [
             Finding(
                 "xformers",
-                f"{name} is installed but does not run here ({reason}); torch's own attention is used",
+                f"{name} is installed but does not run here ({first_line(error, 80)}); torch's own attention is used",
             )
         ]
 
@@ -149,5 +150,5 @@ def _model() -> list[Finding]:
     if not (MINI / "model_index.json").is_file():
         return [Finding("mini", f"missing from {MINI}", False, "reinstall diffusekit")]
     generate("a galaxy", steps=1, seed=0, device="cpu")
-    size = sum(p.stat().st_size for p in MINI.rglob("*") if p.is_file()) / 1e6
-    return [Finding("mini", f"{size:.0f} MB, draws")]
+    size = sum(p.stat().st_size for p in MINI.rglob("*") if p.is_file())
+    return [Finding("mini", f"{format_size(size)}, draws")]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..display import format_count, printable
 from ..errors import DiskError, FileRefused, UsageError
-from .info import _plain as plain
 
 if TYPE_CHECKING:
     from ..embeddings import LearnedToken
@@ -37,14 +37,14 @@ def list_command(as_json: Json = False) -> None:
         try:
             rows.append(_summary(read(path)))
         except FileRefused as refused:
-            print(f"left out: {plain(refused.message)}", file=sys.stderr)
+            print(f"left out: {printable(refused.message)}", file=sys.stderr)
     if as_json:
         print(json.dumps({"embeddings": rows}))
         return
     for row in rows:
         width = "+".join(str(w) for w in row["width"])
-        few = f"{row['vectors']} vector{'s' * (row['vectors'] > 1)}"
-        print(plain(f"{row['name']:<24} {row['token']:<16} {few:<11} {width:<9} {row['base_model']}"))
+        few = format_count(row["vectors"], "vector")
+        print(printable(f"{row['name']:<24} {row['token']:<16} {few:<11} {width:<9} {row['base_model']}"))
 
 
 def _summary(token: "LearnedToken") -> dict[str, Any]:
@@ -75,7 +75,7 @@ def show(name: Name, model: ModelName = None, as_json: Json = False) -> None:
     except FileRefused as refused:
         if model is not None:
             raise
-        print(f"no words: {plain(refused.message)}", file=sys.stderr)
+        print(f"no words: {printable(refused.message)}", file=sys.stderr)
     if as_json:
         print(json.dumps(found))
         return
@@ -84,14 +84,14 @@ def show(name: Name, model: ModelName = None, as_json: Json = False) -> None:
             print(f"{key.replace('_', ' '):<12} {_text(value)}")
     for key, value in found["facts"].items():
         if key != "base_model":
-            print(f"{plain(key).replace('_', ' '):<12} {_text(value)}")
+            print(f"{printable(key).replace('_', ' '):<12} {_text(value)}")
     for encoder in found.get("encoders", []):
         for number, vector in enumerate(encoder["vectors"], 1):
             near = ", ".join(f"{word} {cosine:.2f}" for word, cosine in vector["nearest"])
             print(
                 f"vector {number:<5} norm {vector['norm']:.2f} (longer than "
                 f"{vector['percentile']:.0f} % of words; typical {encoder['typical_norm']:.2f}), "
-                f"near {plain(near)}"
+                f"near {printable(near)}"
             )
 
 
@@ -129,7 +129,7 @@ def _value(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    return plain(value if isinstance(value, str) else json.dumps(value)).replace("\n", " ")[:400]
+    return printable(value if isinstance(value, str) else json.dumps(value)).replace("\n", " ")[:400]
 
 
 @app.command("import")
@@ -247,7 +247,7 @@ def combine_command(
         print(json.dumps({"expression": expression, "nearest": near}))
         return
     for word, cosine in near:
-        print(f"{cosine:6.3f}  {plain(word)}")
+        print(f"{cosine:6.3f}  {printable(word)}")
 
 
 @app.command("interpolate")

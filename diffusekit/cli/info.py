@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..display import printable
 from ..errors import FileRefused
 
 
@@ -43,10 +44,5 @@ def command(
     rows["label"] = "made by a trained model (IPTC trainedAlgorithmicMedia)" if found.label else "none"
     width = max(len(key) for key in rows)
     for key, value in rows.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        print(f"{key.replace('_', ' '):<{width}}  {_plain(text)}")
-
-
-def _plain(text: str) -> str:
-    """Text without control characters: a picture's words must not move the cursor."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+        text = printable(value if isinstance(value, str) else json.dumps(value), allow="\n")
+        print(f"{key.replace('_', ' '):<{width}}  {text}")

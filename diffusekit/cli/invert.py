@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..display import printable
 from ..errors import UsageError
 from ..inversion import recipes
 from ..settings import InvertSettings, read_recipe, resolve
@@ -187,7 +188,7 @@ def _show_pictures(run: "Inversion") -> None:
 def _plain(text: str) -> str:
     from rich.markup import escape
 
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return escape(printable(text))
 
 
 def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quiet: bool) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ..display import format_size
+
 app = typer.Typer(help="The models that are here.", no_args_is_help=True)
 
 
@@ -28,4 +30,4 @@ def list_command(
         return
     for row in rows:
         where = "embedded" if row["embedded"] else "in the cache"
-        print(f"{row['name']:<40} {row['size_mb']:>9.1f} MB  {where}")
+        print(f"{row['name']:<40} {format_size(row['size_mb'] * 1e6):>9}  {where}")

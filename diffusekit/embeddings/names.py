@@ -66,9 +66,3 @@ def token_error(token: str) -> str:
     if token.isascii() and not any(c.isalnum() for c in token):
         return "is only punctuation, which prompts use for themselves"
     return ""
-
-
-def shown(text: str, limit: int = 60) -> str:
-    """Text of a stranger's file as a sentence may show it: quoted, short, nothing invisible."""
-    short = text if len(text) <= limit else f"{text[:limit]}…"
-    return "'" + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in short) + "'"

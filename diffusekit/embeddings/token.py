@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..display import quote
 from ..errors import FileRefused
-from .names import name_error, shown, spellings, token_error
+from .names import name_error, spellings, token_error
 
 if TYPE_CHECKING:
     from ..models import TextModel
@@ -64,12 +65,12 @@ class LearnedToken:
 
 def check(token: LearnedToken) -> None:
     """Raise `FileRefused`, saying what was got and wanted, unless the token can be used safely."""
-    what = str(token.path) if token.path else f"the token {shown(token.name)}"
+    what = str(token.path) if token.path else f"the token {quote(token.name)}"
     if fault := name_error(token.name):
-        raise FileRefused(f"the name {shown(token.name)} {fault}", "give it another name")
+        raise FileRefused(f"the name {quote(token.name)} {fault}", "give it another name")
     if fault := token_error(token.token):
         raise FileRefused(
-            f"{what}: its token {shown(token.token)} {fault}",
+            f"{what}: its token {quote(token.token)} {fault}",
             "give it another: diffusekit embeddings import FILE --token WORD",
         )
     if len(token.vectors) not in (1, 2):
@@ -119,7 +120,7 @@ def check_compatible(token: LearnedToken, model: TextModel) -> None:
     base = token.facts.get("base_model", "")
     raise FileRefused(
         f"{token.name} was learned for {_described(token.width)}; {model.name}'s is {_wide(wanted)}",
-        f"use it with {shown(base)}, where it was learned"
+        f"use it with {quote(base)}, where it was learned"
         if base
         else "use a model of the family it was learned for, or learn it again for this one",
     )

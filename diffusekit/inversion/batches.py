@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .. import text
+from ..display import format_count
 from ..embeddings import LearnedToken
 from ..errors import DataSetError
 from ..models import Model
@@ -122,7 +123,7 @@ def _has_room(model: Model, caption: str, token: LearnedToken) -> bool:
 
 def _no_room(model: Model, file: str, caption: str, token: LearnedToken) -> DataSetError:
     room = model.context_length - 2
-    vectors = f"{token.count} vector{'s' * (token.count > 1)}"
+    vectors = format_count(token.count, "vector")
     return DataSetError(
         f"{file}: in the caption {caption[:60]!r} the model does not see the token: "
         f"its {vectors} and the words before must fit in {room} positions",

@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps
 
 from .. import images, latents
+from ..display import format_size, printable
 from ..errors import DataSetError, FileRefused, UsageError
 from ..models import Model
 from .rng import stream
@@ -190,7 +191,7 @@ def _bytes(folder: Path, path: Path) -> bytes:
         if not path.is_file():
             raise _Skipped("a broken link" if path.is_symlink() else "not a file")
         if path.stat().st_size > MAX_BYTES:
-            raise _Skipped(f"too large: more than {MAX_BYTES // 2**20} MB")
+            raise _Skipped(f"too large: more than {format_size(MAX_BYTES)}")
         with path.open("rb") as file:
             return file.read(MAX_BYTES)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
@@ -279,8 +280,7 @@ def _stem(path: Path) -> str:
 
 def _shown(name: str) -> str:
     """A file's name without what a terminal or a page would obey."""
-    name = unicodedata.normalize("NFC", name)
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    return printable(unicodedata.normalize("NFC", name))
 
 
 @dataclass(frozen=True, eq=False)

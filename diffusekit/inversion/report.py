@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from .. import atomic, images
+from ..display import format_count
 from .dataset import FileStatus
 
 MAX_CELL = 256  # pixels a preview is wide in the strip
@@ -92,7 +93,7 @@ def write(
     more = len(photos) - len(shown)
     body = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>The token <code>{escape(token)}</code>, learned from {_count(len(photos), 'photo')}.</p>",
+        f"<p>The token <code>{escape(token)}</code>, learned from {format_count(len(photos), 'photo')}.</p>",
         *(f'<p class="soft">{escape(note)}</p>' for note in notes),
         "<h2>What the token drew</h2>",
         f'<div class="wide" tabindex="0">{_picture(strip, _strip_alt(token, log))}</div>',
@@ -343,7 +344,3 @@ def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import hub
 from ..device import Placement, choose
+from ..display import first_line
 from ..errors import ModelError, OutOfMemory
 from .lora import merge_lora
 from .model import Model, TextModel
@@ -86,14 +87,14 @@ def _loading_errors(name: str, placement: Placement) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:  # diffusers, transformers and safetensors share no error type
-        reason = str(error).strip()
-        if "out of memory" in reason.lower():
+        if "out of memory" in str(error).lower():
             raise OutOfMemory(
                 f"the model {name} does not fit on {placement.device}",
                 "set `dtype` to float16, or `device` to cpu",
             ) from error
-        first = reason.splitlines()[0] if reason else type(error).__name__
-        raise ModelError(f"the model {name} could not be loaded: {first}", "fetch or convert it again") from error
+        raise ModelError(
+            f"the model {name} could not be loaded: {first_line(error)}", "fetch or convert it again"
+        ) from error
 
 
 def _text_parts(folder: Path, placement: Placement) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

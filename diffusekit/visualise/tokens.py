@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from .. import models, text
+from ..display import printable
 from ..embeddings import LearnedToken, Vocabulary, check_compatible, combine, tokens_in_prompts
 from ..errors import UsageError
 from ..settings import GenerateSettings, validate
@@ -333,5 +334,4 @@ def _draw_map(axes: Any, told: dict[str, Any]) -> None:
 
 def _cropped(words: str, most: int) -> str:
     """One line, what cannot be printed replaced; cut to `most` characters with an ellipsis."""
-    line = "".join(c if c.isprintable() else " " for c in words)
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return printable(words.replace("\n", " "), limit=most)

@@ -184,7 +184,7 @@ def test_bombs_and_other_large_things_are_passed_over_quickly(tmp_path):
     assert time.perf_counter() - started < 2
     assert found["bomb.png"].note == "too large to be opened safely"
     assert found["wide.png"].note == "too large: 9000x9000"
-    assert found["film.mov"].note == "too large: more than 256 MB"
+    assert found["film.mov"].note == "too large: more than 268 MB"
     assert found["long.gif"].note == "too small: 8x8"
 
 

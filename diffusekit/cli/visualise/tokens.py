@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ...display import printable
 from ...settings import GenerateSettings, resolve
-from ..info import _plain as plain
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import STILL, FigureOptions
@@ -68,7 +68,7 @@ def _table(numbers: Any) -> None:
     for piece in numbers["pieces"]:
         number = f"row {piece['row']}" if piece["id"] is None else str(piece["id"])
         near = ", ".join(f"{word} {cosine:.2f}" for word, cosine in piece["nearest"])
-        table.add_row(str(piece["place"]), Text(plain(piece["piece"])), number, Text(plain(near), style="dim"))
+        table.add_row(str(piece["place"]), Text(printable(piece["piece"])), number, Text(printable(near), style="dim"))
     padding = numbers["padding"]
     if padding["count"]:
         table.add_row("…", f"padding, {padding['count']} times", str(padding["id"]), "")
@@ -76,7 +76,7 @@ def _table(numbers: Any) -> None:
     console.print(table)
     console.print(f"{numbers['used']} of {numbers['positions'] - 2} places are used")
     if numbers["cut"]:
-        console.print(Text(f"cut, never seen: {plain(numbers['cut'])}"))
+        console.print(Text(f"cut, never seen: {printable(numbers['cut'])}"))
     for found in numbers["arithmetic"]:
         near = ", ".join(f"{word} {cosine:.2f}" for word, cosine in found["nearest"])
-        console.print(Text(plain(f"{found['expression']} ≈ {near}")))
+        console.print(Text(printable(f"{found['expression']} ≈ {near}")))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ...display import quote
 from ...errors import FileRefused
-from ..names import shown
 
 MAX_HEADER = 2 * 2**20
 MAX_TENSORS = 64
@@ -74,7 +74,7 @@ def parse(text: bytes, size: int) -> Header:
     except UnicodeDecodeError:
         raise _refused("has a header that is not UTF-8") from None
     except _Repeated as error:
-        raise _refused(f"names {shown(str(error))} twice") from None
+        raise _refused(f"names {quote(str(error))} twice") from None
     except (ValueError, RecursionError):
         raise _refused("has a header that is not JSON") from None
     metadata = found.pop("__metadata__", {})
@@ -105,12 +105,12 @@ def _span(name: str, entry: Any) -> tuple[int, int]:
         if set(entry) != {"dtype", "shape", "data_offsets"} or len(shape) > 8:
             raise TypeError
     except (KeyError, TypeError, ValueError):
-        raise _refused(f"does not describe its tensor {shown(name)} properly") from None
+        raise _refused(f"does not describe its tensor {quote(name)} properly") from None
     if dtype not in _SIZES:
-        raise _refused(f"holds {shown(dtype)} numbers, where F32, F16 or BF16 are wanted")
+        raise _refused(f"holds {quote(dtype)} numbers, where F32, F16 or BF16 are wanted")
     if (wanted := prod(shape) * _SIZES[dtype]) != end - begin:
         raise _refused(
-            f"gives {end - begin:,} bytes to the tensor {shown(name)}, "
+            f"gives {end - begin:,} bytes to the tensor {quote(name)}, "
             f"which takes {str(wanted) if wanted < 2**60 else 'far more'}"
         )
     return begin, end

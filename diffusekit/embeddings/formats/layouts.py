@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from ...display import quote
 from ...errors import FileRefused
-from ..names import name_of, safe_name, shown, token_error
+from ..names import name_of, safe_name, token_error
 from ..token import MAX_VECTORS
 
 _PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
@@ -56,7 +57,7 @@ def identify(names: Collection[str], metadata: Mapping[str, str], stem: str) -> 
     if any(_LORA.search(key) for key in keys):
         raise FileRefused("is a LoRA, where a token of textual inversion is wanted", _ELSEWHERE)
     if len(keys) > 1:
-        some = ", ".join(shown(key, 30) for key in sorted(keys)[:4])
+        some = ", ".join(quote(key, 30) for key in sorted(keys)[:4])
         raise FileRefused(
             f"holds {len(keys)} tensors ({some}{', …' if len(keys) > 4 else ''}), where one token is wanted",
             _ELSEWHERE,
@@ -90,7 +91,7 @@ def flatten(found: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         return _joined([t for part in found for t in _tensors(part).values()]), {}
     if not isinstance(found, Mapping):
         kind = type(found).__name__
-        raise FileRefused(f"holds a {shown(kind)}, where a token is wanted", _ELSEWHERE)
+        raise FileRefused(f"holds a {quote(kind)}, where a token is wanted", _ELSEWHERE)
     if "string_to_param" in found:
         return _parameters(found)
     return _tensors(found), {}
@@ -100,7 +101,7 @@ def _parameters(found: Mapping[Any, Any]) -> tuple[dict[str, Any], dict[str, str
     """A1111's dictionary, or that of the original paper, which has no name."""
     tensors = _tensors(found["string_to_param"])
     if len(tensors) != 1:
-        some = ", ".join(shown(key, 30) for key in list(tensors)[:4])
+        some = ", ".join(quote(key, 30) for key in list(tensors)[:4])
         raise FileRefused(f"holds {len(tensors)} tokens ({some}), where one is wanted", _ELSEWHERE)
     own = found.get("diffusekit")
     facts = {str(k): str(v) for k, v in own.items()} if isinstance(own, Mapping) else {}
@@ -125,9 +126,9 @@ def _tensors(found: Any) -> dict[str, torch.Tensor]:
     for name, value in items:
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             kind = type(value).__name__
-            raise FileRefused(f"holds a {shown(kind)} at {shown(str(name))}, where a tensor is wanted", _ELSEWHERE)
+            raise FileRefused(f"holds a {quote(kind)} at {quote(str(name))}, where a tensor is wanted", _ELSEWHERE)
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-            raise FileRefused(f"holds a tensor of a strange kind at {shown(name)}", _ELSEWHERE)
+            raise FileRefused(f"holds a tensor of a strange kind at {quote(name)}", _ELSEWHERE)
         if value.numel() * value.element_size() > 2**24:
             raise FileRefused(
                 f"holds a tensor of shape {list(value.shape)}, where at most {MAX_VECTORS} vectors are wanted",

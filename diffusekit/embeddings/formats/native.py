@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ... import atomic
+from ...display import format_size
 from ...errors import DiffusekitError, DiskError, FileRefused, UsageError
 from ..names import name_error, name_of, spellings
 from ..token import LearnedToken, check
@@ -95,8 +96,7 @@ def _open(path: Path, first: int | None = None) -> tuple[bytes, int]:
                 raise FileRefused(f"{path} is not an ordinary file", "give the path of a file")
             if found.st_size > MAX_BYTES:
                 raise FileRefused(
-                    f"{path} is {found.st_size / 2**20:,.1f} MiB large, "
-                    f"a learned token takes at most {MAX_BYTES // 2**20}",
+                    f"{path} has {format_size(found.st_size)}; a learned token has at most {format_size(MAX_BYTES)}",
                     "is this a whole model, or a LoRA?",
                 )
             return file.read(MAX_BYTES if first is None else first), found.st_size

@@ -19,8 +19,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from ...display import quote
 from ...errors import FileRefused
-from ..names import shown
 from ..token import LearnedToken
 from . import layouts, native
 
@@ -89,7 +89,7 @@ def _check_zip(data: bytes) -> None:
             names = [part.filename for part in parts]
             fault = _zip_fault(data, parts, names)
             if not fault and (bad := archive.testzip()):
-                fault = f"has a wrong checksum for {shown(bad)}"
+                fault = f"has a wrong checksum for {quote(bad)}"
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError):
         fault = "is a damaged zip"
     if fault:
@@ -212,7 +212,7 @@ def _load(torch: Any, data: bytes) -> Any:
         asked = re.search(r"(?:GLOBAL|global:?|function|class) ([\w]+(?:\.[\w]+)+)", str(error))
         if asked:
             raise FileRefused(
-                f"asks for {shown(asked[1])} when it is opened, which is no part of a token",
+                f"asks for {quote(asked[1])} when it is opened, which is no part of a token",
                 "do not open it with anything; use a .safetensors copy",
             ) from None
         raise FileRefused("is no file that torch.save wrote, or is damaged", _HINT) from None

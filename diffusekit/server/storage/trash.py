@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...display import format_count, format_size
 from ...errors import DiskError
 
 FOLDER = ".trash"
@@ -23,10 +24,7 @@ class Usage:
     size: int  # bytes
 
     def __str__(self) -> str:
-        size = self.size
-        amount = f"{size} bytes" if size < 1000 else f"{size / 1e3:.0f} kB"
-        amount = f"{size / 1e6:.1f} MB" if size >= 100_000 else amount
-        return f"{self.files:,} file{'s' * (self.files != 1)}, {amount}"
+        return f"{format_count(self.files, 'file')}, {format_size(self.size)}"
 
 
 def usage(folder: Path) -> Usage:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ... import atomic, images
+from ...display import format_count, printable
 from ...errors import DataSetError, UsageError
 from ...inversion import dataset
 from ...inversion.dataset import FileStatus
@@ -57,7 +58,7 @@ def store(state: Path, files: Sequence[Path]) -> UploadedSet:
         if not MIN_IMAGES <= len(found.photos) <= MAX_IMAGES:
             used = len(found.photos)
             raise DataSetError(
-                f"{used} picture{'s' * (used != 1)} can be used{_describe_skipped(found.files, names)}",
+                f"{format_count(used, 'image')} can be used{_describe_skipped(found.files, names)}",
                 f"choose {MIN_IMAGES} to {MAX_IMAGES} of one thing",
             )
         made = _create_folder(inside)
@@ -121,7 +122,7 @@ def _stage(files: Sequence[Path], folder: Path) -> dict[str, str]:
 
 def _shown(name: str) -> str:
     short = name if len(name) <= 60 else f"{name[:50]}…{name[-8:]}"
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in short)
+    return printable(short)
 
 
 def _with_original_names(row: FileStatus, names: dict[str, str]) -> FileStatus:

@@ -17,11 +17,11 @@ from typing import Any
 from PIL import Image
 
 from ... import images, metadata
+from ...display import format_duration
 from ...visualise import xyz_grid
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
 from .progress_view import Run, follow
-from .theme import seconds
 from .thumbs import address, thumbnail
 
 LIVE = 160  # pixels a picture is wide in a grid that fills
@@ -100,7 +100,7 @@ def _last(job: Job, views: tuple[str, ...]) -> Moment:
         finished = f"; {len(job.pictures)} finished" if job.pictures else ""
         words = f"Stopped at step {job.step} of {job.steps}{finished}." if job.steps else "Stopped."
         return Moment(views, job.progress, words, job.pictures, True, _prompt(job))
-    took = seconds((job.finished or 0) - (job.started or 0))
+    took = format_duration((job.finished or 0) - (job.started or 0))
     return Moment(views, 1.0, f"Done in {took}.", job.pictures, True, _prompt(job))
 
 
@@ -120,7 +120,7 @@ def _words(jobs: Jobs, job: Job) -> str:
     if count > 1:
         parts.insert(0, f"{job.passed} of {count} finished")
     if job.eta is not None and job.eta >= 0.5:
-        parts.append(f"{seconds(job.eta)} left")
+        parts.append(f"{format_duration(job.eta)} left")
     return " · ".join(parts)
 
 

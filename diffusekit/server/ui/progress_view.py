@@ -10,12 +10,12 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
+from ...display import format_duration
 from ...errors import DiffusekitError
 from ..jobs.events import JobEvent
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
 from ..routes.responses import raise_if_failed
-from .theme import seconds
 
 BEAT = 1.0  # seconds without news after which a visitor who left is noticed
 
@@ -87,5 +87,5 @@ def words(jobs: Jobs, job: Job) -> str:
         return "Next in line" if ahead < 2 else f"In line: {ahead} before this one"
     if job.note or not job.steps:
         return f"{(job.note or 'starting').capitalize()} …"
-    left = f" · {seconds(job.eta)} left" if job.eta is not None and job.eta >= 0.5 else ""
+    left = f" · {format_duration(job.eta)} left" if job.eta is not None and job.eta >= 0.5 else ""
     return f"Step {job.step} of {job.steps}{left}"

@@ -134,15 +134,6 @@ def table(rows: Mapping[str, Any]) -> str:
     return f'<table class="facts">{lines}</table>' if lines else ""
 
 
-def seconds(value: float | None) -> str:
-    """A span of time for people."""
-    if value is None:
-        return ""
-    if value < 90:
-        return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
-    return f"{value / 60:.0f} min"
-
-
 def word_list(words: Sequence[str]) -> str:
     """Words for the page's script to complete in prompts, as an attribute nobody sees."""
     return f'<div data-words="{escape(json.dumps(list(words)))}"></div>'

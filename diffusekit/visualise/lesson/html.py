@@ -37,10 +37,6 @@ def format_number(value: Any) -> str:
     return f"{value:,g}" if isinstance(value, int | float) else str(value)
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def token_id(piece: dict[str, Any]) -> str:
     return "learned" if piece["id"] is None else str(piece["id"])
 

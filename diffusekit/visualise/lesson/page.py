@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 from ... import metadata
+from ...display import format_count
 from ...settings import GenerateSettings
 from . import html, sections
 from .html import read_file, render_template
@@ -141,7 +142,7 @@ def _lede(runs: Sequence[LessonRun]) -> str:
     if len(runs[0].step_indices) < steps:
         thinned = f" ({len(runs[0].step_indices)} of them are shown)"
     return (
-        f"The model <b>{escape(settings.model)}</b> made {drew}{same}, in {html.count(steps, 'step')}{thinned}."
+        f"The model <b>{escape(settings.model)}</b> made {drew}{same}, in {format_count(steps, 'step')}{thinned}."
         '<span class="js-only"> Move the slider to go back to the noise, or press play and watch. Point at'
         " a word to see where the model looked for it.</span>"
     )

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ...display import format_count
 from ...schedule import SAMPLERS, in_sigma_space, make_scheduler
 from .. import contact_sheet
 from ..trace import rms
 from . import svg
-from .html import count, format_digits, format_millions, format_number, per_run, render_template, thumbnail, token_id
+from .html import format_digits, format_millions, format_number, per_run, render_template, thumbnail, token_id
 from .payload import LessonRun, webp_uri
 
 ANSWERS = {
@@ -64,7 +65,7 @@ def _of_text(runs: Sequence[LessonRun]) -> dict[str, str]:
         "positions": str(places),
         "padding": " (which repeats the end mark)" if repeated else "",
         "readings": per_run(runs, [_reading(run) for run in runs]),
-        "gist_words": f"{' and '.join(count(n, 'piece') for n in pieces)} in {places} places",
+        "gist_words": f"{' and '.join(format_count(n, 'piece') for n in pieces)} in {places} places",
         "width": f"{wide:,}",
         "text_layers": str(encoder.config.num_hidden_layers),
         "text_size": format_millions(encoder),
@@ -96,7 +97,7 @@ def _reading(run: LessonRun) -> str:
         if p["kind"] != "padding"
     )
     padding = sum(p["kind"] == "padding" for p in pieces)
-    notes = [f"{count(padding, 'place')} of padding" if padding else "no room left"]
+    notes = [f"{format_count(padding, 'place')} of padding" if padding else "no room left"]
     for token in run.tokens:
         if any(word.text == token.token for word in run.words):
             held = "one learned vector" if token.count == 1 else f"{token.count} learned vectors"
@@ -109,7 +110,7 @@ def _reading(run: LessonRun) -> str:
         cut = f'<p class="cut">It did not fit; the model never saw: <q>{escape(run.tokenized.truncated[:600])}</q></p>'
     return (
         f'<ol class="pieces">{rows}</ol><div class="places" role="img" aria-label="'
-        f'{len(pieces)} places: a start mark, the pieces, an end mark, {count(padding, "place")} of padding">'
+        f'{len(pieces)} places: a start mark, the pieces, an end mark, {format_count(padding, "place")} of padding">'
         f'{grid}</div><p class="soft">{"; ".join(notes)}.</p>{cut}'
     )
 
@@ -160,12 +161,12 @@ def _of_unet(runs: Sequence[LessonRun], data: dict[str, Any]) -> dict[str, str]:
     prediction = run.trace.model.prediction_type
     found = {
         "unet_size": format_millions(unet),
-        "evaluations": count(evaluations, "step"),
+        "evaluations": format_count(evaluations, "step"),
         "answer": ANSWERS[prediction],
         "ushape": svg.unet_diagram(size, channels, attending),
         "attentions": str(sum(name.endswith("attn2") for name, _ in unet.named_modules())),
-        "turns": count(evaluations, "time"),
-        "gist_unet": f"{format_millions(unet)} million numbers, asked {count(evaluations, 'time')}",
+        "turns": format_count(evaluations, "time"),
+        "gist_unet": f"{format_millions(unet)} million numbers, asked {format_count(evaluations, 'time')}",
     }
     maps = [_maps(i, found["heat"]) for i, found in enumerate(data["runs"]) if found["heat"]]
     around = {**found, "maps": per_run(runs, maps)}
@@ -238,7 +239,7 @@ def _of_sampling(runs: Sequence[LessonRun]) -> dict[str, str]:
         " sees the same latents, scaled back to unit size."
         if in_sigma_space(scheduler)
         else "",
-        "gist_scheduler": f"{escape(sampler.label)}, {count(len(run.trace.steps), 'step')}",
+        "gist_scheduler": f"{escape(sampler.label)}, {format_count(len(run.trace.steps), 'step')}",
     }
 
 

@@ -50,7 +50,7 @@ BROKEN = {
     "trailing bytes": (GOOD + b"x", "1 bytes more than its header says"),
     "zip behind": (GOOD + foreign_files.good_zip(), "bytes more than its header says"),
     "cut": (GOOD[:-1], "1 bytes fewer"),
-    "17 MiB": (bytes(17 * 2**20), "at most 16"),
+    "17 MiB": (bytes(17 * 2**20), "has 18 MB; a learned token has at most 17 MB"),
 }
 
 MEANING = {

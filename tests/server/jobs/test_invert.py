@@ -85,7 +85,7 @@ def test_uploads_are_written_again_under_names_of_ours(tmp_path, rules):
 def test_too_few_and_twice_the_same_picture_are_said_by_their_own_names(tmp_path, rules):
     for name in ("one.png", "two.png", "three.png"):
         Image.new("RGB", (30, 30), "red").save(tmp_path / name)
-    with pytest.raises(DataSetError, match=r"1 picture can be used.*a duplicate of one\.png"):
+    with pytest.raises(DataSetError, match=r"1 image can be used.*a duplicate of one\.png"):
         a_set(rules, sorted(tmp_path.glob("*.png")))
     assert not list((Path(rules.state) / "pictures").iterdir())
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from PIL import Image
 
 from .... import images
+from ....display import format_duration
 from ....errors import DiffusekitError
 from ....inversion.dataset import FileStatus
 from ....inversion.run_story import Story
 from ...jobs.job import Job
 from ...storage.uploads import UploadedSet
 from ..curves import Curve, chart
-from ..theme import seconds, table
+from ..theme import table
 from ..thumbs import address
 
 SIDE = 72  # pixels of a picture in the table
@@ -78,9 +79,9 @@ def estimate(jobs: Sequence[Job], model: str, steps: int, batch: int) -> str:
             and took > 0
         ):
             each = took / job.step * batch / told["batch"]
-            return f"About {seconds(each * steps)}, as the last one took here."
+            return f"About {format_duration(each * steps)}, as the last one took here."
     if model == "mini":
-        return f"About {seconds(ALONE * steps * batch / 4)} on two processor cores."
+        return f"About {format_duration(ALONE * steps * batch / 4)} on two processor cores."
     return "How long it takes is known after the first steps."
 
 
@@ -113,7 +114,7 @@ def state(story: Story, job: Job | None, ahead: int, left: float | None = None) 
 
 
 def _going(job: Job, left: float | None) -> str:
-    more = f" · {seconds(left)} left" if left else ""
+    more = f" · {format_duration(left)} left" if left else ""
     return f"Step {job.step} of at most {job.steps}{more}. Other work waits until it is done."
 
 

@@ -1,0 +1,48 @@
+"""Text that is safe to print: untrusted strings, and counts, sizes and durations in words."""
+
+
+def printable(text: str, *, limit: int | None = None, allow: str = "") -> str:
+    """Replace control and other invisible characters by "\N{REPLACEMENT CHARACTER}", except those in `allow`.
+
+    A terminal or a page would obey such characters. Text longer than `limit` is cut and ends in "…".
+    """
+    if limit is not None and len(text) > limit:
+        text = f"{text[: limit - 1]}…"
+    return "".join(c if c.isprintable() or c in allow else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def quote(text: str, limit: int = 60) -> str:
+    """Put text from an untrusted file between quotes for a message: printable, at most `limit` characters."""
+    return f"'{printable(text, limit=limit)}'"
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """Return the first line of an error's text, or the name of its type when it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:limit] if lines else type(error).__name__
+
+
+def format_count(number: int, noun: str) -> str:
+    """Write a number with its noun: "1 image", "1,200 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_size(size: float) -> str:
+    """Write a number of bytes in decimal units, rounded: "512 bytes", "20 kB", "1.4 MB"."""
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.5 or unit == "GB":
+            break
+    return f"{size:.1f} {unit}" if size < 9.95 else f"{size:,.0f} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration, rounded: "2.5 s", "40 s", "3 min", "2 h 5 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
