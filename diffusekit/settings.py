@@ -190,6 +190,7 @@ class ServeSettings(Settings):
     allow_host: tuple[str, ...] = flag((), "A name under which the server is reached, like pictures.example.org.")
     allow_origin: tuple[str, ...] = flag((), "A web page that may call the server, like https://example.org.")
     outputs: str = flag("outputs", "The folder for finished pictures; the only one that is served.")
+    embeddings: str = flag("embeddings", "The folder of learned tokens.")
     state: str = flag(".diffusekit", "The folder for the list of jobs.")
     queue: int = flag(32, "How many jobs may wait; one more is told to come back.", ge=1, le=10_000)
     no_ui: bool = flag(False, "Only the APIs, no web page.")

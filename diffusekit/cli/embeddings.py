@@ -10,6 +10,7 @@ import typer
 
 from ..display import format_count, printable
 from ..errors import DiskError, FileRefused, UsageError
+from ..workspace import Workspace
 
 if TYPE_CHECKING:
     from ..embeddings import LearnedToken
@@ -261,7 +262,7 @@ def interpolate_command(
     """Make a token easier to edit: go part of the way back to the words it was learned from."""
     from dataclasses import replace
 
-    from ..embeddings import FOLDER, find, interpolate, save
+    from ..embeddings import find, interpolate, save
 
     output = output.removesuffix(".safetensors")
     _check_name(output)
@@ -269,7 +270,7 @@ def interpolate_command(
     between = interpolate(token, _start(token, model), amount)
     facts = {k: v for k, v in between.facts.items() if k != "word"} | _word(output, token, model)
     between = replace(between, name=output, token=f"<{output}>", facts=facts)
-    print(save(between, FOLDER / f"{output}.safetensors", overwrite=overwrite))
+    print(save(between, Workspace().embeddings / f"{output}.safetensors", overwrite=overwrite))
 
 
 def _word(name: str, token: "LearnedToken", model: str | None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from ..display import printable
 from ..errors import UsageError
 from ..inversion import recipes
 from ..settings import InvertSettings, read_recipe, resolve
+from ..workspace import Workspace
 from .options import with_settings
 from .progress import quiet_libraries
 from .stopping import Stopped
@@ -224,10 +225,9 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
             f"(init word {scores['init_editability']:.3f})"
         )
     lines.append(f"look at {page}")
-    from ..embeddings import FOLDER
 
     words = [] if run.settings.model == "mini" else ["--model", run.settings.model]
-    near = output.resolve() == FOLDER.resolve()
+    near = output.resolve() == Workspace().embeddings.resolve()
     given = ["--embedding", token.name if near else str(token.path)]
     example = ["diffusekit", "generate", f"an app icon of {token.token}", *given]
     lines.append(f"use it:  {shlex.join([*example, *words])}")

@@ -5,8 +5,8 @@ from datetime import date
 from pathlib import Path
 
 from ..errors import UsageError
+from ..workspace import Workspace
 
-OUTPUTS = Path("outputs")
 _ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
@@ -25,7 +25,7 @@ class Destination:
             raise UsageError(f"there is no format {kind!r}", f"formats: {', '.join(_ENDINGS)}")
         self.overwrite, self._count, self._made = overwrite, count, 0
         self._file: Path | None = None
-        self._folder = OUTPUTS / date.today().isoformat()
+        self._folder = Workspace().outputs / date.today().isoformat()
         self._ending = _ENDINGS[kind or "png"]
         if output is None:
             return

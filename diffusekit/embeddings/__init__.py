@@ -7,13 +7,12 @@ from .arithmetic import combine, interpolate
 from .formats.export import KINDS, export
 from .formats.native import read, save
 from .formats.pickle_sandbox import import_pickle
-from .lookup import FOLDER, available, find, find_mentions, tokens_in_prompts
+from .lookup import available, find, find_mentions, tokens_in_prompts
 from .names import name_error, safe_name, token_error
 from .token import MAX_VECTORS, LearnedToken, check, check_compatible, decode_vectors, encode_vectors
 from .vocabulary import Vocabulary
 
 __all__ = [
-    "FOLDER",
     "KINDS",
     "MAX_VECTORS",
     "LearnedToken",

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..errors import FileRefused, UsageError
+from ..workspace import Workspace
 from .formats.native import PICKLES, Glance, glance, read
 from .names import name_of
 from .token import LearnedToken
 
-FOLDER = Path("embeddings")
 ENDINGS = (".safetensors", ".png", *PICKLES)
 
 
@@ -25,9 +25,12 @@ class _Spelled(Protocol):
 T = TypeVar("T", bound=_Spelled)
 
 
-def available(folder: Path | str = FOLDER) -> list[Path]:
-    """The .safetensors files that lie in the folder itself, by name; links that lead out are left out."""
-    folder = Path(folder)
+def available(folder: Path | str | None = None) -> list[Path]:
+    """List the .safetensors files directly in `folder`, by name. Links that lead out of it are skipped.
+
+    Without a `folder`, here and below, it is `embeddings` in the current directory.
+    """
+    folder = Path(folder or Workspace().embeddings)
     if not folder.is_dir():
         return []
     inside = folder.resolve()
@@ -40,7 +43,7 @@ def available(folder: Path | str = FOLDER) -> list[Path]:
     )
 
 
-def find(name_or_path: str | Path, folder: Path | str = FOLDER) -> LearnedToken:
+def find(name_or_path: str | Path, folder: Path | str | None = None) -> LearnedToken:
     """Read a token by its name in the folder (`my_cat` or `<my_cat>`), or by the path of its file.
 
     Raises `UsageError` with near matches when there is none, `FileRefused` when it is no good.
@@ -48,9 +51,9 @@ def find(name_or_path: str | Path, folder: Path | str = FOLDER) -> LearnedToken:
     return read(locate(name_or_path, folder))
 
 
-def locate(name_or_path: str | Path, folder: Path | str = FOLDER) -> Path:
+def locate(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
     """The file that `find` would read, unopened; raises `UsageError` with near matches."""
-    folder, text = Path(folder), str(name_or_path)
+    folder, text = Path(folder or Workspace().embeddings), str(name_or_path)
     name = text.removeprefix("<").removesuffix(">")
     known = available(folder)
     named = [path for path in known if name_of(path.stem) == name]
@@ -80,7 +83,7 @@ def locate(name_or_path: str | Path, folder: Path | str = FOLDER) -> Path:
 def tokens_in_prompts(
     prompts: Sequence[str],
     given: Sequence[str | Path] = (),
-    folder: Path | str = FOLDER,
+    folder: Path | str | None = None,
     *,
     flag: str = "--embedding",
 ) -> list[LearnedToken]:

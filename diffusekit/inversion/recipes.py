@@ -6,8 +6,8 @@ import difflib
 from pathlib import Path
 
 from ..errors import UsageError
+from ..workspace import Workspace
 
-HERE = Path("training")
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -15,7 +15,7 @@ def known() -> dict[str, Path]:
     """The recipes by name: those that come with the program, and before them those in ./training."""
     packed = _PACKAGE / "recipes"  # only where it was installed; a checkout has them in training/
     shipped = packed if packed.is_dir() else _PACKAGE.parent / "training"
-    return {path.stem: path for folder in (shipped, HERE) for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for folder in (shipped, Workspace().recipes) for path in sorted(folder.glob("*.toml"))}
 
 
 def find(name: str) -> Path:

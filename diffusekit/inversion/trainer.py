@@ -23,6 +23,7 @@ from ..device import choose as choose_device
 from ..embeddings import LearnedToken, Vocabulary
 from ..errors import Diverged, UsageError
 from ..settings import InvertSettings, validate
+from ..workspace import Workspace
 from . import checkpoint, dataset, placeholder, report_inputs
 from .batches import Batches, usable_captions
 from .captions import mark_token
@@ -59,7 +60,7 @@ class Inversion:
     def __init__(
         self,
         settings: InvertSettings,
-        output: Path = embeddings.FOLDER,
+        output: Path | None = None,
         *,
         resume: bool = False,
         overwrite: bool = False,
@@ -71,6 +72,7 @@ class Inversion:
         checkpoint can be read.
         """
         folder = Path(settings.pictures)
+        output = output or Workspace().embeddings
         self.name = embeddings.safe_name(settings.name or folder.resolve().name)
         run = RunFolder(output, self.name)
         run.check(folder, resume=resume, overwrite=overwrite)
@@ -377,13 +379,15 @@ def _completed(settings: InvertSettings, accelerator: Accelerator) -> tuple[Inve
 def invert(
     pictures: str | Path,
     *,
-    output: Path = embeddings.FOLDER,
+    output: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     strict: bool = False,
     **settings: Any,
 ) -> LearnedToken:
     """Learn a token from a folder of pictures: `invert("my_cat", init="cat")`; saved below `output`.
+
+    Without `output`, that is `embeddings` in the current directory.
 
     `settings` are the other fields of `InvertSettings`. Raises what `Inversion` raises, and `Diverged`.
     """

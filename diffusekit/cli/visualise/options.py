@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
-from ..output import OUTPUTS
+from ...workspace import Workspace
 from ..progress import follow
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run_recorder(recording: "TraceRecorder | AttentionMapRecorder", *, show: boo
 
 def _named(verb: str, ending: str) -> Path:
     """The next free name of today's: outputs/2026-01-31/denoise-00001.png."""
-    folder = OUTPUTS / date.today().isoformat()
+    folder = Workspace().outputs / date.today().isoformat()
     taken = (re.match(rf"{verb}-(\d+)\.", p.name) for p in folder.glob(f"{verb}-*"))
     number = 1 + max((int(m[1]) for m in taken if m), default=0)
     return folder / f"{verb}-{number:05}{ending}"

@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 class JobContext:
     """One job in the hands of the worker."""
 
-    def __init__(self, feed: JobChannel, outputs: Path, keep: Callable[[Job], object]):
+    def __init__(self, feed: JobChannel, outputs: Path, embeddings: Path, keep: Callable[[Job], object]):
         """`keep` writes the job down."""
         self._feed, self._keep, self._previews = feed, keep, True
-        self.outputs = outputs
+        self.outputs, self.embeddings = outputs, embeddings
 
     @property
     def job(self) -> Job:

@@ -103,23 +103,23 @@ def check(values: Mapping[str, Any], rules: ServeSettings, model_of: Callable[[s
         raise UsageError(f"name {(settings.name or '')[:60]!r} {fault}", f"for example {wanted}")
     if fault := embeddings.token_error(settings.token):
         raise UsageError(f"token {settings.token!r} {fault}", "for example S* or <my-cat>")
-    _check_free(str(settings.name), resume=resume)
+    _check_free(Path(rules.embeddings, str(settings.name)), resume=resume)
     plain = settings.model_dump(mode="json", include=set(CLIENT_SETTINGS), exclude_none=True)
     device = {"device": rules.device, "dtype": "auto" if rules.dtype == "float16" else rules.dtype}
     kept = {"model": model_of(settings.model), "pictures": pictures, "folder": str(folder)}
     return plain | device | kept | {"resume": resume}
 
 
-def _check_free(name: str, *, resume: bool) -> None:
-    taken = Story(embeddings.FOLDER / name)
+def _check_free(run: Path, *, resume: bool) -> None:
+    taken = Story(run)
     if taken.done:
         raise UsageError(
-            f"name {name!r} is taken: there is a learned token of that name",
+            f"name {run.name!r} is taken: there is a learned token of that name",
             "choose another name, or remove that token first",
         )
     if taken.begun and not resume:
         raise UsageError(
-            f"name {name!r} is that of a run which is not finished",
+            f"name {run.name!r} is that of a run which is not finished",
             "resume it, or choose another name",
         )
 
@@ -128,7 +128,7 @@ def run(work: JobContext) -> Generator[None]:
     """Let a process learn, and tell how it goes; when it is put down, it saves itself first."""
     values = dict(work.job.settings)
     folder, steps = Path(values["folder"]), values["steps"]
-    output = embeddings.FOLDER.resolve()
+    output = work.embeddings.resolve()
     told = folder.parent.parent / "learning" / work.job.id
     recipe = atomic.write_atomic(told.with_suffix(".toml"), _recipe(values, folder).encode())
     yield from _wait_for_lock(output / values["name"], work)

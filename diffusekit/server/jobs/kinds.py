@@ -50,7 +50,7 @@ def check_generate(values: Mapping[str, Any], rules: ServeSettings) -> dict[str,
         validate(GenerateSettings, {"prompt": prompt})
     _within(settings, prompts, rules)
     model = _model(settings.model, rules)
-    names = {name_of(path.stem) for path in embeddings.available()}
+    names = {name_of(path.stem) for path in embeddings.available(rules.embeddings)}
     for name in settings.embedding:
         if name.removeprefix("<").removesuffix(">") not in names:
             raise UsageError(
@@ -106,7 +106,8 @@ def run_generate(work: JobContext) -> Generator[None]:
     while (passed := work.job.passed) < total:
         part, texts = _rest(settings, prompts, passed)
         work.note(f"loading {settings.model}")
-        running = Generation(part, texts)
+        tokens = embeddings.tokens_in_prompts([*texts, part.negative_prompt], part.embedding, work.embeddings)
+        running = Generation(part, texts, tokens)
         share = (total - passed) / (len(texts) * part.images)
         saved, before, steps = 0, step, iter(running)
         while True:

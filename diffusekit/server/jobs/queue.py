@@ -59,6 +59,7 @@ class Jobs:
         """Nothing is done before `open`."""
         self.settings, self.model = settings, settings.model
         self.outputs = Path(settings.outputs).resolve()
+        self.embeddings = Path(settings.embeddings)
         self.counts: Counter[str] = Counter()  # pictures, and jobs by how they ended
         self.seconds = 0.0  # spent on jobs
         self.drawing = 0.0  # of these, on jobs that make pictures
@@ -288,7 +289,7 @@ class Jobs:
         try:
             job = feed.update(state="running", started=started, attempts=feed.job.attempts + 1)
             self._store.save(job)
-            work = JobContext(feed, self.outputs, self._store.save)
+            work = JobContext(feed, self.outputs, self.embeddings, self._store.save)
             with contextlib.closing(JOB_TYPES[job.kind].run(work)) as steps:
                 for _ in steps:
                     if feed.cancel_requested:

@@ -62,6 +62,7 @@ def list_files(outputs: Path, job_id: str) -> Mapping[str, Path]:
 
 def run(work: JobContext) -> Generator[None]:
     """Make the picture under watch, then draw what was seen; it may be stopped between all of it."""
+    from ...embeddings import tokens_in_prompts
     from ...pipeline import Generation
     from ...visualise import attention_maps
     from ...visualise.lesson import render
@@ -70,7 +71,8 @@ def run(work: JobContext) -> Generator[None]:
     prompts = values.pop("prompts")
     work.note(f"loading {values['model']}")
     settings = validate(GenerateSettings, values)
-    watching = attention_maps.AttentionMapRecorder(Generation(settings, prompts))
+    tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding, work.embeddings)
+    watching = attention_maps.AttentionMapRecorder(Generation(settings, prompts, tokens))
     for step, state in enumerate(watching, 1):
         work.report_progress(step, watching.total)
         work.show_preview(lambda state=state: watching.generation.preview(state))

@@ -135,7 +135,7 @@ def _about(routes: APIRouter, jobs: Jobs) -> None:
 
     @routes.get("/embeddings")
     def learned() -> dict[str, Any]:
-        return _learned()
+        return _learned(jobs)
 
     @routes.post("/refresh-embeddings")
     def refresh() -> dict[str, Any]:
@@ -291,10 +291,10 @@ def _written(parameters: dict[str, str]) -> str:
     return f"{parameters.get('Prompt', '')}\nNegative prompt: {negative}\n{line}"
 
 
-def _learned() -> dict[str, Any]:
+def _learned(jobs: Jobs) -> dict[str, Any]:
     loaded: dict[str, Any] = {}
     skipped: dict[str, Any] = {}
-    for path in embeddings.available():
+    for path in embeddings.available(jobs.embeddings):
         try:
             token = embeddings.read(path)
         except DiffusekitError:

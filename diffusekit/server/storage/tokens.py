@@ -47,9 +47,9 @@ class TokenSummary:
     error: str = ""
 
 
-def list_tokens(vocabulary: Vocabulary | None) -> Iterator[TokenSummary]:
+def list_tokens(folder: Path, vocabulary: Vocabulary | None) -> Iterator[TokenSummary]:
     """All tokens by name, and files that are none; without a `vocabulary` nothing is said of words."""
-    for path in embeddings.available():
+    for path in embeddings.available(folder):
         try:
             yield summarize(embeddings.read(path), vocabulary)
         except DiffusekitError as error:
@@ -79,7 +79,7 @@ def read_scores(token: LearnedToken) -> tuple[tuple[str, float], ...]:
     )
 
 
-def import_token(path: Path, name: str, token: str) -> LearnedToken:
+def import_token(folder: Path, path: Path, name: str, token: str) -> LearnedToken:
     """Keep a file of any program as a token; what asks for more than tensors is refused.
 
     `name` and `token` replace what the file says. Raises `FileRefused`, `UsageError`, `DiskError`.
@@ -97,21 +97,21 @@ def import_token(path: Path, name: str, token: str) -> LearnedToken:
     own = name or embeddings.safe_name(path.stem)
     found = replace(found, name=own, facts=found.facts | {"imported_sha256": found.sha256})
     embeddings.check(found)
-    return add_token(found)
+    return add_token(folder, found)
 
 
-def add_token(token: LearnedToken) -> LearnedToken:
+def add_token(folder: Path, token: LearnedToken) -> LearnedToken:
     """Write a new token; raises `UsageError` when its name is taken."""
-    path = embeddings.FOLDER / f"{token.name}.safetensors"
+    path = folder / f"{token.name}.safetensors"
     if path.exists():
         raise UsageError(f"there is a token {token.name} already", "choose another name")
     return embeddings.read(embeddings.save(token, path))
 
 
-def export_token(name: str, kind: str, folder: Path) -> Path:
-    """A file of a token for another program, below `folder`; a ZIP where that program wants two."""
-    token = embeddings.find(check_exists(name))
-    inside = folder / secrets.token_hex(8)
+def export_token(folder: Path, name: str, kind: str, target: Path) -> Path:
+    """A file of a token for another program, below `target`; a ZIP where that program wants two."""
+    token = embeddings.find(check_exists(folder, name), folder)
+    inside = target / secrets.token_hex(8)
     inside.mkdir(parents=True)
     made = embeddings.export(token, inside, kind)
     if len(made) == 1:
@@ -123,11 +123,13 @@ def export_token(name: str, kind: str, folder: Path) -> Path:
     return both
 
 
-def combine(vocabulary: Vocabulary, expression: str, count: int = 8) -> tuple[list[tuple[str, float]], LearnedToken]:
+def combine(
+    folder: Path, vocabulary: Vocabulary, expression: str, count: int = 8
+) -> tuple[list[tuple[str, float]], LearnedToken]:
     """The words nearest to a sum of words and tokens, and the sum as a token that is not kept yet."""
     if len(expression) > 300:
         raise UsageError("the sum is longer than 300 characters", "use fewer words")
-    tokens = embeddings.tokens_in_prompts([expression], flag="")
+    tokens = embeddings.tokens_in_prompts([expression], (), folder, flag="")
     for token in tokens:
         if token.width != (vocabulary.width,):
             raise UsageError(f"{token.name} is for another model", "leave it out")
@@ -137,58 +139,58 @@ def combine(vocabulary: Vocabulary, expression: str, count: int = 8) -> tuple[li
     return near, LearnedToken(name, f"<{name}>", (vector[None],), {"sum": expression})
 
 
-def remove(name: str) -> str:
+def remove(folder: Path, name: str) -> str:
     """Move a token, and the folder of its training, out of sight; returns what `take_back` needs."""
-    name = check_exists(name)
+    name = check_exists(folder, name)
     stamp = str(time.time_ns())
-    inside = embeddings.FOLDER / TRASH / stamp
-    paths = [p for p in embeddings.available() if name_of(p.stem) == name]
-    folder = embeddings.FOLDER / name
-    if folder.is_dir() and not folder.is_symlink():
-        paths.append(folder)
+    inside = folder / TRASH / stamp
+    paths = [p for p in embeddings.available(folder) if name_of(p.stem) == name]
+    run = folder / name
+    if run.is_dir() and not run.is_symlink():
+        paths.append(run)
     for path in paths:
         _move(path, inside / path.name)
     return f"{stamp}/{name}"
 
 
-def remove_run(name: str) -> None:
+def remove_run(folder: Path, name: str) -> None:
     """Move the folder of a run that has no token yet out of sight; nothing happens when there is none.
 
     Raises `UsageError` for a name that is none, and while a process learns in the folder.
     """
     if fault := embeddings.name_error(name):
         raise UsageError(f"the name {name[:60]!r} {fault}", "choose a run")
-    folder = embeddings.FOLDER / name
-    if folder.is_symlink() or not folder.is_dir():
+    run = folder / name
+    if run.is_symlink() or not run.is_dir():
         return
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(run / ".lock", timeout=0):
             pass
     except Timeout:
         raise UsageError(f"a process learns {name} at this moment", "stop it first") from None
-    _move(folder, embeddings.FOLDER / TRASH / str(time.time_ns()) / name)
+    _move(run, folder / TRASH / str(time.time_ns()) / name)
 
 
-def restore(kept: str) -> str:
+def restore(folder: Path, kept: str) -> str:
     """Put back what `remove` moved away; returns its name."""
     stamp, _, name = kept.partition("/")
-    inside = embeddings.FOLDER / TRASH / stamp
+    inside = folder / TRASH / stamp
     if not re.fullmatch(r"\d{10,25}", stamp) or not inside.is_dir():
         raise UsageError("this token is not among the removed ones", f"look into {TRASH}")
     paths = list(inside.iterdir())
     for path in paths:
-        if (embeddings.FOLDER / path.name).exists():
+        if (folder / path.name).exists():
             raise UsageError(f"there is a token {name} again", f"the other one stays in {TRASH}")
     for path in paths:
-        _move(path, embeddings.FOLDER / path.name)
+        _move(path, folder / path.name)
     inside.rmdir()
     return name
 
 
-def check_exists(name: str) -> str:
+def check_exists(folder: Path, name: str) -> str:
     """The name, when a file or a run of it is there; raises `UsageError`."""
-    there = {name_of(path.stem) for path in embeddings.available()}
-    run = embeddings.FOLDER / name if not embeddings.name_error(name) else None
+    there = {name_of(path.stem) for path in embeddings.available(folder)}
+    run = folder / name if not embeddings.name_error(name) else None
     if name not in there and not (run and (run / "log.jsonl").is_file()):
         raise UsageError(f"there is no token {name[:60]!r}", "it may have been removed")
     return name

@@ -18,7 +18,7 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
-from ... import embeddings, models
+from ... import models
 from ...settings import ServeSettings, resolve
 from .. import app as server
 from .. import security
@@ -71,7 +71,7 @@ def _doors(settings: ServeSettings) -> dict[str, Any]:
 
     `allowed_paths` is where files may lie that the page shows copies of.
     """
-    folders = (settings.outputs, settings.state, embeddings.FOLDER)
+    folders = (settings.outputs, settings.state, settings.embeddings)
     return {
         "allowed_paths": [str(Path(folder).resolve()) for folder in folders],
         "footer_links": [],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from ... import models, text
 from ...embeddings import LearnedToken, tokens_in_prompts
@@ -23,12 +24,12 @@ class Count:
     learned: tuple[str, ...] = ()
 
 
-def count(model: str, prompt: str, given: tuple[str, ...] = ()) -> Count:
-    """Read a prompt; `given` are learned tokens named beside it.
+def count(model: str, prompt: str, given: tuple[str, ...] = (), folder: Path | None = None) -> Count:
+    """Read a prompt; `given` are learned tokens named beside it, from `folder`.
 
     Raises `ModelError` when there is no such model, `UsageError` for learned tokens that clash.
     """
-    tokens = tokens_in_prompts([prompt], given)
+    tokens = tokens_in_prompts([prompt], given, folder)
     reader = models.load_text(model)
     reading = text.tokenize(reader, prompt, tokens)
     spans = text.word_spans(reader, reading, tokens)

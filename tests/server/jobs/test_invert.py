@@ -17,6 +17,7 @@ from diffusekit.server.jobs.events import JobChannel
 from diffusekit.server.jobs.job import Job
 from diffusekit.server.storage import uploads
 from diffusekit.settings import InvertSettings, ServeSettings, read_recipe
+from diffusekit.workspace import Workspace
 from tests.helpers.server import opened, until
 
 EVIL = [
@@ -181,7 +182,7 @@ def test_the_limit_of_steps_is_the_servers(rules, owl):
 
 def test_a_taken_name_and_an_unfinished_run_are_said(rules, owl):
     given = {"pictures": a_set(rules, owl).id, "name": "my_owl"}
-    run = embeddings.FOLDER / "my_owl"
+    run = Workspace().embeddings / "my_owl"
     run.mkdir(parents=True)
     assert check(rules, given)
     (run / "log.jsonl").write_text('{"step": 10, "loss": 0.5}\n')
@@ -246,7 +247,7 @@ def test_a_stopped_run_is_saved_and_resumed(rules, owl):
         until(lambda: jobs.get(job.id).step >= 10, 120)
         jobs.cancel(job.id)
         until(lambda: jobs.running_job is None and jobs.get(job.id).state == "cancelled", 60)
-        now = run_story.Story(embeddings.FOLDER / "my_owl")
+        now = run_story.Story(Workspace().embeddings / "my_owl")
         until(lambda: any((now.folder / "checkpoints").glob("*.safetensors")), 60)
         at = now.step
         assert at >= 10 and not now.done
@@ -254,7 +255,7 @@ def test_a_stopped_run_is_saved_and_resumed(rules, owl):
         more = jobs.get(job.id).settings | {"steps": at + 20, "resume": True}
         last = list(jobs.watch(jobs.submit("invert", more).id))[-1]
         assert last.kind == "done", last.job.failure
-    log = run_story.Story(embeddings.FOLDER / "my_owl").entries
+    log = run_story.Story(Workspace().embeddings / "my_owl").entries
     assert [e["step"] for e in log if e["step"] == 10] == [10] and log[-1]["step"] == at + 20
 
 
@@ -279,10 +280,10 @@ def test_the_process_saves_itself_when_the_server_is_gone(rules, owl, tmp_path):
     made = a_set(rules, owl)
     values = check(rules, {"pictures": made.id, "name": "my_owl", "init": "cat"} | QUICK)
     feed = JobChannel(Job("0" * 16, "invert", values | {"steps": 3000, "preview_every": 0}))
-    work = JobContext(feed, tmp_path / "outputs", lambda job: None)
+    work = JobContext(feed, tmp_path / "outputs", Workspace().embeddings, lambda job: None)
     steps = invert.run(work)
     next(steps)
-    now = embeddings.FOLDER / "my_owl"
+    now = Workspace().embeddings / "my_owl"
     until(lambda: next(steps, True) is None and run_story.Story(now).step >= 10, 120)
     child = steps.gi_yieldfrom or steps.gi_frame.f_locals["child"]
     child.stdin.close()  # what the system does when a process is killed

@@ -318,7 +318,7 @@ def test_the_counter_knows_learned_tokens(tmp_path):
     (tmp_path / "embeddings").mkdir()
     for name in ("my_robot", "my_snail"):
         shutil.copy(ROOT / "embeddings" / f"{name}.safetensors", tmp_path / "embeddings")
-    assert generate_restore.learned() == ["my_robot", "my_snail"]
+    assert generate_restore.learned(tmp_path / "embeddings") == ["my_robot", "my_snail"]
     assert prompt_info.count("mini", "a picture of <my_robot>").learned == ("my_robot",)
     assert prompt_info.count("mini", "a picture of S*", ("my_snail",)).learned == ("my_snail",)
     with pytest.raises(UsageError, match="token of"):

@@ -287,7 +287,7 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
             return ""
         try:
             known = house.jobs.models().get(model, model)
-            found = prompt_info.count(known, prompt, tuple(learned or ()))
+            found = prompt_info.count(known, prompt, tuple(learned or ()), house.jobs.embeddings)
         except DiffusekitError as error:
             return theme.notice(error.message, error.hint)
         return theme.meter(found.used, found.room, found.cut, found.learned)
@@ -317,7 +317,7 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
     names["fast"].input(hurry, [names["fast"], names["model"]], [names[name] for name in FAST_DEFAULTS], **QUICK)
 
     def refresh() -> tuple[Any, str]:
-        known = generate_restore.learned()
+        known = generate_restore.learned(house.jobs.embeddings)
         return gr.update(choices=known, visible=bool(known)), theme.word_list(known)
 
     house.places["refresh"] = (refresh, [names["embedding"], parts.words])

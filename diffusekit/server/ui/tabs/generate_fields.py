@@ -82,7 +82,7 @@ def fields(house: House, prompt: gr.Textbox) -> Fields:
         names["seed"] = gr.Textbox("", label="Seed", placeholder="by chance", max_lines=1, min_width=0, elem_id="seed")
         dice = gr.Button("Dice", size="sm", min_width=0, elem_classes="beside", elem_id="dice")
         reuse = gr.Button("Reuse", size="sm", min_width=0, elem_classes="beside", elem_id="reuse")
-    learned = generate_restore.learned()
+    learned = generate_restore.learned(house.jobs.embeddings)
     names["embedding"] = gr.Dropdown(
         learned,
         multiselect=True,

@@ -43,7 +43,7 @@ def updates(jobs: Jobs, path: Path, what: What, fields: dict[str, Any]) -> dict[
     """What an event returns to put a picture's settings into `fields`, components by name."""
     found = values(jobs, path, what)
     if "embedding" in found:
-        found["embedding"] = _there(found["embedding"])
+        found["embedding"] = _there(jobs, found["embedding"])
     return {fields[name]: gr.update(value=value) for name, value in found.items()}
 
 
@@ -54,24 +54,24 @@ def words(jobs: Jobs, path: Path, what: What) -> str:
     axes = found.record.axes if found.record and what != "seed" else {}
     lost = [f"the grid's {name}: {', '.join(labels)}" for name, labels in axes.items()]
     if settings and what != "seed":
-        missing = set(settings.embedding) - set(_there(list(settings.embedding)))
+        missing = set(settings.embedding) - set(_there(jobs, list(settings.embedding)))
         lost += [f"the learned token {name} is not here" for name in sorted(missing)]
         if settings.model not in jobs.models():
             lost.append(f"the model {settings.model} is not here")
     return notice(SAYS[what], "; ".join(lost))
 
 
-def learned() -> list[str]:
-    """The names of the learned tokens that lie in the folder."""
+def learned(folder: Path) -> list[str]:
+    """The names of the learned tokens in the folder."""
     from ....embeddings import available
     from ....embeddings.names import name_of
 
     try:
-        return [name_of(path.stem) for path in available()]
+        return [name_of(path.stem) for path in available(folder)]
     except (DiffusekitError, OSError):
         return []
 
 
-def _there(names: list[str]) -> list[str]:
-    known = set(learned())
+def _there(jobs: Jobs, names: list[str]) -> list[str]:
+    known = set(learned(jobs.embeddings))
     return [name for name in names if name in known]

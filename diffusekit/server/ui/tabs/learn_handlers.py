@@ -204,7 +204,7 @@ class Lab:
         """Throw away a run that is not finished: the first press says what goes, the second does it."""
         shown = self.shown
         jobs = [job for job in self._jobs() if job.settings["name"] == name]
-        folder = embeddings.FOLDER / name
+        folder = self.jobs.embeddings / name
         if Story(folder).done or not all(job.is_finished for job in jobs):
             raise UsageError(f"{name} goes on, or is finished", "remove it in Tokens, or stop it")
         if asked != name:
@@ -212,7 +212,7 @@ class Lab:
             words = theme.notice(goes, "Press again to discard it.")
             button = gr.update(value="Discard it", variant="stop")
             return {shown.discard: button, shown.asked: name, shown.state: words}
-        tokens.remove_run(name)
+        tokens.remove_run(self.jobs.embeddings, name)
         for job in jobs:
             self.jobs.forget(job.id)
         words = theme.notice(f"{name} is discarded.", "Its files lie in the trash of Tokens.")
@@ -226,7 +226,7 @@ class Lab:
     def beat(self, name: str | None, seen: str) -> Answer:
         """Time has passed; when a run is done, the other tabs are told of its token."""
         answer = self._look(name or "", seen)
-        if name and Story(embeddings.FOLDER / name).done:
+        if name and Story(self.jobs.embeddings / name).done:
             fresh, outputs = self.places["refresh"]
             answer |= dict(zip(outputs, fresh(), strict=True))
         return answer
@@ -257,7 +257,7 @@ class Lab:
                 shown.state: learn_html.WELCOME,
                 shown.facts: "",
             } | self._nothing()
-        now, job = Story(embeddings.FOLDER / name), self._job(name)
+        now, job = Story(self.jobs.embeddings / name), self._job(name)
         going = job is not None and not job.is_finished
         ahead = self.jobs.count_ahead(job.id) if job else 0
         steps = job.settings["steps"] if job else now.step
@@ -331,7 +331,7 @@ class Lab:
     def _names(self) -> list[str]:
         """Runs that can be looked at: those of jobs, then those on disk."""
         asked = [job.settings["name"] for job in self._jobs()]
-        there = sorted(path.parent.name for path in embeddings.FOLDER.glob("*/log.jsonl"))
+        there = sorted(path.parent.name for path in self.jobs.embeddings.glob("*/log.jsonl"))
         known = set(there)
         kept = [name for name in asked if name in known or (self._job(name) or Job("", "", {})).state != "done"]
         return list(dict.fromkeys([*kept, *(n for n in there if not embeddings.name_error(n))]))

@@ -59,7 +59,7 @@ def add(house: House) -> None:
             table = gr.HTML(elem_id="tokens-table", js_on_load=tokens_html.SCRIPT)
             upload, name, token = _bringing_in()
             total, plus, near, sum_name, keep = _adding()
-            trash = Emptying.add(embeddings.FOLDER, "tokens-trash")
+            trash = Emptying.add(house.jobs.embeddings, "tokens-trash")
         with gr.Column(elem_classes="bench-view", min_width=0, visible=False, elem_id="token") as panel:
             with gr.Row(elem_classes="tools"):
                 use = gr.Button("Use it in Generate", variant="primary", min_width=0, elem_id="token-use")
@@ -191,6 +191,7 @@ class _Desk:
 
     def __init__(self, house: House, parts: Parts):
         self.jobs, self.model, self.parts = house.jobs, house.settings.model, parts
+        self.folder = house.jobs.embeddings
         self.files = Path(os.environ["GRADIO_TEMP_DIR"]) / "exports"  # what the page may hand out
         self.opening = [
             parts.table,
@@ -217,7 +218,7 @@ class _Desk:
         """Write the file for another program, ready to be downloaded."""
         if not kind:
             return {self.parts.file: gr.update(visible=False)}
-        path = tokens.export_token(name, kind, self.files)
+        path = tokens.export_token(self.folder, name, kind, self.files)
         update = gr.update(value=str(path), label=f"Download {path.name}", visible=True)
         return {self.parts.file: update, self.parts.notice: ""}
 
@@ -226,7 +227,7 @@ class _Desk:
         """Keep an uploaded file as a token, and open it."""
         if not path:
             return {}
-        found = tokens.import_token(Path(path), name.strip(), token.strip())
+        found = tokens.import_token(self.folder, Path(path), name.strip(), token.strip())
         words = theme.notice(f"{found.name} is here: write <{found.name}> in a prompt.")
         return self._shown(found.name) | {
             self.parts.notice: words,
@@ -239,7 +240,7 @@ class _Desk:
         """The words nearest to a sum."""
         if not expression.strip():
             raise UsageError("there is nothing to add", 'write for example "cat - red + blue"')
-        near, _ = tokens.combine(self._known(), expression)
+        near, _ = tokens.combine(self.folder, self._known(), expression)
         return {self.parts.near: tokens_html.near(near), self.parts.notice: ""}
 
     @_told
@@ -247,21 +248,22 @@ class _Desk:
         """Keep a sum as a token."""
         if fault := embeddings.name_error(name.strip()):
             raise UsageError(f"the name {name[:60]!r} {fault}", "give it one, like blue_cat")
-        _, found = tokens.combine(self._known(), expression)
+        _, found = tokens.combine(self.folder, self._known(), expression)
         kept = tokens.add_token(
+            self.folder,
             embeddings.LearnedToken(
                 name.strip(),
                 f"<{name.strip()}>",
                 found.vectors,
                 found.facts | {"base_model": Path(self.model).name},
-            )
+            ),
         )
         return self._shown(kept.name) | {self.parts.sum_name: ""}
 
     @_told
     def remove(self, name: str, removed: list[str]) -> Answer:
         """Put a token away; it can be taken back."""
-        kept = tokens.remove(name)
+        kept = tokens.remove(self.folder, name)
         words = theme.notice(f"{name} is removed.", "Undo brings it back.")
         return self._shown("") | {
             self.parts.notice: words,
@@ -275,7 +277,7 @@ class _Desk:
         if not removed:
             raise UsageError("there is nothing to take back", "remove something first")
         *before, kept = removed
-        name = tokens.restore(kept)
+        name = tokens.restore(self.folder, kept)
         return self._shown(name) | {
             self.parts.notice: theme.notice(f"{name} is back."),
             self.parts.removed: before,
@@ -298,7 +300,7 @@ class _Desk:
     def _shown(self, name: str) -> Answer:
         """The table, and the token of that name beside it."""
         known = words.vocabulary(self.model) if self.jobs.is_ready else None
-        rows = list(tokens.list_tokens(known))
+        rows = list(tokens.list_tokens(self.folder, known))
         chosen = next((row for row in rows if row.name == name and not row.error), None)
         parts = self.parts
         answer: Answer = {
@@ -309,4 +311,6 @@ class _Desk:
             parts.file: gr.update(visible=False),
             parts.notice: "",
         } | parts.trash.fresh()
-        return answer | ({parts.facts: tokens_html.card(embeddings.find(name), chosen)} if chosen else {})
+        if chosen:
+            answer[parts.facts] = tokens_html.card(embeddings.find(name, self.folder), chosen, self.folder)
+        return answer

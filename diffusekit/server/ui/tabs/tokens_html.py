@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
-from .... import embeddings
 from ....embeddings import LearnedToken
 from ....errors import DiffusekitError
 from ....inversion import run_story
@@ -66,8 +66,8 @@ def _row(row: TokenSummary, chosen: bool) -> str:
     return f'<tr data-name="{escape(row.name)}"{current}><th scope=row>{button}</th>{rest}</tr>'
 
 
-def card(token: LearnedToken, about: TokenSummary) -> str:
-    """One token: what it draws, what is known of it."""
+def card(token: LearnedToken, about: TokenSummary, folder: Path) -> str:
+    """One token: what it draws, and what is known of it; `folder` is where it lies."""
     rows = {
         "Token": token.token,
         "Write in prompts": f"<{token.name}>",
@@ -84,12 +84,12 @@ def card(token: LearnedToken, about: TokenSummary) -> str:
     rows |= {SCORES.get(name, name): f"{scores[name]:.3f}" for name in ordered}
     rows |= {name.replace("_", " ").capitalize(): token.facts[name][:300] for name in _SHOWN if name in token.facts}
     rows |= {"SHA-256": token.sha256[:16]}
-    return f"<h3>{escape(token.name)}</h3>{_drawn(token.name)}{facts_table(rows)}"
+    return f"<h3>{escape(token.name)}</h3>{_drawn(folder / token.name)}{facts_table(rows)}"
 
 
-def _drawn(name: str) -> str:
+def _drawn(folder: Path) -> str:
     """What the token drew when it was learned, if that is still here."""
-    previews = Story(embeddings.FOLDER / name).previews
+    previews = Story(folder).previews
     if not previews:
         return '<p class="estimate">There are no pictures of its training here.</p>'
     try:
@@ -98,7 +98,7 @@ def _drawn(name: str) -> str:
         return ""
     words = "Above the token alone, below in other places and styles."
     return (
-        f'<figure class="drawn"><img src="{escape(shown)}" alt="eight pictures of {escape(name)}">'
+        f'<figure class="drawn"><img src="{escape(shown)}" alt="eight pictures of {escape(folder.name)}">'
         f"<figcaption>{words}</figcaption></figure>"
     )
 

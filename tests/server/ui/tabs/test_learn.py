@@ -14,6 +14,7 @@ from diffusekit.server.jobs.job import Failure, Job
 from diffusekit.server.storage.uploads import UploadedSet
 from diffusekit.server.ui import curves, words
 from diffusekit.server.ui.tabs import learn_handlers, learn_html
+from diffusekit.workspace import Workspace
 from tests.helpers.browser import address, fill, jobs, number, page, reads, until, write  # noqa: F401
 from tests.helpers.html import EVIL, nodes
 
@@ -102,7 +103,7 @@ def test_the_word_to_start_from_is_read_without_the_weights():
 
 @pytest.mark.slow
 def test_a_run_that_is_not_finished_is_discarded(page, jobs):  # noqa: F811
-    run = embeddings.FOLDER / "my_owl"
+    run = Workspace().embeddings / "my_owl"
     run.mkdir(parents=True)
     (run / "log.jsonl").write_text('{"step": 30, "loss": 1}\n')
     page.locator("#tab-learn-button").click()
@@ -147,7 +148,7 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     page.locator("#learn-stop").click()
     page.wait_for_selector("#learn-resume")
     until(lambda: jobs._running is None, 120)  # and the process has saved itself
-    fewer = {"steps": Story(embeddings.FOLDER / "my_owl").step + 20}
+    fewer = {"steps": Story(Workspace().embeddings / "my_owl").step + 20}
     page.reload()  # nothing of it was in the page
     page.locator("#tab-learn-button").click()
     page.wait_for_selector("#learn-run")

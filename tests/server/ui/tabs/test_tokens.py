@@ -14,14 +14,17 @@ from diffusekit.errors import DiffusekitError, FileRefused, UsageError
 from diffusekit.server.storage import tokens
 from diffusekit.server.ui import words
 from diffusekit.server.ui.tabs import tokens_html
+from diffusekit.workspace import Workspace
 from tests.helpers.browser import address, fill, jobs, page, reads  # noqa: F401
 from tests.helpers.html import EVIL, nodes
+
+FOLDER = Workspace().embeddings
 
 
 def token(name, *, vectors=2, **facts):
     rows = torch.randn(vectors, 256, generator=torch.Generator().manual_seed(vectors))
     made = LearnedToken(name, "S*", (rows,), {"base_model": "mini"} | facts)
-    embeddings.save(made, embeddings.FOLDER / f"{name}.safetensors")
+    embeddings.save(made, FOLDER / f"{name}.safetensors")
     return made
 
 
@@ -34,7 +37,7 @@ def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
     token("owl", scores='{"reconstruction": 0.5, "editability": true, "x": "y"}')
     token("evil", base_model=EVIL, init=EVIL, scores=f'{{"{EVIL[2:10]}": 1}}')
     Path("embeddings/broken.safetensors").write_bytes(b"nothing")
-    found = {row.name: row for row in tokens.list_tokens(vocabulary)}
+    found = {row.name: row for row in tokens.list_tokens(FOLDER, vocabulary)}
     assert found["broken"].error and not found["owl"].error
     assert found["owl"].vectors == 2 and len(found["owl"].nearest) == 5
     assert 0 <= found["owl"].percentile <= 100 and dict(found["owl"].scores)["reconstruction"] == 0.5
@@ -42,50 +45,50 @@ def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
     inside, handlers = nodes(shown)
     assert "script" not in inside and "img" not in inside and not handlers
     assert shown.count("<tbody><tr") == 1 and shown.count("aria-current=true") == 2
-    inside, handlers = nodes(tokens_html.card(embeddings.find("evil"), found["evil"]))
+    inside, handlers = nodes(tokens_html.card(embeddings.find("evil"), found["evil"], FOLDER))
     assert "script" not in inside and "img" not in inside and not handlers
-    assert all(row.percentile is None for row in tokens.list_tokens(None))
+    assert all(row.percentile is None for row in tokens.list_tokens(FOLDER, None))
 
 
 def test_a_word_of_the_model_is_near_itself(vocabulary):
     vector = vocabulary.vectors("cat")
     embeddings.save(LearnedToken("my_cat", "S*", (vector,)), "embeddings/my_cat.safetensors")
-    (row,) = tokens.list_tokens(vocabulary)
+    (row,) = tokens.list_tokens(FOLDER, vocabulary)
     assert row.nearest[0] == "cat"
-    _, made = tokens.combine(vocabulary, "<my_cat> + dog - <my_cat>")
+    _, made = tokens.combine(FOLDER, vocabulary, "<my_cat> + dog - <my_cat>")
     assert torch.allclose(made.vectors[0], vocabulary.vectors("dog").mean(0, keepdim=True), atol=1e-4)
     with pytest.raises(UsageError, match="300"):
-        tokens.combine(vocabulary, "cat + " * 100)
+        tokens.combine(FOLDER, vocabulary, "cat + " * 100)
 
 
 def test_what_is_removed_comes_back_with_its_run():
     token("owl")
-    run = embeddings.FOLDER / "owl"
+    run = FOLDER / "owl"
     run.mkdir()
     (run / "log.jsonl").write_text("{}")
-    before = (embeddings.FOLDER / "owl.safetensors").read_bytes()
-    kept = tokens.remove("owl")
+    before = (FOLDER / "owl.safetensors").read_bytes()
+    kept = tokens.remove(FOLDER, "owl")
     assert not run.exists() and not embeddings.available()
     token("owl", vectors=1)
     with pytest.raises(UsageError, match="again"):
-        tokens.restore(kept)
-    tokens.remove("owl")
-    assert tokens.restore(kept) == "owl"
+        tokens.restore(FOLDER, kept)
+    tokens.remove(FOLDER, "owl")
+    assert tokens.restore(FOLDER, kept) == "owl"
     assert (run / "log.jsonl").exists() and embeddings.available()[0].read_bytes() == before
 
 
 def test_a_run_is_discarded_unless_a_process_learns_in_it():
-    run = embeddings.FOLDER / "owl"
+    run = FOLDER / "owl"
     (run / "checkpoints").mkdir(parents=True)
     with FileLock(run / ".lock"), pytest.raises(UsageError, match="learns owl"):
-        tokens.remove_run("owl")
+        tokens.remove_run(FOLDER, "owl")
     assert run.exists()
-    tokens.remove_run("owl")
-    tokens.remove_run("owl")  # there is none: nothing happens
+    tokens.remove_run(FOLDER, "owl")
+    tokens.remove_run(FOLDER, "owl")  # there is none: nothing happens
     assert not run.exists() and len(list(Path("embeddings/.trash").glob("*/owl/checkpoints"))) == 1
     for name in ("..", "../x", ".trash", ""):
         with pytest.raises(UsageError):
-            tokens.remove_run(name)
+            tokens.remove_run(FOLDER, name)
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/etc", "", ".trash", "a/b", "x" * 300, "\0"])
@@ -95,24 +98,24 @@ def test_names_reach_nothing_else(name, tmp_path):
     (tmp_path / "x" / "log.jsonl").touch()
     for act in (tokens.remove, tokens.restore, tokens.check_exists):
         with pytest.raises(DiffusekitError):
-            act(name)
+            act(FOLDER, name)
     with pytest.raises(DiffusekitError):
-        tokens.export_token(name, "a1111", tmp_path / "out")
+        tokens.export_token(FOLDER, name, "a1111", tmp_path / "out")
     assert (tmp_path / "x" / "log.jsonl").exists() and embeddings.available()
 
 
 def test_files_of_other_programs_come_in_and_go_out(tmp_path):
     made = token("owl", vectors=1)
     for kind in embeddings.KINDS:
-        path = tokens.export_token("owl", kind, tmp_path / "out")
+        path = tokens.export_token(FOLDER, "owl", kind, tmp_path / "out")
         name = f"from_{kind}"
-        found = tokens.import_token(path, name, "O*")
+        found = tokens.import_token(FOLDER, path, name, "O*")
         assert found.token == "O*" and torch.equal(found.vectors[0], made.vectors[0])
         with pytest.raises(UsageError, match="already"):
-            tokens.import_token(path, name, "")
+            tokens.import_token(FOLDER, path, name, "")
     both = LearnedToken("xl", "S*", (torch.ones(1, 768), torch.ones(1, 1280)))
     embeddings.save(both, "embeddings/xl.safetensors")
-    with zipfile.ZipFile(tokens.export_token("xl", "diffusers", tmp_path / "out")) as archive:
+    with zipfile.ZipFile(tokens.export_token(FOLDER, "xl", "diffusers", tmp_path / "out")) as archive:
         assert len(archive.namelist()) == 2
 
 
@@ -126,7 +129,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, suffix):
     path = tmp_path / f"evil{suffix}"
     path.write_bytes(pickle.dumps({"string_to_param": Bomb()}))
     with pytest.raises(FileRefused) as caught:
-        tokens.import_token(path, "", "")
+        tokens.import_token(FOLDER, path, "", "")
     assert str(tmp_path) not in caught.value.message
     assert not Path("pwned").exists() and not embeddings.available()
 

@@ -1,0 +1,26 @@
+"""A workspace: the folder that holds recipes, learned tokens and outputs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders below `path`. The default is the current directory at the time a file is opened."""
+
+    path: Path = Path()
+
+    @property
+    def embeddings(self) -> Path:
+        """Learned tokens, and a folder for each training run."""
+        return self.path / "embeddings"
+
+    @property
+    def recipes(self) -> Path:
+        """Recipes for training: TOML files."""
+        return self.path / "training"
+
+    @property
+    def outputs(self) -> Path:
+        """Generated images, a folder for each day."""
+        return self.path / "outputs"
