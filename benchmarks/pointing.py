@@ -81,9 +81,9 @@ def drawn(model: Model, index: int, scene: Scene, *, shift: float = 0.0) -> Case
         times = torch.tensor(TIMESTEPS)
         alpha_bar = schedule.make_scheduler("ddim", model.scheduler_config).alphas_cumprod[times].view(-1, 1, 1, 1)
         noised = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
-        states = text.encode(model, [said]).expand(len(times), -1, -1)
+        cond = text.encode(model, [said] * len(times))
         with attention.record(model.unet) as maps:
-            model.unet(noised, times, states)
+            model.unet(noised, times, **cond.unet_kwargs())
             layers = {name: word_maps(each, words) for name, each in maps.per_layer().items()}
     names = [w.text for w in words]
     boxes = {names.index(s.thing.subject): (s.box[0] + dx, s.box[1] + dy, s.box[2] + dx, s.box[3] + dy) for s in spots}

@@ -190,7 +190,7 @@ def _reference(model: Model, paths: list[Path], batch: int) -> tuple[Callable[[i
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     device = model.placement.device
-    tokenizer, encoder = copy.deepcopy(model.tokenizers[0]), copy.deepcopy(model.text_encoders[0])
+    (tokenizer,), (encoder,) = copy.deepcopy((model.tokenizers, model.text_encoders))
     tokenizer.add_tokens("<bench>")
     new = tokenizer.convert_tokens_to_ids("<bench>")
     encoder.resize_token_embeddings(max(len(tokenizer), encoder.config.vocab_size + 1))
@@ -243,7 +243,7 @@ def _with_clip_table(model: Model) -> Model:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
-    old = model.text_encoders[0].config
+    (old,) = (encoder.config for encoder in model.text_encoders)
     rows, width = CLIP_TABLE
     config = CLIPTextConfig(
         vocab_size=rows,

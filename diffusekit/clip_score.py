@@ -74,8 +74,9 @@ def _own(model: TextModel) -> ClipScorer:
     projection = projection.float().to(device)
 
     def read(texts: Sequence[str]) -> torch.Tensor:
-        ids = torch.tensor([text.tokenize(model, each).ids for each in texts], device=device)
-        return model.text_encoders[0](ids).pooler_output.float() @ projection.T
+        pooled = text.encode(model, texts).pooled
+        assert pooled is not None
+        return pooled.float() @ projection.T
 
     side = json.loads((model.folder / "image_encoder" / "config.json").read_text())["image_size"]
     return ClipScorer(f"{model.name}'s own CLIP", side, lambda x: tower(x.to(device)).image_embeds, read)

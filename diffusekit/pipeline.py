@@ -103,10 +103,10 @@ class Generation:
         """One batch: text, noise, the loop, pixels."""
         settings, model = self.settings, self.model
         guidance_scale = _known(settings.guidance_scale)
-        states = text.encode(model, [task.prompt for task in tasks], self.tokens)
-        negative = None
+        cond = text.encode(model, [task.prompt for task in tasks], self.tokens)
+        uncond = None
         if guidance_scale != 1:
-            negative = text.encode(model, [settings.negative_prompt] * len(tasks), self.tokens)
+            uncond = text.encode(model, [settings.negative_prompt] * len(tasks), self.tokens)
         draws = make_generators([task.seed for task in tasks])
         scheduler = self._scheduler()
         start = latents.noise(self._size, draws).to(model.placement.device) * scheduler.init_noise_sigma
@@ -115,8 +115,8 @@ class Generation:
             model.unet,
             scheduler,
             start,
-            states,
-            negative=negative,
+            cond,
+            uncond=uncond,
             guidance_scale=guidance_scale,
             generators=draws,
         ):

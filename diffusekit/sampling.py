@@ -1,7 +1,6 @@
-"""THE loop: from noise to latents, one Step at a time.
+"""The sampling loop: from latents to less noisy latents, one `Step` at a time.
 
-A generator: progress bars, previews, films and cancelling are consumers of its Steps. It knows no
-settings, no prompts and no pixels.
+A generator: progress bars, previews, films and cancellation consume its Steps. Knows no settings, prompts or pixels.
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ from typing import Any
 import torch
 
 from . import schedule
+from .conditioning import Conditioning
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One evaluation of the U-Net, all tensors (B, C, h, w).
+    """One evaluation of the U-Net. All tensors are (B, C, h, w).
 
-    `latents` are those after the step, `noised` those before it: alpha * x0 + sigma * eps. `noise` (eps)
-    and `denoised` (x0) are what the network, guidance included, makes of `noised` at `timestep`.
-    `outputs` are the network's own: without the prompt and with it, or with it alone when unguided.
+    `x_t` = alpha * x0 + sigma * eps are the latents before the step and `x_next` those after it. `eps` (noise) and
+    `x0` (clean latents) are predicted from `x_t` at `timestep`, guidance included. `outputs` are what the network
+    returned: without the prompt and with it, or only with it when unguided.
     """
 
     index: int
@@ -37,7 +37,7 @@ class Step:
     prediction_type: str
 
     def x0_and_eps(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(x0, eps) from one of the `outputs`."""
+        """Return (x0, eps) as predicted by one of the `outputs`."""
         return schedule.x0_and_eps(self.x_t, output, self.alpha, self.sigma, self.prediction_type)
 
 
@@ -46,36 +46,35 @@ def denoise(
     unet: Any,
     scheduler: Any,
     latents: torch.Tensor,
-    states: torch.Tensor,
+    cond: Conditioning,
     *,
-    negative: torch.Tensor | None = None,
+    uncond: Conditioning | None = None,
     guidance_scale: float = 1.0,
+    first_step: int = 0,
     generators: list[torch.Generator] | None = None,
 ) -> Iterator[Step]:
-    """Walk a scheduler's timesteps from `latents` (B, C, h, w), already scaled for it, to a picture's.
+    """Denoise `latents` (B, C, h, w), already scaled for the scheduler, over its timesteps from `first_step` on.
 
-    `states` (B, T, D) are the prompt's and `negative` (B, T, D) what to steer away from: both go
-    through the U-Net in one batch of two (classifier-free guidance, Ho and Salimans, 2022), unless
-    `guidance_scale` is 1, which needs no guidance. `generators` draw the noise of stochastic samplers,
-    one per image. Close the generator to cancel.
+    `cond` is the prompt and `uncond` the negative prompt. Both go through the U-Net in one batch of 2 B
+    (classifier-free guidance, Ho and Salimans, 2022), unless `guidance_scale` is 1, which needs no `uncond`.
+    `generators`, one per image, draw the noise of stochastic samplers. Close the iterator to cancel.
     """
     guided = guidance_scale != 1.0
-    assert not guided or negative is not None, "guidance needs the states of a negative prompt"
     if guided:
-        states = torch.cat([negative, states])  # type: ignore[list-item]
+        assert uncond is not None, "guidance needs the conditioning of a negative prompt"
+        cond = uncond.concatenate(cond)
+    if first_step and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first_step)
     takes_noise = "generator" in inspect.signature(scheduler.step).parameters
     noise_source = {"generator": generators} if takes_noise and generators is not None else {}
-    kind = scheduler.config.prediction_type
-    for index, timestep in enumerate(scheduler.timesteps):
-        scaled = scheduler.scale_model_input(latents, timestep).to(states.dtype)
+    prediction_type = scheduler.config.prediction_type
+    for index, timestep in enumerate(scheduler.timesteps[first_step:], first_step):
+        x_t = latents
+        scaled = scheduler.scale_model_input(x_t, timestep).to(cond.dtype)
         alpha, sigma = schedule.alpha_sigma(scheduler, timestep)
-        if guided:
-            found = unet(torch.cat([scaled, scaled]), timestep, states).sample.float().chunk(2)
-            output = found[0] + guidance_scale * (found[1] - found[0])
-        else:
-            output = unet(scaled, timestep, states).sample.float()
-            found = (output,)
-        noised = latents
-        x0, eps = schedule.x0_and_eps(latents, output, alpha, sigma, kind)
-        latents = scheduler.step(output, timestep, latents, **noise_source).prev_sample
-        yield Step(index, int(timestep), sigma, latents, eps, x0, alpha, noised, found, kind)
+        batch = torch.cat([scaled, scaled]) if guided else scaled
+        outputs = unet(batch, timestep, **cond.unet_kwargs()).sample.float().chunk(2 if guided else 1)
+        output = outputs[0] + guidance_scale * (outputs[1] - outputs[0]) if guided else outputs[0]
+        x0, eps = schedule.x0_and_eps(x_t, output, alpha, sigma, prediction_type)
+        latents = scheduler.step(output, timestep, x_t, **noise_source).prev_sample
+        yield Step(index, int(timestep), sigma, latents, eps, x0, alpha, x_t, outputs, prediction_type)

@@ -19,7 +19,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"config"},
         {"device", "hub", "metadata"},
         {"models"},
-        {"latents", "attention", "embeddings"},
+        {"latents", "conditioning", "attention", "embeddings"},
         {"text"},
         {"sampling"},
         {"pipeline", "clip_score"},

@@ -32,14 +32,14 @@ def difference(model, pipe, sampler, scale):
     noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(3))
     ours = schedule.make_scheduler(sampler, model.scheduler_config)
     ours.set_timesteps(STEPS)
-    states, negative = text.encode(model, ["a red cat on the grass"]), text.encode(model, ["a dog"])
+    cond, uncond = text.encode(model, ["a red cat on the grass"]), text.encode(model, ["a dog"])
     draws = [torch.Generator().manual_seed(5)]
     *_, last = denoise(
         model.unet,
         ours,
         noise * ours.init_noise_sigma,
-        states,
-        negative=negative,
+        cond,
+        uncond=uncond,
         guidance_scale=scale,
         generators=draws,
     )

@@ -101,10 +101,10 @@ class Greedy:
     def __getattr__(self, name):
         return getattr(self.unet, name)
 
-    def __call__(self, x, *args):
+    def __call__(self, x, *args, **kwargs):
         if len(x) > self.limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return self.unet(x, *args)
+        return self.unet(x, *args, **kwargs)
 
 
 def with_limit(limit, **settings):
@@ -145,8 +145,8 @@ def test_not_a_number_is_never_a_picture(monkeypatch):
     unet = running.model.unet
 
     class Broken(Greedy):
-        def __call__(self, x, *args):
-            found = unet(x, *args)
+        def __call__(self, x, *args, **kwargs):
+            found = unet(x, *args, **kwargs)
             found.sample *= float("nan")
             return found
 

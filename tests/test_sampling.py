@@ -1,10 +1,12 @@
 """The loop: guidance, cancelling, and what a Step says."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import torch
 
 from diffusekit import schedule
+from diffusekit.conditioning import Conditioning
 from diffusekit.sampling import denoise
 
 
@@ -14,12 +16,10 @@ class Counting:
     def __init__(self):
         self.batches = []
 
-    def __call__(self, x, timestep, states):
-        from types import SimpleNamespace
-
-        assert len(x) == len(states)
+    def __call__(self, x, timestep, encoder_hidden_states):
+        assert len(x) == len(encoder_hidden_states)
         self.batches.append(len(x))
-        return SimpleNamespace(sample=0.1 * x + states.mean((1, 2))[:, None, None, None])
+        return SimpleNamespace(sample=0.1 * x + encoder_hidden_states.mean((1, 2))[:, None, None, None])
 
 
 def start(name="ddim", steps=4, batch=3):
@@ -28,15 +28,19 @@ def start(name="ddim", steps=4, batch=3):
     return scheduler, torch.randn(batch, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+def prompts(value):
+    return Conditioning(torch.full((3, 2, 2), value))
+
+
 def run(scale, **more):
     scheduler, x = start()
     unet = Counting()
-    steps = list(denoise(unet, scheduler, x, torch.ones(3, 2, 2), guidance_scale=scale, **more))
+    steps = list(denoise(unet, scheduler, x, prompts(1.0), guidance_scale=scale, **more))
     return unet, steps
 
 
 def test_guidance_goes_through_in_one_batch_of_two():
-    unet, _ = run(5.0, negative=torch.zeros(3, 2, 2))
+    unet, _ = run(5.0, uncond=prompts(0.0))
     assert unet.batches == [6] * 4
 
 
@@ -46,9 +50,9 @@ def test_guidance_of_one_is_skipped():
 
 
 def test_guidance_of_zero_is_the_negative_prompt_alone():
-    _, away = run(0.0, negative=torch.full((3, 2, 2), 2.0))
+    _, away = run(0.0, uncond=prompts(2.0))
     scheduler, x = start()
-    alone = list(denoise(Counting(), scheduler, x, torch.full((3, 2, 2), 2.0)))
+    alone = list(denoise(Counting(), scheduler, x, prompts(2.0)))
     torch.testing.assert_close(away[-1].x_next, alone[-1].x_next)
 
 
@@ -63,7 +67,7 @@ def test_steps_say_where_they_are():
 def test_closing_cancels_after_the_current_step():
     scheduler, x = start(steps=50)
     unet = Counting()
-    running = denoise(unet, scheduler, x, torch.ones(3, 2, 2))
+    running = denoise(unet, scheduler, x, prompts(1.0))
     next(running)
     next(running)
     running.close()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffusekit import schedule
+from diffusekit.conditioning import Conditioning
 from diffusekit.models import MINI
 from diffusekit.sampling import denoise
 from tests.helpers.oracle import Oracle
@@ -31,7 +32,7 @@ def test_every_sampler_lands_on_x0(name, kind, config):
     noise = torch.randn(2, 4, 8, 8) * scheduler.init_noise_sigma
     draws = [torch.Generator().manual_seed(i) for i in range(2)]
     oracle = Oracle(x0, scheduler)
-    steps = list(denoise(oracle, scheduler, noise, torch.zeros(2, 1, 1), generators=draws))
+    steps = list(denoise(oracle, scheduler, noise, Conditioning(torch.zeros(2, 1, 1)), generators=draws))
     assert len(steps) == oracle.calls == len(scheduler.timesteps)
     for step in steps:  # x0 as we compute it does not depend on the sampler
         assert (step.x0 - x0).abs().max() < 2e-2

@@ -26,10 +26,10 @@ def test_a_cut_prompt_is_warned_about(mini, caplog):
 
 
 def test_equal_prompts_are_read_once_and_keep_their_place(mini):
-    states = text.encode(mini, ["a cat", "a dog", "a cat"])
+    states = text.encode(mini, ["a cat", "a dog", "a cat"]).states
     assert states.shape == (3, 77, mini.text_encoders[0].config.hidden_size)
     assert torch.equal(states[0], states[2]) and not torch.equal(states[0], states[1])
-    torch.testing.assert_close(states[1:2], text.encode(mini, ["a dog"]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(states[1:2], text.encode(mini, ["a dog"]).states, rtol=1e-4, atol=1e-4)
 
 
 # --- learned tokens --------------------------------------------------------------------------
@@ -73,19 +73,19 @@ def test_the_states_are_those_of_rows_in_the_table(mini):
     table = mini.text_encoders[0].get_input_embeddings().weight
     ids = mini.tokenizers[0]("red cat", add_special_tokens=False).input_ids
     known = LearnedToken("redcat", "S*", (table[ids].detach().clone(),), {})
-    states = text.encode(mini, ["a S* in the snow", "a dog"], [known])
-    assert torch.equal(states, text.encode(mini, ["a red cat in the snow", "a dog"]))
+    states = text.encode(mini, ["a S* in the snow", "a dog"], [known]).states
+    assert torch.equal(states, text.encode(mini, ["a red cat in the snow", "a dog"]).states)
 
 
 def test_the_table_keeps_every_bit_and_nothing_stays_behind(mini):
     encoder = mini.text_encoders[0]
     embedding = encoder.get_input_embeddings()
-    before, plain = embedding.weight.detach().clone(), text.encode(mini, ["a red cat"])
+    before, plain = embedding.weight.detach().clone(), text.encode(mini, ["a red cat"]).states
     many = [token(f"t{i}", f"<t{i}>", 1 + i % 4) for i in range(15)]
     text.encode(mini, [" ".join(t.token for t in many)], many)
     assert torch.equal(embedding.weight, before) and len(embedding.weight) == len(before)
     assert not embedding._forward_hooks and encoder.get_input_embeddings() is embedding
-    assert torch.equal(text.encode(mini, ["a red cat"]), plain)
+    assert torch.equal(text.encode(mini, ["a red cat"]).states, plain)
     with pytest.raises(RuntimeError), text.injected_vectors(encoder, torch.zeros(1, 77).long(), before[:1]):
         raise RuntimeError
     assert not embedding._forward_hooks
@@ -94,8 +94,7 @@ def test_the_table_keeps_every_bit_and_nothing_stays_behind(mini):
 def test_gradients_reach_the_vectors_and_nothing_else(mini):
     reading = text.tokenize(mini, "a picture of S*", [token("x", "S*", 2)])
     rows = torch.randn(2, 256, requires_grad=True)
-    places, ids = torch.tensor([reading.vector_index]), torch.tensor([reading.ids])
-    with text.injected_vectors(mini.text_encoders[0], places, rows):
-        mini.text_encoders[0](ids).last_hidden_state.sum().backward()
+    index, ids = torch.tensor([reading.vector_index]), torch.tensor([reading.ids])
+    text.encode_ids(mini.text_encoders, [ids], [index], [rows]).states.sum().backward()
     assert rows.grad is not None and (rows.grad.abs().sum(1) > 0).all()
     assert all(p.grad is None for p in mini.text_encoders[0].parameters())

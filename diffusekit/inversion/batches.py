@@ -93,7 +93,7 @@ def usable_captions(
     Raises `DataSetError` when a photo has no caption left.
     """
     paper = find_templates(settings.property)
-    known = [caption for caption in paper if _knows(model, caption)] or list(paper)
+    known = [caption for caption in paper if text.has_every_word(model, caption.replace("{}", ""))] or list(paper)
     said = make_captions(data, settings.property, settings.captions, token=settings.token)
     found, notes = [], {}
     for photo, group in zip(data.photos, said, strict=True):
@@ -107,13 +107,6 @@ def usable_captions(
             raise _no_room(model, photo.file, group[0], token)
         found.append(fit)
     return data.with_notes(notes), found
-
-
-def _knows(model: Model, caption: str) -> bool:
-    """Whether the model knows every word of a caption whole, and not in pieces."""
-    tokenizer = model.tokenizers[0]
-    ids = tokenizer(caption.replace("{}", ""), add_special_tokens=False).input_ids
-    return all(piece.endswith("</w>") for piece in tokenizer.convert_ids_to_tokens(ids))
 
 
 def _has_room(model: Model, caption: str, token: LearnedToken) -> bool:

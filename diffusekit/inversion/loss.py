@@ -9,24 +9,21 @@ from typing import Any
 
 import torch
 
-from .. import schedule, text
+from .. import schedule
+from ..conditioning import Conditioning
 from .batches import Batch
 
 
-def loss(
-    unet: Any, encoder: Any, vectors: torch.Tensor, batch: Batch, alpha_bar: torch.Tensor, kind: str
-) -> torch.Tensor:
+def loss(unet: Any, cond: Conditioning, batch: Batch, alpha_bar: torch.Tensor, kind: str) -> torch.Tensor:
     """Squared error of the prediction for every sample, (B,) float32 (Ho et al., 2020, eq. 14).
 
-    `vectors` (k, D) stand where `batch.places` says; `alpha_bar` (1000,) is the model's noise schedule
-    and `kind` its prediction type. Where the batch has weights, the mean is taken over them.
+    `cond` are the batch's captions with the learned vectors in them. `alpha_bar` (1000,) is the model's noise
+    schedule and `kind` its prediction type. Where the batch has weights, the mean is taken over them.
     """
     alpha = alpha_bar[batch.timesteps].sqrt()[:, None, None, None]
     sigma = (1 - alpha_bar[batch.timesteps]).sqrt()[:, None, None, None]
-    with text.injected_vectors(encoder, batch.vector_index, vectors):
-        states = encoder(batch.ids).last_hidden_state
     noised = alpha * batch.latents + sigma * batch.noise
-    found = unet(noised.to(unet.dtype), batch.timesteps, states.to(unet.dtype)).sample.float()
+    found = unet(noised.to(unet.dtype), batch.timesteps, **cond.to(unet.dtype).unet_kwargs()).sample.float()
     error = (found - schedule.target(batch.latents, batch.noise, alpha, sigma, kind)) ** 2
     if batch.weights is None:
         return error.mean((1, 2, 3))

@@ -69,7 +69,7 @@ def create(
 
 @torch.no_grad()
 def _states(model: Model, words: str, count: int) -> torch.Tensor:
-    return text.encode(model, [words])[0, 1 : 1 + count].cpu()
+    return text.encode(model, [words]).states[0, 1 : 1 + count].cpu()
 
 
 def resample(rows: torch.Tensor, count: int) -> torch.Tensor:

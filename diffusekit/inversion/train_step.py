@@ -13,6 +13,7 @@ import math
 import torch
 from accelerate import Accelerator
 
+from .. import text
 from ..embeddings import Vocabulary
 from ..errors import Diverged, OutOfMemory
 from ..models import Model
@@ -47,10 +48,8 @@ class EmbeddingOptimizer:
         self.learning_rate = settings.learning_rate or self.usual_learning_rate
         self.chunks = 1
         self.optimizer = torch.optim.AdamW([holder.vectors], lr=self.learning_rate, weight_decay=0.0)
-        encoder = model.text_encoders[0]
         # The rows' gradients pass through the text encoder, so it works in full precision.
-        full = encoder.dtype == torch.float32
-        self._encoder = encoder if full else copy.deepcopy(encoder).float()
+        self._encoders = [e if e.dtype == torch.float32 else copy.deepcopy(e).float() for e in model.text_encoders]
         alpha_bar = make_scheduler("ddim", model.scheduler_config).alphas_cumprod
         self._alpha_bar = alpha_bar.to(model.placement.device)
 
@@ -87,7 +86,8 @@ class EmbeddingOptimizer:
         size = max(-(-len(numbers) // self.chunks), 1)
         for start in range(0, len(numbers), size):
             batch = self._samples.batch(numbers[start : start + size])
-            values = loss(self.model.unet, self._encoder, rows, batch, self._alpha_bar, self.model.prediction_type)
+            cond = text.encode_ids(self._encoders, [batch.ids], [batch.vector_index], [rows])
+            values = loss(self.model.unet, cond, batch, self._alpha_bar, self.model.prediction_type)
             part = values.sum() / self._settings.batch
             part.backward()
             total += float(part.detach())

@@ -33,6 +33,16 @@ class TextModel:
         return min(encoder.config.max_position_embeddings for encoder in self.text_encoders)
 
     @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are."""
+        return max(len(tokenizer) for tokenizer in self.tokenizers)
+
+    @property
+    def text_layers(self) -> int:
+        """Layers of the text encoders together."""
+        return sum(encoder.config.num_hidden_layers for encoder in self.text_encoders)
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Width of the token table of each text encoder."""
         return tuple(int(encoder.config.hidden_size) for encoder in self.text_encoders)

@@ -85,7 +85,7 @@ def tokens(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **set
         "model": own.model,
         "positions": len(reading.ids),
         "used": found.end - 1,
-        "padding": {"id": model.tokenizers[0].pad_token_id, "count": len(reading.ids) - found.end - 1},
+        "padding": {"id": text.padding_id(model), "count": len(reading.ids) - found.end - 1},
         "cut": reading.truncated,
         "words": [vars(word) for word in found.words],
         "pieces": pieces,
@@ -103,20 +103,20 @@ def tokens(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **set
 
 def _pieces(found: _Text, count: int) -> list[dict[str, Any]]:
     """One entry for every position up to the end: its piece, id or learned row, and nearest words."""
-    reading, tokenizer = found.reading, found.model.tokenizers[0]
-    table = found.model.text_encoders[0].get_input_embeddings().weight.detach().float().cpu()
-    learned = [vector for token in found.tokens for vector in token.vectors[0].float()]
+    reading = found.reading
+    names = text.token_names(found.model, reading)
+    vectors = text.input_vectors(found.model, reading, found.tokens)
     entries = []
     for place in range(found.end + 1):
         row, number = reading.vector_index[place], reading.ids[place]
         word = next((w.text for w in found.words if w.start <= place < w.stop), "")
         kind = "learned" if row >= 0 else "word" if word else "end" if place else "begin"
-        vector = learned[row] if row >= 0 else table[number]
+        vector = vectors[place]
         entry = {
             "place": place,
             "kind": kind,
             "word": word,
-            "piece": word if row >= 0 else tokenizer.convert_ids_to_tokens(number),
+            "piece": word if row >= 0 else names[place],
             "id": None if row >= 0 else number,
             "row": row if row >= 0 else None,
             "norm": float(vector.norm()),
@@ -147,7 +147,7 @@ def _map(found: _Text) -> tuple[list[MapPoint], tuple[float, float]]:
     """
     related = _related(found) if len(found.words) <= _FEW else []
     prompts = [found.prompt, *(prompt for prompt, _, _ in related)]
-    states = text.encode(found.model, prompts, found.tokens).float().cpu()
+    states = text.encode(found.model, prompts, found.tokens).states.float().cpu()
     rows = [states[0, place] for place in range(1, found.end + 1)]
     names = [w.text for w in found.words for _ in range(w.start, w.stop)] + ["end"]
     rows += [states[i, word.start] for i, (_, word, _) in enumerate(related, 1)]
@@ -219,7 +219,7 @@ def _alike(found: _Text, names: list[str]) -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def _directions(model: models.Model, words: tuple[str, ...]) -> torch.Tensor:
     """What the text encoder makes of each word alone, (N, D), less their mean, of length one."""
-    states = text.encode(model, words)[:, 1].float().cpu()
+    states = text.encode(model, words).states[:, 1].float().cpu()
     return torch.nn.functional.normalize(states - states.mean(dim=0), dim=1)
 
 

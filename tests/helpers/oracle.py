@@ -13,7 +13,7 @@ class Oracle:
     def __init__(self, x0: torch.Tensor, scheduler):
         self.x0, self.scheduler, self.calls = x0, scheduler, 0
 
-    def __call__(self, x, timestep, states):
+    def __call__(self, x, timestep, encoder_hidden_states):
         self.calls += 1
         alpha, sigma = schedule.alpha_sigma(self.scheduler, timestep)
         if schedule.in_sigma_space(self.scheduler):  # the network sees latents of unit variance

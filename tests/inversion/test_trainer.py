@@ -312,12 +312,12 @@ def test_every_vector_matters(mini, tmp_path):
 
     settings = quick(tmp_path, "mini", steps=4, vectors=3, preview_every=0)
     token = learn(settings, tmp_path / "out")
-    states = text.encode(mini, ["a picture of S*"], [token])
+    states = text.encode(mini, ["a picture of S*"], [token]).states
     for row in range(3):
         changed = token.vectors[0].clone()
         changed[row] += 1
         other = embeddings.LearnedToken(token.name, token.token, (changed,), {})
-        assert not torch.allclose(text.encode(mini, ["a picture of S*"], [other]), states)
+        assert not torch.allclose(text.encode(mini, ["a picture of S*"], [other]).states, states)
 
 
 def test_the_defaults_are_the_recipes():

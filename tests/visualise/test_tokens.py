@@ -69,11 +69,11 @@ def test_the_map_is_that_of_the_states(mini):
     assert [p["text"] for p in own] == ["a", "red", "cat", "on", "the", "grass", "end"]
     changed = [p for p in found["points"] if p["instead_of"]]
     assert {"text": "cats", "instead_of": "cat"}.items() <= changed[0].items()
-    states = [text.encode(mini, [prompt])[0, 1:8]]
+    states = [text.encode(mini, [prompt]).states[0, 1:8]]
     for p in changed:
         place = prompt.split().index(p["instead_of"])
         other = " ".join(p["text"] if w == p["instead_of"] else w for w in prompt.split())
-        states.append(text.encode(mini, [other])[0, 1 + place][None])
+        states.append(text.encode(mini, [other]).states[0, 1 + place][None])
     seen, shares = plots.project_to_plane(torch.cat(states).float())
     assert found["explained_variance"] == pytest.approx(shares)
     given = torch.tensor([[p["x"], p["y"]] for p in found["points"]], dtype=torch.float64)

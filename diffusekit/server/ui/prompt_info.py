@@ -33,8 +33,9 @@ def count(model: str, prompt: str, given: tuple[str, ...] = (), folder: Path | N
     reader = models.load_text(model)
     reading = text.tokenize(reader, prompt, tokens)
     spans = text.word_spans(reader, reading, tokens)
-    used = spans[-1].stop - 1 if spans else 0
-    return Count(used, len(reading.ids) - 2, reading.truncated, _seen(tokens, prompt, {span.text for span in spans}))
+    return Count(
+        reading.end - 1, len(reading.ids) - 2, reading.truncated, _seen(tokens, prompt, {span.text for span in spans})
+    )
 
 
 def _seen(tokens: list[LearnedToken], prompt: str, words: set[str]) -> tuple[str, ...]:

@@ -121,9 +121,9 @@ def per_run(runs: Sequence[LessonRun], parts: Sequence[str]) -> str:
     )
 
 
-def format_millions(network: Any) -> str:
-    """How many numbers a network has learned, in millions."""
-    found = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+def format_millions(*networks: Any) -> str:
+    """How many numbers some networks have learned, in millions."""
+    found = sum(parameter.numel() for network in networks for parameter in network.parameters()) / 1e6
     return f"{found:.1f}" if found < 100 else f"{found:,.0f}"
 
 

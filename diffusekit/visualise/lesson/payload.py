@@ -69,13 +69,12 @@ class LessonRun:
     @cached_property
     def states(self) -> torch.Tensor:
         """What the U-Net looks at: (T, D), the text encoder's answer."""
-        return text.encode(self.trace.model, [self.prompt], self.tokens)[0].float().cpu()
+        return text.encode(self.trace.model, [self.prompt], self.tokens).states[0].float().cpu()
 
     def pieces(self) -> list[dict[str, Any]]:
         """The places of the reading: what stands there, its id, and what kind of thing it is."""
-        tokenizer = self.trace.model.tokenizers[0]
-        names = tokenizer.convert_ids_to_tokens(self.tokenized.ids)
-        stop = self.tokenized.ids.index(tokenizer.eos_token_id, 1)
+        names = text.token_names(self.trace.model, self.tokenized)
+        stop = self.tokenized.end
         learned = {
             place: word.text
             for word in self.words

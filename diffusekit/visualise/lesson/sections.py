@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ... import text
 from ...display import format_count
 from ...schedule import SAMPLERS, in_sigma_space, make_scheduler
 from .. import contact_sheet
@@ -54,21 +55,21 @@ def section_values(runs: Sequence[LessonRun], data: dict[str, Any]) -> dict[str,
 
 def _of_text(runs: Sequence[LessonRun]) -> dict[str, str]:
     model = runs[0].trace.model
-    tokenizer, encoder = model.tokenizers[0], model.text_encoders[0]
-    places = encoder.config.max_position_embeddings
-    repeated = tokenizer.pad_token_id == tokenizer.eos_token_id
+    places = model.context_length
+    tokenized = runs[0].tokenized
+    repeated = text.padding_id(model) == tokenized.ids[tokenized.end]
     pieces = [sum(p["kind"] in ("piece", "learned") for p in run.pieces()) for run in runs]
-    wide = encoder.config.hidden_size
+    wide = sum(model.widths)
     shown = [_states(run) for run in runs]
     return {
-        "vocabulary": f"{len(tokenizer):,}",
+        "vocabulary": f"{model.vocabulary_size:,}",
         "positions": str(places),
         "padding": " (which repeats the end mark)" if repeated else "",
         "readings": per_run(runs, [_reading(run) for run in runs]),
         "gist_words": f"{' and '.join(format_count(n, 'piece') for n in pieces)} in {places} places",
         "width": f"{wide:,}",
-        "text_layers": str(encoder.config.num_hidden_layers),
-        "text_size": format_millions(encoder),
+        "text_layers": str(model.text_layers),
+        "text_size": format_millions(*model.text_encoders),
         "states_picture": shown[0],
         "states": per_run(
             runs,

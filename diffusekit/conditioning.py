@@ -1,0 +1,63 @@
+"""What steers a U-Net: the text states of prompts, and what else a family of models asks for.
+
+`text.encode` makes it, and only `unet_kwargs` opens it: the loop and the training loss pass it through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """B prompts as a U-Net takes them.
+
+    `states` (B, T, D) are the hidden states of one text encoder, or of two side by side. `pooled` (B, P) is the
+    pooled state of the last encoder. `size_ids` (B, 6) are original size, crop and target size (SDXL, Podell et
+    al., 2023). `mask` (B, T) is 1 where the U-Net may attend.
+    """
+
+    states: torch.Tensor
+    pooled: torch.Tensor | None = None
+    size_ids: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.states.dtype
+
+    def __getitem__(self, rows: Sequence[int] | slice | torch.Tensor) -> Conditioning:
+        """Select rows of the batch; rows may repeat."""
+        return Conditioning(*(None if t is None else t[rows] for t in self._tensors()))  # type: ignore[arg-type]
+
+    def to(self, *device_or_dtype: torch.device | torch.dtype) -> Conditioning:
+        """Move all tensors to a device, or cast them to a precision."""
+        moved = self._tensors()
+        for target in device_or_dtype:
+            moved = [None if t is None else t.to(target) for t in moved]
+        return Conditioning(*moved)  # type: ignore[arg-type]
+
+    def concatenate(self, other: Conditioning) -> Conditioning:
+        """Append the rows of `other`, as classifier-free guidance needs them in one batch."""
+        pairs = list(zip(self._tensors(), other._tensors(), strict=True))
+        assert all((a is None) == (b is None) for a, b in pairs), "both need the same parts"
+        return Conditioning(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))  # type: ignore[arg-type]
+
+    def unet_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of diffusers' U-Net after sample and timestep."""
+        kwargs: dict[str, Any] = {"encoder_hidden_states": self.states}
+        if self.size_ids is not None:
+            kwargs["added_cond_kwargs"] = {"text_embeds": self.pooled, "time_ids": self.size_ids}
+        if self.mask is not None:
+            kwargs["encoder_attention_mask"] = self.mask
+        return kwargs
+
+    def _tensors(self) -> list[torch.Tensor | None]:
+        return [getattr(self, each.name) for each in fields(self)]
