@@ -1,8 +1,9 @@
-# Two commands to know: `make demo` draws a galaxy, `make test` runs everything.
+# `make demo` generates an image of a galaxy, `make test` runs everything.
 VENV   := .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 4
 
 .PHONY: demo test browser check install format wheel clean
 
@@ -10,20 +11,20 @@ demo: install
 	$(BIN)/diffusekit generate "A beautiful galaxy"
 
 test: install browser
-	$(BIN)/pytest
+	$(PYTEST)
 
-# The pages are tested in a real browser; where there is none and none can be installed, those tests are skipped.
+# The web pages are tested in a real browser. Those tests are skipped when there is none and none can be installed.
 browser:
 	@command -v chromium >/dev/null \
 	|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
-	|| echo "there is no chromium: tests of the web pages are skipped"
+	|| echo "chromium not found: the tests of the web pages are skipped"
 
-# The quick local loop: style, types, and the tests that take seconds.
+# The quick local loop: style, types and the quick tests.
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 install: $(STAMP)
 
