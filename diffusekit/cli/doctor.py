@@ -128,7 +128,7 @@ def _folders() -> list[Finding]:
 
     from huggingface_hub import constants
 
-    from ..settings import config_files
+    from ..config import config_files
 
     free = shutil.disk_usage(".").free / 1e9
     files = ", ".join(str(p) for p in config_files()) or "none"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..config import resolve_settings
 from ..errors import UsageError
-from ..settings import GenerateSettings, resolve, validate
+from ..settings import GenerateSettings, validate
 from .options import with_group, with_settings
 from .output import Destination
 from .progress import follow, quiet_libraries
@@ -69,7 +70,7 @@ def command(
 ) -> None:
     """Make pictures of prompts: diffusekit generate "A beautiful galaxy"."""
     given = settings | split_size(manner.size, settings)
-    resolved = resolve(GenerateSettings, "generate", given)
+    resolved = resolve_settings(GenerateSettings, "generate", given)
     wanted = _prompts(prompts or [], prompts_file)
     for prompt in wanted:
         validate(GenerateSettings, {"prompt": prompt})

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..config import find_recipe, read_recipe, resolve_settings
 from ..display import printable
 from ..errors import UsageError
-from ..inversion import recipes
-from ..settings import InvertSettings, read_recipe, resolve
+from ..settings import InvertSettings
 from ..workspace import Workspace
 from .options import with_settings
 from .progress import quiet_libraries
@@ -45,7 +45,7 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table, no progress.")] = False,
 ) -> None:
     """Learn a token S* from a few pictures: diffusekit invert ./my_cat/."""
-    resolved = resolve(InvertSettings, "invert", _recipe(source, recipe) | settings)
+    resolved = resolve_settings(InvertSettings, "invert", _recipe(source, recipe) | settings)
     started = time.perf_counter()
     with quiet_libraries():
         from ..inversion.trainer import Inversion
@@ -77,7 +77,7 @@ def _recipe(source: Path, recipe: str | None) -> dict[str, Any]:
         return values | {"pictures": str(source.parent / values["pictures"])}
     values = {}
     if recipe is not None:
-        values = read_recipe(InvertSettings, recipes.find(recipe))
+        values = read_recipe(InvertSettings, find_recipe(recipe))
     return values | {"pictures": str(source)}
 
 

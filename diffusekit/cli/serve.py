@@ -4,7 +4,8 @@ import logging
 import sys
 from typing import Any
 
-from ..settings import ServeSettings, resolve
+from ..config import resolve_settings
+from ..settings import ServeSettings
 from .options import with_settings
 from .progress import quiet_libraries
 
@@ -12,7 +13,7 @@ from .progress import quiet_libraries
 @with_settings(ServeSettings)
 def command(settings: dict[str, Any]) -> None:
     """The web page, and the APIs that Open WebUI, SillyTavern and OpenAI's clients know."""
-    resolved = resolve(ServeSettings, "serve", settings)
+    resolved = resolve_settings(ServeSettings, "serve", settings)
     with quiet_libraries():
         from ..server.routes import mcp_tool
         from ..server.security import SecurityPolicy

@@ -115,7 +115,7 @@ def test_nothing_is_written_over(capsys):
 BAD = [
     (["generate"], 2, "there is no prompt", "A beautiful galaxy"),
     (["generate", "x", "--steps", "0"], 2, "steps should be greater than or equal to 1", "Denoising steps"),
-    (["generate", "x", "--sampler", "eulr"], 2, "did you mean euler?", "How to step"),
+    (["generate", "x", "--sampler", "eulr"], 2, "did you mean euler?", "Sampling algorithm"),
     (["generate", "x", "--size", "big"], 2, "WIDTHxHEIGHT", "--size 512x768"),
     (["generate", "x", "--size", "64x64", "--width", "64"], 2, "both given", "leave one"),
     (["generate", "x", "--width", "100"], 2, "multiple of 32", "try 96 or 128"),
@@ -125,7 +125,7 @@ BAD = [
     (["generate", "x", "--output", "x.png", "--format", "webp"], 2, "contradict", "leave one"),
     (["generate", "x", "--prompts", "nothing.txt"], 2, "cannot read nothing.txt", "one prompt a line"),
     (["generate", "x", "--model", "nothing"], 8, "there is no model 'nothing'", "available: mini"),
-    (["generate", "x" * 20_001], 2, "at most 20000 characters", "What the picture shows"),
+    (["generate", "x" * 20_001], 2, "at most 20000 characters", "What the image shows"),
     (["generate", "x", "--stpes", "3"], 2, "No such option: --stpes", "--help"),
     (["paint"], 2, "No such command", "--help"),
     (["info", "nothing.png"], 3, "cannot open nothing.png", "path of a picture"),

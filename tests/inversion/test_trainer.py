@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 
 from diffusekit import embeddings, models
+from diffusekit.config import read_recipe
 from diffusekit.errors import DataSetError, Diverged, OutOfMemory, UsageError
 from diffusekit.inversion import checkpoint
 from diffusekit.inversion import train_step as learner_module
 from diffusekit.inversion.evaluation import Evaluation, is_better
 from diffusekit.inversion.trainer import Inversion
 from diffusekit.pipeline import Generation
-from diffusekit.settings import GenerateSettings, InvertSettings, read_recipe
+from diffusekit.settings import GenerateSettings, InvertSettings
 from tests.helpers import ROOT
 from tests.helpers.inversions import learn, pictures, quick
 

@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 
 import diffusekit
 from diffusekit import models
+from diffusekit.config import resolve_settings
 from diffusekit.errors import ModelError
-from diffusekit.settings import FAST_DEFAULTS, GenerateSettings, resolve
+from diffusekit.settings import FAST_DEFAULTS, GenerateSettings
 
 LINEAR = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 CONV = "down_blocks.0.resnets.0.conv1"
@@ -42,9 +43,9 @@ def test_fast_brings_other_defaults():
 
 def test_fast_by_the_environment(monkeypatch):
     monkeypatch.setenv("DIFFUSEKIT_FAST", "yes")
-    assert resolve(GenerateSettings, "generate", {}).steps == FAST_DEFAULTS["steps"]
+    assert resolve_settings(GenerateSettings, "generate", {}).steps == FAST_DEFAULTS["steps"]
     monkeypatch.setenv("DIFFUSEKIT_FAST", "no")
-    assert resolve(GenerateSettings, "generate", {}).steps == 20
+    assert resolve_settings(GenerateSettings, "generate", {}).steps == 20
 
 
 def test_a_lora_is_added_to_the_weights(copy):

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ...settings import GenerateSettings, resolve
+from ...config import resolve_settings
+from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import FILM, STILL, FigureOptions, Quiet, run_recorder
@@ -31,7 +32,7 @@ def command(
 
     A .png or .jpg shows the mean of all steps, .webp .apng .gif .mp4 a film of them, .json the numbers.
     """
-    resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
+    resolved = resolve_settings(GenerateSettings, "visualise", settings | {"prompt": prompt})
     manner.check(*STILL, *FILM)
     with quiet_libraries():
         from ...pipeline import Generation

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ...config import resolve_settings
 from ...schedule import SAMPLERS
-from ...settings import GenerateSettings, resolve, validate
+from ...settings import GenerateSettings, validate
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import FILM, STILL, FigureOptions, Quiet, run_recorder
@@ -50,7 +51,7 @@ def command(
 
     A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
-    resolved = resolve(GenerateSettings, "visualise", settings)
+    resolved = resolve_settings(GenerateSettings, "visualise", settings)
     given = dict(zip(_VARIED, (sampler, steps, guidance, seed), strict=True))
     values: dict[str, list[Any]] = {
         "prompt": prompts,

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ...settings import GenerateSettings, resolve
+from ...config import resolve_settings
+from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import FILM, STILL, FigureOptions, Quiet, run_recorder
@@ -22,7 +23,7 @@ def command(
 
     A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
-    resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
+    resolved = resolve_settings(GenerateSettings, "visualise", settings | {"prompt": prompt})
     manner.check(*STILL, *FILM)
     with quiet_libraries():
         from ... import visualise

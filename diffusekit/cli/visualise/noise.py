@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ...settings import GenerateSettings, resolve
+from ...config import resolve_settings
+from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import FILM, STILL, FigureOptions
@@ -41,7 +42,7 @@ def command(
 
     A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
-    resolved = resolve(GenerateSettings, "visualise", settings | {"seed": seed})
+    resolved = resolve_settings(GenerateSettings, "visualise", settings | {"seed": seed})
     manner.check(*STILL, *FILM)
     with quiet_libraries():
         from ...visualise.forward import noise

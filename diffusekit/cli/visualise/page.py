@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ...settings import GenerateSettings, resolve, validate
+from ...config import resolve_settings
+from ...settings import GenerateSettings, validate
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import FigureOptions, Quiet, run_recorder
@@ -25,7 +26,7 @@ def command(
 
     It needs no network and runs in any browser, on a phone too.
     """
-    resolved = resolve(GenerateSettings, "visualise", settings)
+    resolved = resolve_settings(GenerateSettings, "visualise", settings)
     manner.check(".html")
     for prompt in prompts:
         validate(GenerateSettings, {"prompt": prompt})

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ...config import resolve_settings
 from ...schedule import SAMPLERS
-from ...settings import GenerateSettings, resolve
+from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import STILL, FigureOptions, Quiet, run_recorder
@@ -38,7 +39,7 @@ def command(
     A .png, .jpg or .svg is a drawing, .json the numbers.
     """
     given = settings if prompt is None else settings | {"prompt": prompt}
-    resolved = resolve(GenerateSettings, "visualise", given)
+    resolved = resolve_settings(GenerateSettings, "visualise", given)
     manner.check(*STILL, ".svg")
     own = resolved.model_dump(exclude_unset=True, exclude={"images", "batch", "sampler"})
     with quiet_libraries():

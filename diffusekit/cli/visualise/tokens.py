@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ...config import resolve_settings
 from ...display import printable
-from ...settings import GenerateSettings, resolve
+from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import STILL, FigureOptions
@@ -36,7 +37,7 @@ def command(
 
     Prints a table; with --output a .png, .jpg or .svg is a drawing, .json the numbers.
     """
-    resolved = resolve(GenerateSettings, "visualise", settings | {"prompt": prompt})
+    resolved = resolve_settings(GenerateSettings, "visualise", settings | {"prompt": prompt})
     manner.check(*STILL, ".svg")
     with quiet_libraries():
         from ...visualise.tokens import tokens

@@ -19,7 +19,8 @@ import gradio as gr
 from fastapi import FastAPI
 
 from ... import models
-from ...settings import ServeSettings, resolve
+from ...config import resolve_settings
+from ...settings import ServeSettings
 from .. import app as server
 from .. import security
 from .. import serve as web
@@ -91,7 +92,7 @@ def alone() -> tuple[gr.Blocks, Callable[[], None]]:
     Settings come from the environment and the settings files, as for `diffusekit serve`. Raises
     `UsageError` for settings that would leave the server open, `ModelError` for a model that is not there.
     """
-    settings = resolve(ServeSettings, "serve", {})
+    settings = resolve_settings(ServeSettings, "serve", {})
     security.SecurityPolicy.from_settings(settings)
     if settings.mcp:
         mcp_tool.check_installed()

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from diffusekit.config import resolve_settings
 from diffusekit.errors import UsageError
 from diffusekit.server.jobs import invert
 from diffusekit.server.jobs import queue as queue
 from diffusekit.server.jobs.job import Job
-from diffusekit.settings import InvertSettings, ServeSettings, resolve
+from diffusekit.settings import InvertSettings, ServeSettings
 from tests.helpers import ROOT
 from tests.helpers.server import client_of, opened, ticking, until
 
@@ -108,8 +109,8 @@ def test_who_leaves_before_a_job_is_written_down_leaves_none(monkeypatch):
 
 def test_the_servers_key_is_no_name_for_what_is_learned(monkeypatch):
     monkeypatch.setenv("DIFFUSEKIT_TOKEN", "correct horse battery staple")
-    assert resolve(ServeSettings, "serve", {}).token == "correct horse battery staple"
-    assert resolve(InvertSettings, "invert", {"name": "x"}).token == "S*"
+    assert resolve_settings(ServeSettings, "serve", {}).token == "correct horse battery staple"
+    assert resolve_settings(InvertSettings, "invert", {"name": "x"}).token == "S*"
 
 
 @pytest.mark.parametrize(

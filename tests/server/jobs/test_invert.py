@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from diffusekit import embeddings
+from diffusekit.config import read_recipe
 from diffusekit.errors import DataSetError, UsageError
 from diffusekit.inversion import run_story
 from diffusekit.inversion.dataset import collect
@@ -16,7 +17,7 @@ from diffusekit.server.jobs.context import JobContext
 from diffusekit.server.jobs.events import JobChannel
 from diffusekit.server.jobs.job import Job
 from diffusekit.server.storage import uploads
-from diffusekit.settings import InvertSettings, ServeSettings, read_recipe
+from diffusekit.settings import InvertSettings, ServeSettings
 from diffusekit.workspace import Workspace
 from tests.helpers.server import opened, until
 
@@ -161,7 +162,7 @@ def test_names_that_are_no_file_names_are_refused(rules, owl, name):
         ({"pictures": "../x"}, "pictures"),
         ({"pictures": None}, "pictures"),
         ({"resume": "yes"}, "resume"),
-        ({"magic": 1}, "there is no setting"),
+        ({"magic": 1}, "unknown setting"),
         ({"preview": "S* " * 2000}, "preview"),
     ],
 )
