@@ -101,7 +101,7 @@ def learn(subject: str, folder: Path, **changes) -> dict:
         "token": token,
         "seconds": seconds,
         "steps": run.step,
-        "best": int(token.facts["steps"]),
+        "best": int(token.metadata["steps"]),
         "init": before["reconstruction"],
         "learned": after["reconstruction"],
         "pairwise": pairwise,

@@ -8,8 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .embeddings import LearnedToken
-    from .embeddings import find as find_token
+    from .embeddings import LearnedToken, load_token
     from .errors import DiffusekitError
     from .inversion.trainer import Inversion, invert
     from .metadata import Record
@@ -35,10 +34,10 @@ __all__ = [
     "Record",
     "Step",
     "denoise",
-    "find_token",
     "generate",
     "invert",
     "load_model",
+    "load_token",
     "read_metadata",
     "stream",
 ]
@@ -56,10 +55,10 @@ _HOMES = {
     "Step": ("sampling", "Step"),
     "Generation": ("pipeline", "Generation"),
     "denoise": ("sampling", "denoise"),
-    "find_token": ("embeddings", "find"),
     "generate": ("pipeline", "generate"),
     "invert": ("inversion.trainer", "invert"),
     "load_model": ("models", "load"),
+    "load_token": ("embeddings", "load_token"),
     "read_metadata": ("metadata", "read"),
     "stream": ("pipeline", "stream"),
 }

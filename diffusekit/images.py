@@ -18,56 +18,56 @@ from .errors import FileRefused
 if TYPE_CHECKING:
     import torch
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+READABLE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
 
 
-def to_pil(pictures: torch.Tensor) -> list[Image.Image]:
+def to_pil(images: torch.Tensor) -> list[Image.Image]:
     """(B, 3, H, W) in [-1, 1] to RGB pictures, rounded on the device before they are copied."""
-    assert pictures.ndim == 4 and pictures.shape[1] == 3, pictures.shape
-    pixels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    assert images.ndim == 4 and images.shape[1] == 3, images.shape
+    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
     return [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
 
-def to_tensor(picture: Image.Image) -> torch.Tensor:
+def to_tensor(image: Image.Image) -> torch.Tensor:
     """A picture as (3, H, W) float32 in [-1, 1] on the CPU; `to_pil` gives the same pixels back."""
     import numpy as np
     import torch
 
-    pixels = np.array(picture.convert("RGB"), dtype=np.float32)
+    pixels = np.array(image.convert("RGB"), dtype=np.float32)
     return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
-def square(picture: Image.Image, side: int, *, offset: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
+def crop_square(image: Image.Image, side: int, *, offset: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
     """The largest square of a picture, resized to `side` pixels by Lanczos; never a squash.
 
     `offset` says where the square lies, 0 to 1 from left to right and from top to bottom.
     """
     assert side > 0 and min(offset) >= 0 and max(offset) <= 1, (side, offset)
-    edge = min(picture.size)
-    left = round((picture.width - edge) * offset[0])
-    top = round((picture.height - edge) * offset[1])
-    cut = picture.crop((left, top, left + edge, top + edge))
+    edge = min(image.size)
+    left = round((image.width - edge) * offset[0])
+    top = round((image.height - edge) * offset[1])
+    cut = image.crop((left, top, left + edge, top + edge))
     return cut if edge == side else cut.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def grid(pictures: list[Image.Image], columns: int) -> Image.Image:
+def make_grid(images: list[Image.Image], columns: int) -> Image.Image:
     """Pictures of one size side by side, row by row, without gaps."""
-    width, height = pictures[0].size
-    sheet = Image.new("RGB", (width * columns, height * -(-len(pictures) // columns)))
-    for i, picture in enumerate(pictures):
+    width, height = images[0].size
+    sheet = Image.new("RGB", (width * columns, height * -(-len(images) // columns)))
+    for i, picture in enumerate(images):
         sheet.paste(picture, (i % columns * width, i // columns * height))
     return sheet
 
 
-def encoded(picture: Image.Image, kind: str) -> bytes:
+def encode(image: Image.Image, format: str) -> bytes:
     """A picture as the bytes of a PNG or WEBP file."""
     file = BytesIO()
-    picture.save(file, kind, **({"quality": 90} if kind == "WEBP" else {"compress_level": 1}))
+    image.save(file, format, **({"quality": 90} if format == "WEBP" else {"compress_level": 1}))
     return file.getvalue()
 
 
-def open_picture(source: Path | bytes, name: str = "") -> Image.Image:
+def open_image(source: Path | bytes, name: str = "") -> Image.Image:
     """Open a picture file, or a file's bytes, without decoding it yet; messages call it `name`.
 
     Only the kinds in `FORMATS`, at most `MAX_PIXELS` pixels; raises `FileRefused` otherwise.
@@ -78,13 +78,15 @@ def open_picture(source: Path | bytes, name: str = "") -> Image.Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file = BytesIO(source) if isinstance(source, bytes) else source
-            picture = Image.open(file, formats=FORMATS)
+            picture = Image.open(file, formats=READABLE_FORMATS)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise FileRefused(f"cannot open {name}: {error.strerror}", "give the path of a picture file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise FileRefused(f"{name} is too large to be opened safely", f"the limit is {MAX_PIXELS:,} pixels") from None
     except Exception:  # Pillow's readers raise anything at all on bytes made to confuse them
-        raise FileRefused(f"{name} is not a picture that can be read", f"the kinds are {', '.join(FORMATS)}") from None
+        raise FileRefused(
+            f"{name} is not an image that can be read", f"formats: {', '.join(READABLE_FORMATS)}"
+        ) from None
     if picture.width * picture.height > MAX_PIXELS:
         size = f"{picture.width}x{picture.height}"
         picture.close()
@@ -92,75 +94,75 @@ def open_picture(source: Path | bytes, name: str = "") -> Image.Image:
     return picture
 
 
-def upright(picture: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """The picture (the first frame, if it moves) as 8-bit sRGB, turned as its EXIF orientation says.
 
     16 bits and floats are scaled to 8 bits, an embedded color profile is followed, and what is
     transparent becomes white. Raises `FileRefused` when the file is truncated or damaged.
     """
-    turned = _turned(picture)
-    alpha = _transparency(turned)
-    colors = _in_srgb(_in_8_bits(turned), picture.info.get("icc_profile"))
+    turned = _load_upright(image)
+    alpha = _alpha(turned)
+    colors = _to_srgb(_to_8_bit(turned), image.info.get("icc_profile"))
     if alpha is not None:
         colors = Image.composite(colors, Image.new("RGB", colors.size, "white"), alpha)
     colors.info = {}  # what Pillow would write again: a profile and a rotation that no longer hold
     return colors
 
 
-def alpha_of(picture: Image.Image) -> Image.Image | None:
+def read_alpha(image: Image.Image) -> Image.Image | None:
     """How opaque each pixel is, "L", turned as `upright` turns; None when nothing is transparent.
 
     Raises `FileRefused` when the file is truncated or damaged.
     """
-    return _transparency(_turned(picture))
+    return _alpha(_load_upright(image))
 
 
-def _turned(picture: Image.Image) -> Image.Image:
+def _load_upright(image: Image.Image) -> Image.Image:
     """A decoded copy, turned as its EXIF orientation says; EXIF that cannot be read says nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library is silent
         try:
-            picture.load()
+            image.load()
         except Exception as error:  # as above: not only OSError
             raise FileRefused(
                 f"the picture is damaged: {error or type(error).__name__}",
                 "save it again, or use another",
             ) from None
         try:
-            return ImageOps.exif_transpose(picture)
+            return ImageOps.exif_transpose(image)
         except Exception:
-            return picture.copy()
+            return image.copy()
 
 
-def _transparency(picture: Image.Image) -> Image.Image | None:
-    if not picture.has_transparency_data:
+def _alpha(image: Image.Image) -> Image.Image | None:
+    if not image.has_transparency_data:
         return None
-    key = picture.info.get("transparency")
-    if picture.mode.startswith("I"):  # 16-bit grays, one of which is transparent
+    key = image.info.get("transparency")
+    if image.mode.startswith("I"):  # 16-bit grays, one of which is transparent
         import numpy as np
 
-        opaque = np.where(np.asarray(picture) == key, 0, 255).astype(np.uint8)
+        opaque = np.where(np.asarray(image) == key, 0, 255).astype(np.uint8)
         alpha = Image.fromarray(opaque)
     else:
         if isinstance(key, tuple) and max(key) > 255:  # 16-bit colors, of which 8 bits were read
-            picture.info["transparency"] = tuple(value >> 8 for value in key)
-        alpha = picture.convert("RGBA").getchannel("A")
+            image.info["transparency"] = tuple(value >> 8 for value in key)
+        alpha = image.convert("RGBA").getchannel("A")
     return None if alpha.getextrema()[0] == 255 else alpha
 
 
-def _in_8_bits(picture: Image.Image) -> Image.Image:
+def _to_8_bit(image: Image.Image) -> Image.Image:
     """The colors alone: "L", "RGB", "CMYK" or "LAB", 8 bits each."""
-    if picture.mode.startswith(("I", "F")):
-        return _scaled(picture)
-    picture.info.pop("transparency", None)
-    if picture.mode in ("L", "RGB", "CMYK", "LAB"):
-        return picture
-    if picture.mode in ("1", "LA"):
-        return picture.convert("L")
-    return picture.convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        return _scale_to_8_bit(image)
+    image.info.pop("transparency", None)
+    if image.mode in ("L", "RGB", "CMYK", "LAB"):
+        return image
+    if image.mode in ("1", "LA"):
+        return image.convert("L")
+    return image.convert("RGB")
 
 
-def _scaled(picture: Image.Image) -> Image.Image:
+def _scale_to_8_bit(image: Image.Image) -> Image.Image:
     """Integers of 16 bits and more, or floats, as 8-bit gray.
 
     White is 65535 for integers; for floats the least of 1, 255 and 65535 that nothing exceeds. What
@@ -168,25 +170,25 @@ def _scaled(picture: Image.Image) -> Image.Image:
     """
     import numpy as np
 
-    pixels = np.nan_to_num(np.asarray(picture).astype(np.float64))
+    pixels = np.nan_to_num(np.asarray(image).astype(np.float64))
     dark, bright = 0.0, 65535.0
     if pixels.min() < 0 or pixels.max() > bright:
         dark, bright = pixels.min(), pixels.max()
-    elif picture.mode == "F":
+    elif image.mode == "F":
         bright = next(white for white in (1.0, 255.0, 65535.0) if pixels.max() <= white)
     scaled = (pixels - dark) * (255 / ((bright - dark) or 1.0))
     return Image.fromarray(scaled.round().astype(np.uint8))
 
 
-def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Colors as sRGB by the embedded ICC profile; one that is broken or does not fit is ignored."""
     try:
-        own = ImageCms.createProfile("LAB") if picture.mode == "LAB" else None
+        own = ImageCms.createProfile("LAB") if image.mode == "LAB" else None
         if profile and own is None:
             own = ImageCms.ImageCmsProfile(BytesIO(profile))
         if own is not None and "sRGB" not in ImageCms.getProfileDescription(own):
             srgb = ImageCms.createProfile("sRGB")
-            picture = ImageCms.profileToProfile(picture, own, srgb, outputMode="RGB") or picture
+            image = ImageCms.profileToProfile(image, own, srgb, outputMode="RGB") or image
     except (ImageCms.PyCMSError, ImportError, OSError, ValueError, TypeError):
         pass
-    return picture.convert("RGB")
+    return image.convert("RGB")

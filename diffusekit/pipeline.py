@@ -141,7 +141,7 @@ class Generation:
     def _record(self, task: _Task) -> metadata.Record:
         own = self.settings.model_copy(update={"prompt": task.prompt, "seed": task.seed, "images": 1})
         hashes = {token.name: token.sha256 for token in self.tokens}
-        return metadata.Record.of(own, self.model.revision, self.model.placement, hashes)
+        return metadata.Record.create(own, self.model.revision, self.model.placement, hashes)
 
     def _smaller(self, error: Exception) -> None:
         """After an out-of-memory error: half the batch, then decode in slices and tiles, then give up."""

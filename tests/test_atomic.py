@@ -20,7 +20,7 @@ def test_whatever_happens_the_old_file_stays_and_nothing_else(tmp_path, monkeypa
         if name == site:
             raise error
 
-    monkeypatch.setattr(atomic, "reached", fail)
+    monkeypatch.setattr(atomic, "crash_point", fail)
     with pytest.raises(DiskError if isinstance(error, OSError) else KeyboardInterrupt):
         atomic.write_atomic(path, b"new and longer")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

@@ -22,7 +22,7 @@ def test_rounding_and_order():
 
 def test_grid_places_row_by_row():
     colors = [(i * 40, 0, 0) for i in range(5)]
-    sheet = images.grid([Image.new("RGB", (4, 3), c) for c in colors], 2)
+    sheet = images.make_grid([Image.new("RGB", (4, 3), c) for c in colors], 2)
     assert sheet.size == (8, 9)
     assert [sheet.getpixel((i % 2 * 4, i // 2 * 3)) for i in range(5)] == colors
 
@@ -48,7 +48,7 @@ def opened(picture: Image.Image, kind: str, **options) -> Image.Image:
     """The picture as it comes back from a file."""
     file = io.BytesIO()
     picture.save(file, kind, **options)
-    return images.open_picture(file.getvalue())
+    return images.open_image(file.getvalue())
 
 
 def pixels(picture: Image.Image) -> list:
@@ -59,7 +59,7 @@ def pixels(picture: Image.Image) -> list:
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
     started = time.perf_counter()
     with pytest.raises(FileRefused, match="too large"):
-        images.open_picture(bomb(tmp_path / "bomb.png"))
+        images.open_image(bomb(tmp_path / "bomb.png"))
     assert time.perf_counter() - started < 1
 
 
@@ -67,13 +67,13 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
 def test_what_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(FileRefused, match="not a picture"):
-        images.open_picture(tmp_path / "x.png")
+        images.open_image(tmp_path / "x.png")
 
 
 def test_missing_and_folder(tmp_path):
     for path in (tmp_path / "nothing.png", tmp_path):
         with pytest.raises(FileRefused, match="cannot open"):
-            images.open_picture(path)
+            images.open_image(path)
 
 
 def test_a_truncated_picture_is_refused_when_used(tmp_path):
@@ -81,13 +81,13 @@ def test_a_truncated_picture_is_refused_when_used(tmp_path):
     data = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "half.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(FileRefused, match="damaged"):
-        images.upright(images.open_picture(tmp_path / "half.png"))
+        images.to_rgb(images.open_image(tmp_path / "half.png"))
 
 
 def test_bytes_are_opened_by_the_name_given():
     with pytest.raises(FileRefused, match="photo 3 is not a picture"):
-        images.open_picture(b"GIF89a", "photo 3")
-    assert images.open_picture(images.encoded(Image.new("RGB", (3, 2)), "PNG")).size == (3, 2)
+        images.open_image(b"GIF89a", "photo 3")
+    assert images.open_image(images.encode(Image.new("RGB", (3, 2)), "PNG")).size == (3, 2)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -105,9 +105,9 @@ def test_whatever_is_missing_or_flipped_is_refused_or_read_but_never_a_crash(kin
     refused = 0
     for broken in prefixes + flipped:
         try:
-            picture = images.open_picture(broken)
-            assert images.upright(picture).mode == "RGB"
-            images.alpha_of(picture)
+            picture = images.open_image(broken)
+            assert images.to_rgb(picture).mode == "RGB"
+            images.read_alpha(picture)
         except FileRefused:
             refused += 1
     assert refused >= 4  # at least four of the prefixes have no whole picture
@@ -125,7 +125,7 @@ def test_all_orientations_give_the_same_pixels(kind):
         stored = scene if turn is None else scene.transpose(Image.Transpose(turn))
         exif = Image.Exif()
         exif[0x0112] = orientation
-        found.append(images.upright(opened(stored, kind, exif=exif, **exact.get(kind, {}))))
+        found.append(images.to_rgb(opened(stored, kind, exif=exif, **exact.get(kind, {}))))
     assert all(picture.size == (48, 32) for picture in found)
     arrays = [np.asarray(picture).astype(int) for picture in found]
     allowed = 3 if kind == "JPEG" else 0
@@ -139,7 +139,7 @@ SCALED = [[[v] * 3 for v in (0, 1, 128, 255)]]
 @pytest.mark.parametrize("channels, kind", [(1, 0), (3, 2)])
 def test_16_bits_are_scaled_not_clipped(channels, kind):
     row = b"\0" + b"".join(struct.pack(">H", v) * channels for v in GRAYS)
-    assert pixels(images.upright(images.open_picture(png(4, 1, 16, kind, row)))) == SCALED
+    assert pixels(images.to_rgb(images.open_image(png(4, 1, 16, kind, row)))) == SCALED
 
 
 def test_wide_grays_of_every_mode():
@@ -153,8 +153,8 @@ def test_wide_grays_of_every_mode():
     ):
         picture = Image.fromarray(values)
         assert picture.mode == mode
-        assert pixels(images.upright(opened(picture, "TIFF"))) == SCALED
-    assert pixels(images.upright(Image.fromarray(np.array([[np.nan, 1.0]], np.float32)))) == [
+        assert pixels(images.to_rgb(opened(picture, "TIFF"))) == SCALED
+    assert pixels(images.to_rgb(Image.fromarray(np.array([[np.nan, 1.0]], np.float32)))) == [
         [[0, 0, 0], [255, 255, 255]]
     ]
 
@@ -165,12 +165,12 @@ def test_what_is_transparent_becomes_white():
     rgba.putpixel((1, 0), (*red, 0))
     rgba.putpixel((2, 0), (0, 0, 0, 128))
     found = opened(rgba, "PNG")
-    assert pixels(images.upright(found)) == [[list(red), [255] * 3, [127] * 3]]
-    assert np.asarray(images.alpha_of(found)).tolist() == [[255, 0, 128]]
+    assert pixels(images.to_rgb(found)) == [[list(red), [255] * 3, [127] * 3]]
+    assert np.asarray(images.read_alpha(found)).tolist() == [[255, 0, 128]]
 
     gray = Image.new("LA", (2, 1), (100, 255))
     gray.putpixel((1, 0), (100, 0))
-    assert pixels(images.upright(opened(gray, "PNG"))) == [[[100] * 3, [255] * 3]]
+    assert pixels(images.to_rgb(opened(gray, "PNG"))) == [[[100] * 3, [255] * 3]]
 
     palette = Image.new("P", (3, 1))
     palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
@@ -178,17 +178,17 @@ def test_what_is_transparent_becomes_white():
         palette.putpixel((place, 0), place)
     for transparency in (1, bytes([255, 0, 255])):
         found = opened(palette, "PNG", transparency=transparency)
-        assert pixels(images.upright(found)) == [[list(red), [255] * 3, [0, 0, 255]]]
-        assert np.asarray(images.alpha_of(found)).tolist() == [[255, 0, 255]]
+        assert pixels(images.to_rgb(found)) == [[list(red), [255] * 3, [0, 0, 255]]]
+        assert np.asarray(images.read_alpha(found)).tolist() == [[255, 0, 255]]
 
 
 @pytest.mark.parametrize("channels, kind", [(1, 0), (3, 2)])
 def test_one_transparent_color_of_16_bits(channels, kind):
     row = b"\0" + b"".join(struct.pack(">H", v) * channels for v in GRAYS)
     hole = chunk(b"tRNS", struct.pack(">H", 32768) * channels)
-    found = images.open_picture(png(4, 1, 16, kind, row, hole))
-    assert pixels(images.upright(found)) == [[[v] * 3 for v in (0, 1, 255, 255)]]
-    assert np.asarray(images.alpha_of(found)).tolist() == [[255, 255, 0, 255]]
+    found = images.open_image(png(4, 1, 16, kind, row, hole))
+    assert pixels(images.to_rgb(found)) == [[[v] * 3 for v in (0, 1, 255, 255)]]
+    assert np.asarray(images.read_alpha(found)).tolist() == [[255, 255, 0, 255]]
 
 
 def test_alpha_is_turned_with_the_picture_and_none_where_all_is_opaque():
@@ -196,27 +196,27 @@ def test_alpha_is_turned_with_the_picture_and_none_where_all_is_opaque():
     stored.putpixel((0, 0), (0, 0, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise
-    alpha = images.alpha_of(opened(stored, "PNG", exif=exif))
+    alpha = images.read_alpha(opened(stored, "PNG", exif=exif))
     assert alpha is not None and alpha.size == (2, 4)
     assert alpha.getpixel((1, 0)) == 0 and alpha.getpixel((0, 0)) == 255
-    assert images.alpha_of(Image.new("RGBA", (4, 2), "red")) is None
-    assert images.alpha_of(Image.new("RGB", (4, 2), "red")) is None
+    assert images.read_alpha(Image.new("RGBA", (4, 2), "red")) is None
+    assert images.read_alpha(Image.new("RGB", (4, 2), "red")) is None
 
 
 def test_cmyk_one_bit_and_lab():
     cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     for kind in ("JPEG", "TIFF"):  # Pillow's JPEG is inverted and says so, as Adobe's are
-        red, green, blue = images.upright(opened(cmyk, kind)).getpixel((8, 8))
+        red, green, blue = images.to_rgb(opened(cmyk, kind)).getpixel((8, 8))
         assert red > 250 and green < 5 and blue < 5
 
     bits = Image.new("1", (2, 1))
     bits.putpixel((1, 0), 1)
-    assert pixels(images.upright(opened(bits, "PNG"))) == [[[0] * 3, [255] * 3]]
+    assert pixels(images.to_rgb(opened(bits, "PNG"))) == [[[0] * 3, [255] * 3]]
 
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     orange = Image.new("RGB", (2, 1), (230, 120, 20))
     stored = ImageCms.profileToProfile(orange, srgb, lab, outputMode="LAB")
-    found = images.upright(opened(stored, "TIFF")).getpixel((0, 0))
+    found = images.to_rgb(opened(stored, "TIFF")).getpixel((0, 0))
     assert max(abs(a - b) for a, b in zip(found, (230, 120, 20), strict=True)) <= 4
 
 
@@ -226,7 +226,7 @@ def test_of_what_moves_the_first_frame(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     found = opened(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert getattr(found, "n_frames", 1) == 3
-    assert images.upright(found).getpixel((5, 5)) == (255, 0, 0)
+    assert images.to_rgb(found).getpixel((5, 5)) == (255, 0, 0)
 
 
 def swapped_profile() -> bytes:
@@ -238,22 +238,22 @@ def swapped_profile() -> bytes:
 
 def test_color_profiles_are_followed_srgb_is_left_alone_and_broken_ones_are_ignored():
     colors = Image.new("RGB", (2, 1), (200, 40, 90))
-    followed = images.upright(opened(colors, "PNG", icc_profile=swapped_profile()))
+    followed = images.to_rgb(opened(colors, "PNG", icc_profile=swapped_profile()))
     red, green, blue = followed.getpixel((0, 0))
     assert abs(red - 40) <= 3 and abs(green - 200) <= 3 and abs(blue - 90) <= 3
     assert not followed.info
 
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (srgb, b"nonsense", swapped_profile()[:200]):
-        assert images.upright(opened(colors, "PNG", icc_profile=profile)).getpixel((0, 0)) == (200, 40, 90)
+        assert images.to_rgb(opened(colors, "PNG", icc_profile=profile)).getpixel((0, 0)) == (200, 40, 90)
     gray = opened(Image.new("L", (2, 1), 77), "PNG", icc_profile=swapped_profile())  # does not fit
-    assert images.upright(gray).getpixel((0, 0)) == (77, 77, 77)
+    assert images.to_rgb(gray).getpixel((0, 0)) == (77, 77, 77)
 
 
 @pytest.mark.filterwarnings("error")
 def test_broken_exif_does_not_lose_the_picture():
     found = opened(Image.new("RGB", (9, 7), "red"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
-    assert images.upright(found).size == (9, 7)
+    assert images.to_rgb(found).size == (9, 7)
 
 
 def test_tensor_and_back():
@@ -273,8 +273,8 @@ def test_a_square_is_cut_never_squashed():
     wide.paste("blue", (60, 0, 90, 30))
     for x, color in ((0.0, (255, 0, 0)), (0.5, (0, 255, 0)), (1.0, (0, 0, 255))):
         for side in (30, 10, 64):
-            found = images.square(wide, side, offset=(x, 0.0))
+            found = images.crop_square(wide, side, offset=(x, 0.0))
             assert found.size == (side, side) and found.getcolors() == [(side * side, color)]
     tall = wide.transpose(Image.Transpose.ROTATE_90)  # blue on top
-    assert images.square(tall, 30, offset=(0.0, 0.0)).getcolors() == [(900, (0, 0, 255))]
-    assert images.square(tall, 30, offset=(1.0, 1.0)).getcolors() == [(900, (255, 0, 0))]
+    assert images.crop_square(tall, 30, offset=(0.0, 0.0)).getcolors() == [(900, (0, 0, 255))]
+    assert images.crop_square(tall, 30, offset=(1.0, 1.0)).getcolors() == [(900, (255, 0, 0))]

@@ -45,10 +45,10 @@ def command(
 def _warn_of_changes(record: "Record") -> None:
     """Say when a learned token is not the one the picture was made with: its pixels will differ."""
     if record.embeddings:
-        from ..embeddings import find
+        from ..embeddings import load_token
 
         for name, sha in record.embeddings.items():
-            if find(name).sha256 != sha:
+            if load_token(name).sha256 != sha:
                 print(
                     f"warning: {name} has been learned anew since; the picture will differ",
                     file=sys.stderr,

@@ -31,10 +31,10 @@ def _group() -> None: ...
 @app.command("list")
 def list_command(as_json: Json = False) -> None:
     """List the tokens in ./embeddings; files that are no good are named on stderr."""
-    from ..embeddings import available, read
+    from ..embeddings import list_files, read
 
     rows = []
-    for path in available():
+    for path in list_files():
         try:
             rows.append(_summary(read(path)))
         except FileRefused as refused:
@@ -54,7 +54,7 @@ def _summary(token: "LearnedToken") -> dict[str, Any]:
         "token": token.token,
         "vectors": token.count,
         "width": list(token.width),
-        "base_model": token.facts.get("base_model", ""),
+        "base_model": token.metadata.get("base_model", ""),
         "path": str(token.path),
         "sha256": token.sha256,
     }
@@ -63,11 +63,11 @@ def _summary(token: "LearnedToken") -> dict[str, Any]:
 @app.command("show")
 def show(name: Name, model: ModelName = None, as_json: Json = False) -> None:
     """Show what is known of a token, and which words lie near its vectors."""
-    from ..embeddings import check_compatible, find
+    from ..embeddings import check_compatible, load_token
     from ..models import load
 
-    token = find(name)
-    told = {k: _value(v) for k, v in token.facts.items() if len(v) < 4000}  # no packed vectors
+    token = load_token(name)
+    told = {k: _value(v) for k, v in token.metadata.items() if len(v) < 4000}  # no packed vectors
     found: dict[str, Any] = _summary(token) | _run_of(token) | {"facts": told}
     base = load(model or "mini")
     try:
@@ -152,7 +152,7 @@ def import_command(
         _check_name(name)
     found = import_pickle(file, token or "")
     origin = {"imported_sha256": found.sha256}
-    found = replace(found, name=name or found.name, facts=found.facts | origin)
+    found = replace(found, name=name or found.name, metadata=found.metadata | origin)
     print(save(found, output / f"{found.name}.safetensors", overwrite=overwrite))
 
 
@@ -171,10 +171,10 @@ def export_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a token the way another program wants it."""
-    from ..embeddings import export, find
+    from ..embeddings import export_token, load_token
 
-    token = find(name)
-    for path in export(token, output or Path("exports") / f"{token.name}-{to}", to, overwrite=overwrite):
+    token = load_token(name)
+    for path in export_token(token, output or Path("exports") / f"{token.name}-{to}", to, overwrite=overwrite):
         print(path)
 
 
@@ -185,10 +185,10 @@ def remove(
     run: Annotated[bool, typer.Option("--run", help="Also the folder of its training.")] = False,
 ) -> None:
     """Delete a token's file; the folder of its training stays, unless --run says otherwise."""
-    from ..embeddings.lookup import locate
+    from ..embeddings.lookup import path_of
     from ..inversion.run_folder import RunFolder
 
-    path = locate(name)
+    path = path_of(name)
     _check_learned(path)
     its = RunFolder(path.parent, path.stem)
     doomed = [path, *([its.folder] if run and its.begun else [])]
@@ -213,9 +213,9 @@ def remove(
 
 def _check_learned(path: Path) -> None:
     """Raise `FileRefused` unless a learned token lies there, or a damaged one in ./embeddings."""
-    from ..embeddings import available, read
+    from ..embeddings import list_files, read
 
-    if path.resolve() in [known.resolve() for known in available()]:
+    if path.resolve() in [known.resolve() for known in list_files()]:
         return
     try:
         read(path)
@@ -237,7 +237,7 @@ def combine_command(
     from ..embeddings import Vocabulary, check_compatible, combine, tokens_in_prompts
     from ..models import load
 
-    tokens = tokens_in_prompts([expression], flag="")
+    tokens = tokens_in_prompts([expression], setting="")
     base = load(model or "mini")
     for token in tokens:
         check_compatible(token, base)
@@ -262,14 +262,14 @@ def interpolate_command(
     """Make a token easier to edit: go part of the way back to the words it was learned from."""
     from dataclasses import replace
 
-    from ..embeddings import find, interpolate, save
+    from ..embeddings import interpolate, load_token, save
 
     output = output.removesuffix(".safetensors")
     _check_name(output)
-    token = find(name)
+    token = load_token(name)
     between = interpolate(token, _start(token, model), amount)
-    facts = {k: v for k, v in between.facts.items() if k != "word"} | _word(output, token, model)
-    between = replace(between, name=output, token=f"<{output}>", facts=facts)
+    facts = {k: v for k, v in between.metadata.items() if k != "word"} | _word(output, token, model)
+    between = replace(between, name=output, token=f"<{output}>", metadata=facts)
     print(save(between, Workspace().embeddings / f"{output}.safetensors", overwrite=overwrite))
 
 
@@ -293,10 +293,10 @@ def _start(token: "LearnedToken", model: str | None) -> Any:
 
     for fact in ("start_vectors", "start"):
         try:
-            return decode_vectors(token.facts.get(fact, ""), token.vectors)
+            return decode_vectors(token.metadata.get(fact, ""), token.vectors)
         except FileRefused:  # `start` may also say how it began: "word", "output"
             pass
-    words = token.facts.get("init", "")
+    words = token.metadata.get("init", "")
     if not words:
         raise FileRefused(f"{token.name} does not say what it was learned from", "learn it again with --init")
     base = load(model or "mini")

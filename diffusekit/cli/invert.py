@@ -196,7 +196,7 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
     """Where the token lies, how good it is, and how to use it."""
     token = run.result
     assert token is not None and token.path is not None
-    scores = json.loads(token.facts.get("scores", "{}"))
+    scores = json.loads(token.metadata.get("scores", "{}"))
     page = output / run.name / "index.html"
     if as_json:
         told = {
@@ -205,7 +205,7 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
             "name": token.name,
             "sha256": token.sha256,
             "steps": run.step,
-            "best_step": int(token.facts["steps"]),
+            "best_step": int(token.metadata["steps"]),
             "scores": scores,
             "pairwise": run.evaluator.photo_similarity,
             "page": str(page),
@@ -217,7 +217,7 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
     print(token.path)
     if quiet:
         return
-    lines = [f"learned {token.token} in {seconds:.0f} s; step {token.facts['steps']} was the best"]
+    lines = [f"learned {token.token} in {seconds:.0f} s; step {token.metadata['steps']} was the best"]
     if scores:
         lines.append(
             f"reconstruction {scores['reconstruction']:.3f} (init word {scores['init_reconstruction']:.3f}, the "
@@ -231,6 +231,6 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
     given = ["--embedding", token.name if near else str(token.path)]
     example = ["diffusekit", "generate", f"an app icon of {token.token}", *given]
     lines.append(f"use it:  {shlex.join([*example, *words])}")
-    if "word" in token.facts:
+    if "word" in token.metadata:
         lines.append(f"{token.name} alone stays the word that it is; the token is {token.token} or <{token.name}>")
     print("\n".join(lines), file=sys.stderr)

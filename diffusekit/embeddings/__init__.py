@@ -4,30 +4,30 @@ The one owner of the file formats of learned tokens (`embeddings/README.md` desc
 """
 
 from .arithmetic import combine, interpolate
-from .formats.export import KINDS, export
+from .formats.export import EXPORT_FORMATS, export_token
 from .formats.native import read, save
 from .formats.pickle_sandbox import import_pickle
-from .lookup import available, find, find_mentions, tokens_in_prompts
+from .lookup import find_mentions, list_files, load_token, tokens_in_prompts
 from .names import name_error, safe_name, token_error
 from .token import MAX_VECTORS, LearnedToken, check, check_compatible, decode_vectors, encode_vectors
 from .vocabulary import Vocabulary
 
 __all__ = [
-    "KINDS",
+    "EXPORT_FORMATS",
     "MAX_VECTORS",
     "LearnedToken",
     "Vocabulary",
-    "available",
     "check",
     "check_compatible",
     "combine",
     "decode_vectors",
     "encode_vectors",
-    "export",
-    "find",
+    "export_token",
     "find_mentions",
     "import_pickle",
     "interpolate",
+    "list_files",
+    "load_token",
     "name_error",
     "read",
     "safe_name",

@@ -92,6 +92,6 @@ def interpolate(token: LearnedToken, start: Tensor | tuple[Tensor, ...], amount:
     starts = (start,) if isinstance(start, Tensor) else start
     assert [s.shape for s in starts] == [v.shape for v in token.vectors], "shapes differ"
     vectors = tuple(torch.lerp(s.detach().float().cpu(), v, amount) for s, v in zip(starts, token.vectors, strict=True))
-    facts = token.facts | {"interpolated": f"{amount:g}"}
+    facts = token.metadata | {"interpolated": f"{amount:g}"}
     facts.pop("scores", None)  # they were another token's
-    return replace(token, vectors=vectors, facts=facts, path=None, sha256="")
+    return replace(token, vectors=vectors, metadata=facts, path=None, sha256="")

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from ..errors import FileRefused, UsageError
 from ..workspace import Workspace
-from .formats.native import PICKLES, Glance, glance, read
+from .formats.native import PICKLES, TokenHeader, read, read_header
 from .names import name_of
 from .token import LearnedToken
 
@@ -25,7 +25,7 @@ class _Spelled(Protocol):
 T = TypeVar("T", bound=_Spelled)
 
 
-def available(folder: Path | str | None = None) -> list[Path]:
+def list_files(folder: Path | str | None = None) -> list[Path]:
     """List the .safetensors files directly in `folder`, by name. Links that lead out of it are skipped.
 
     Without a `folder`, here and below, it is `embeddings` in the current directory.
@@ -43,19 +43,19 @@ def available(folder: Path | str | None = None) -> list[Path]:
     )
 
 
-def find(name_or_path: str | Path, folder: Path | str | None = None) -> LearnedToken:
+def load_token(name_or_path: str | Path, folder: Path | str | None = None) -> LearnedToken:
     """Read a token by its name in the folder (`my_cat` or `<my_cat>`), or by the path of its file.
 
     Raises `UsageError` with near matches when there is none, `FileRefused` when it is no good.
     """
-    return read(locate(name_or_path, folder))
+    return read(path_of(name_or_path, folder))
 
 
-def locate(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
+def path_of(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
     """The file that `find` would read, unopened; raises `UsageError` with near matches."""
     folder, text = Path(folder or Workspace().embeddings), str(name_or_path)
     name = text.removeprefix("<").removesuffix(">")
-    known = available(folder)
+    known = list_files(folder)
     named = [path for path in known if name_of(path.stem) == name]
     if len(named) > 1:
         raise UsageError(
@@ -85,7 +85,7 @@ def tokens_in_prompts(
     given: Sequence[str | Path] = (),
     folder: Path | str | None = None,
     *,
-    flag: str = "--embedding",
+    setting: str = "--embedding",
 ) -> list[LearnedToken]:
     """The tokens that prompts need: all `given` ones first, then those of the folder they name.
 
@@ -95,20 +95,20 @@ def tokens_in_prompts(
     """
     tokens: list[LearnedToken] = []
     for name in given:
-        token = find(name, folder)
+        token = load_token(name, folder)
         if token.path is None or token.path.resolve() not in _places(tokens):
             tokens.append(token)
     taken = _places(tokens)
-    others = [_glance(path) for path in available(folder) if path.resolve() not in taken]
-    claims: dict[str, list[LearnedToken | Glance]] = {}
+    others = [_glance(path) for path in list_files(folder) if path.resolve() not in taken]
+    claims: dict[str, list[LearnedToken | TokenHeader]] = {}
     for claimant in (*tokens, *others):
         for spelling in claimant.spellings:
             claims.setdefault(spelling, []).append(claimant)
     needed = set()
     for prompt in prompts:
         for start, end, _ in find_mentions(prompt, [*tokens, *others]):
-            chosen = _choose(prompt[start:end], claims[prompt[start:end]], flag)
-            if isinstance(chosen, Glance):
+            chosen = _choose(prompt[start:end], claims[prompt[start:end]], setting)
+            if isinstance(chosen, TokenHeader):
                 needed.add(chosen.path)
     return tokens + [read(other.path) for other in others if other.path in needed]
 
@@ -117,15 +117,15 @@ def _places(tokens: Sequence[LearnedToken]) -> set[Path]:
     return {token.path.resolve() for token in tokens if token.path}
 
 
-def _glance(path: Path) -> Glance:
+def _glance(path: Path) -> TokenHeader:
     """Name and token of a file; of one that is no good the name alone, in case a prompt asks for it."""
     try:
-        return glance(path)
+        return read_header(path)
     except FileRefused:
-        return Glance(name_of(path.stem), f"<{name_of(path.stem)}>", path)
+        return TokenHeader(name_of(path.stem), f"<{name_of(path.stem)}>", path)
 
 
-def _choose(spelling: str, claimants: list[LearnedToken | Glance], flag: str) -> LearnedToken | Glance:
+def _choose(spelling: str, claimants: list[LearnedToken | TokenHeader], flag: str) -> LearnedToken | TokenHeader:
     given = [c for c in claimants if isinstance(c, LearnedToken)]
     if len(claimants) == 1 or len(given) == 1:
         return (given or claimants)[0]

@@ -44,7 +44,7 @@ class LearnedToken:
     name: str
     token: str
     vectors: tuple[torch.Tensor, ...] = field(repr=False)
-    facts: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
     path: Path | None = None
     sha256: str = ""
 
@@ -60,7 +60,7 @@ class LearnedToken:
     @property
     def spellings(self) -> tuple[str, ...]:
         """What it answers to in a prompt: token, <name>, and the name alone unless it is a word."""
-        return spellings(self.token, self.name, self.facts.get("word", ""))
+        return spellings(self.token, self.name, self.metadata.get("word", ""))
 
 
 def check(token: LearnedToken) -> None:
@@ -117,7 +117,7 @@ def check_compatible(token: LearnedToken, model: TextModel) -> None:
     wanted = model.widths
     if token.width == wanted:
         return
-    base = token.facts.get("base_model", "")
+    base = token.metadata.get("base_model", "")
     raise FileRefused(
         f"{token.name} was learned for {_described(token.width)}; {model.name}'s is {_wide(wanted)}",
         f"use it with {quote(base)}, where it was learned"

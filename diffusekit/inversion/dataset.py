@@ -137,7 +137,7 @@ def _check_count(count: int, folder: Path, rows: list[FileStatus]) -> None:
         reasons = "".join(f"; {row.file} is {row.note}" for row in rows[:3])
         raise DataSetError(
             f"there is no picture to learn from in {folder}{reasons}",
-            f"put three to ten photos there: {', '.join(images.FORMATS)}",
+            f"put three to ten photos there: {', '.join(images.READABLE_FORMATS)}",
         )
 
 
@@ -204,9 +204,9 @@ def _photo(folder: Path, path: Path, caption: str | None) -> tuple[Photo, FileSt
     if kind := _unread_kind(data):
         raise _Skipped(f"{kind} is not read; save it as JPEG")
     try:
-        opened = images.open_picture(data, "it")
+        opened = images.open_image(data, "it")
         notes = list(_stored(opened))
-        picture, alpha = images.upright(opened), images.alpha_of(opened)
+        picture, alpha = images.to_rgb(opened), images.read_alpha(opened)
     except FileRefused as error:
         raise _Skipped(error.message.removeprefix("it is ").removeprefix("the picture is ")) from None
     size = f"{picture.width}x{picture.height}"
@@ -318,7 +318,7 @@ def encode(
     means, stds, masks = [], [], []
     for index, photo in enumerate(data.photos):
         for offset in _offsets(seed, index, crops):
-            pixels = images.to_tensor(images.square(photo.image, side, offset=offset))
+            pixels = images.to_tensor(images.crop_square(photo.image, side, offset=offset))
             mask = _mask(photo.alpha, side, (width, height), offset)
             for flipped in (False, True) if flip else (False,):
                 view = pixels.flip(-1) if flipped else pixels
@@ -347,5 +347,5 @@ def _mask(alpha: Image.Image | None, side: int, size: tuple[int, int], offset: t
     """(1, h, w): how much of each latent is opaque; ones for a photo without transparency."""
     if alpha is None:
         return torch.ones(1, size[1], size[0])
-    small = images.square(alpha, side, offset=offset).resize(size, Image.Resampling.BOX)
+    small = images.crop_square(alpha, side, offset=offset).resize(size, Image.Resampling.BOX)
     return (images.to_tensor(small)[:1] + 1) / 2

@@ -70,7 +70,7 @@ class Evaluator:
         self.scorer = clip_score.load_scorer(model, settings.clip)
         self.photo_similarity = None
         if self.scorer is not None:
-            fitted = [images.to_tensor(images.square(photo, model.native_size)) for photo in photos]
+            fitted = [images.to_tensor(images.crop_square(photo, model.native_size)) for photo in photos]
             self._photo_embeddings = self.scorer.embed_images(torch.stack(fitted))
             self._text_embeddings = self.scorer.embed_texts([remove_token(edit) for edit in self.edit_prompts])
             self.photo_similarity = clip_score.mean_pairwise_similarity(self._photo_embeddings)

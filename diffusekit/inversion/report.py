@@ -175,7 +175,7 @@ def _picture(picture: Image.Image, alt: str, most: int = 0) -> str:
         picture.convert("RGB").save(file, "JPEG", quality=88)
         data = file.getvalue()
     else:
-        data, kind = images.encoded(picture, "PNG"), "png"
+        data, kind = images.encode(picture, "PNG"), "png"
     text = base64.b64encode(data).decode()
     return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="data:image/{kind};base64,{text}">'
 

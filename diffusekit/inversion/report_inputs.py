@@ -22,7 +22,7 @@ def write(run: RunFolder, inversion: Inversion) -> None:
     baseline = [_small(picture) for picture in shown.pop("init", [])]
     previews = [(int(step), [_small(p) for p in pictures]) for step, pictures in shown.items()]
     strip = report.strip(previews, baseline, inversion.evaluator.labels)
-    atomic.write_atomic(run.strip, images.encoded(strip, "WEBP"))
+    atomic.write_atomic(run.strip, images.encode(strip, "WEBP"))
     judge = inversion.evaluator.scorer
     notes = [
         f"Scores by {judge.name}."
@@ -39,7 +39,7 @@ def write(run: RunFolder, inversion: Inversion) -> None:
         rows=inversion.dataset.files,
         log=run.notes(),
         strip=strip,
-        photos=[_small(images.square(photo.image, THUMBNAIL)) for photo in inversion.dataset.photos],
+        photos=[_small(images.crop_square(photo.image, THUMBNAIL)) for photo in inversion.dataset.photos],
         notes=notes,
     )
 

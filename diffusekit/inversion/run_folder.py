@@ -124,8 +124,8 @@ class RunFolder:
 
     def show(self, name: str, pictures: Sequence[Image.Image]) -> None:
         """Keep the pictures of a preview, side by side in one file."""
-        sheet = images.grid(list(pictures), len(pictures))
-        atomic.write_atomic(self._previews / f"{name}.png", images.encoded(sheet, "PNG"))
+        sheet = images.make_grid(list(pictures), len(pictures))
+        atomic.write_atomic(self._previews / f"{name}.png", images.encode(sheet, "PNG"))
 
     def shown(self) -> dict[str, list[Image.Image]]:
         """The previews kept so far, in order: "init" and the steps' numbers."""

@@ -89,13 +89,13 @@ class Story:
 
 def sheet(path: Path, columns: int = LOOKS) -> Image.Image:
     """A preview's pictures in rows of `columns` instead of one; raises `DiffusekitError` if damaged."""
-    return images.grid(list(pictures(path)), columns)
+    return images.make_grid(list(pictures(path)), columns)
 
 
 def pictures(path: Path) -> Sequence[Image.Image]:
     """The square pictures of a preview: the token alone, then the prompts that change it."""
-    with images.open_picture(path) as opened:
-        whole = images.upright(opened)
+    with images.open_image(path) as opened:
+        whole = images.to_rgb(opened)
     side = whole.height
     return [whole.crop((x, 0, x + side, side)) for x in range(0, whole.width - side + 1, side)]
 

@@ -347,7 +347,7 @@ class Inversion:
             **self._vocabulary.word(self.name),
         }
         written = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in facts.items()}
-        token = replace(self._draft(self._best), name=self.name, facts=written)
+        token = replace(self._draft(self._best), name=self.name, metadata=written)
         if self._run is not None:
             embeddings.save(token, self._run.token, overwrite=True)
             token = embeddings.read(self._run.token)

@@ -57,7 +57,7 @@ class Record(BaseModel):
     axes: dict[str, tuple[str, ...]] = {}  # of a sheet of pictures: what changes, and its labels
 
     @classmethod
-    def of(
+    def create(
         cls,
         settings: GenerateSettings,
         revision: str,
@@ -89,7 +89,7 @@ _PARAM = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _NEGATIVE = "Negative prompt:"
 
 
-def infotext(record: Record) -> str:
+def format_infotext(record: Record) -> str:
     """The text A1111 and Forge read. The negative line is always there: ComfyUI looks for it."""
     s = record.settings
     sampler = SAMPLERS[s.sampler]
@@ -143,24 +143,24 @@ def _unquoted(value: str) -> str:
     return value.strip()
 
 
-def settings_of_infotext(found: dict[str, str]) -> GenerateSettings:
+def settings_from_infotext(pairs: dict[str, str]) -> GenerateSettings:
     """Our settings of a picture another program made, as far as they mean the same here.
 
     Raises `UsageError` for values that cannot be used; the model is left at the default, because its
     name says nothing here.
     """
     names = {(s.label, s.schedule_type): name for name, s in SAMPLERS.items()}
-    label, kind = found.get("Sampler", ""), found.get("Schedule type", "")
+    label, kind = pairs.get("Sampler", ""), pairs.get("Schedule type", "")
     if label.endswith(" Karras"):
         label, kind = label.removesuffix(" Karras"), "Karras"
     values: dict[str, Any] = {
-        "prompt": found["Prompt"],
-        "negative_prompt": found["Negative prompt"],
+        "prompt": pairs["Prompt"],
+        "negative_prompt": pairs["Negative prompt"],
     }
     values["sampler"] = names.get((label, kind), names.get((label, "")))
     for key, name in (("Steps", "steps"), ("CFG scale", "guidance_scale"), ("Seed", "seed")):
-        values[name] = found.get(key)
-    values["width"], _, values["height"] = found.get("Size", "").partition("x")
+        values[name] = pairs.get(key)
+    values["width"], _, values["height"] = pairs.get("Size", "").partition("x")
     return validate(GenerateSettings, {key: value for key, value in values.items() if value})
 
 
@@ -168,7 +168,7 @@ def settings_of_infotext(found: dict[str, str]) -> GenerateSettings:
 
 
 def save(
-    picture: Image.Image,
+    image: Image.Image,
     path: Path,
     record: Record | None,
     *,
@@ -191,7 +191,7 @@ def save(
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix)
         os.close(handle)
         beside = Path(name)
-        picture.save(beside, kind, **save_kwargs(kind, record, label))
+        image.save(beside, kind, **save_kwargs(kind, record, label))
         with Image.open(beside) as again:
             again.load()
         beside.chmod(0o666 & ~_umask())
@@ -212,13 +212,15 @@ def _umask() -> int:
     return mask
 
 
-def save_kwargs(kind: str, record: Record | None, label: bool) -> dict[str, Any]:
+def save_kwargs(format: str, record: Record | None, label: bool) -> dict[str, Any]:
     """What Pillow's `save` needs to write record and label into a file of some kind."""
     own = record.model_dump_json() if record else ""
-    if kind == "PNG":
+    if format == "PNG":
         info = PngImagePlugin.PngInfo()
         if record:
-            info.add_text("parameters", infotext(record))  # tEXt if it is Latin-1, as most readers want; else iTXt
+            info.add_text(
+                "parameters", format_infotext(record)
+            )  # tEXt if it is Latin-1, as most readers want; else iTXt
             info.add_itxt("diffusekit", own)
         if label:
             info.add_itxt(_XMP_KEY, _XMP)
@@ -227,7 +229,7 @@ def save_kwargs(kind: str, record: Record | None, label: bool) -> dict[str, Any]
     extras: dict[str, Any] = {"quality": 95}
     if record:
         exif = Image.Exif()
-        text = f"{infotext(record)}\ndiffusekit: {own}"
+        text = f"{format_infotext(record)}\ndiffusekit: {own}"
         exif.get_ifd(_EXIF_FOLDER)[_USER_COMMENT] = b"UNICODE\x00" + text.encode("utf-16-be")
         extras["exif"] = exif
     if label:
@@ -249,7 +251,7 @@ class ImageMetadata(BaseModel):
     def settings(self) -> GenerateSettings | None:
         if self.record:
             return self.record.settings
-        return settings_of_infotext(self.parameters) if len(self.parameters) > 2 else None
+        return settings_from_infotext(self.parameters) if len(self.parameters) > 2 else None
 
 
 def read(path: Path) -> ImageMetadata:
@@ -257,7 +259,7 @@ def read(path: Path) -> ImageMetadata:
 
     Raises `FileRefused` if it is none.
     """
-    with images.open_picture(path) as picture:
+    with images.open_image(path) as picture:
         try:
             texts = {k: v for k, v in getattr(picture, "text", picture.info).items() if isinstance(v, str)}
             exif = picture.getexif().get_ifd(_EXIF_FOLDER).get(_USER_COMMENT)
@@ -273,7 +275,7 @@ def read(path: Path) -> ImageMetadata:
     record, parameters = _own(own), parse_infotext(text) if len(text) < _MAX_TEXT else {}
     if record is None:
         known = len(parameters) > 2  # A1111's, or Fooocus' JSON that looks like it
-        parameters = other_tools.parameters({"parameters": text} if known else texts) or parameters
+        parameters = other_tools.read_parameters({"parameters": text} if known else texts) or parameters
     return ImageMetadata(record=record, parameters=parameters if any(parameters.values()) else {}, label=LABEL in xmp)
 
 

@@ -52,7 +52,7 @@ _SAMPLERS = {
 }
 
 
-def parameters(texts: Mapping[str, str]) -> dict[str, str]:
+def read_parameters(texts: Mapping[str, str]) -> dict[str, str]:
     """The texts of a picture as a flat dictionary with A1111's keys and `Program`; empty if it is none of
     theirs."""
     from sd_parsers import parsers

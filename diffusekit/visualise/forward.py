@@ -147,15 +147,15 @@ def _opened(
     if isinstance(picture, GeneratedImage):
         return picture.image, picture.record
     if isinstance(picture, Image.Image):
-        return images.upright(picture), None
+        return images.to_rgb(picture), None
     path = Path(picture)
-    with images.open_picture(path) as found:
+    with images.open_image(path) as found:
         if (frames := getattr(found, "n_frames", 1)) > 1:
             raise FileRefused(
                 f"{path} is an animated picture of {frames} frames, a still one is wanted",
                 "save one of its frames as PNG",
             )
-        return images.upright(found), metadata.read(path).record
+        return images.to_rgb(found), metadata.read(path).record
 
 
 def _timesteps(at: Sequence[int] | None, count: int) -> list[int]:
@@ -175,7 +175,7 @@ def _spread(wanted: int, count: int) -> list[int]:
 
 
 def _subject(model: models.Model, picture: Image.Image, seed: int) -> _Subject:
-    x0 = images.to_tensor(images.square(picture, model.native_size))[None]
+    x0 = images.to_tensor(images.crop_square(picture, model.native_size))[None]
     z0 = latents.encode(model, x0).cpu()
     draws = make_generators([seed, seed])  # latents get the noise that a picture of this seed starts from
     return _Subject(

@@ -90,8 +90,8 @@ def test_strangers_text_does_not_move_the_cursor(capsys):
 def test_import(capsys):
     foreign_files.tensors(Path("My Style v2.safetensors"), {"emb_params": rows()})
     assert out(capsys, "import", "My Style v2.safetensors") == "embeddings/My_Style_v2.safetensors\n"
-    found = embeddings.find("My_Style_v2")
-    assert torch.equal(found.vectors[0], rows()) and len(found.facts["imported_sha256"]) == 64
+    found = embeddings.load_token("My_Style_v2")
+    assert torch.equal(found.vectors[0], rows()) and len(found.metadata["imported_sha256"]) == 64
     line = out(capsys, "import", "My Style v2.safetensors", "--name", "b", "--token", "B*", "-o", "x")
     assert line == "x/b.safetensors\n" and embeddings.read(Path("x/b.safetensors")).token == "B*"
 
@@ -101,15 +101,15 @@ def test_import_of_a_pickle(capsys):
     hint = out(capsys, "show", "learned_embeds.bin", code=3)
     assert "hint: diffusekit embeddings import learned_embeds.bin" in hint
     assert out(capsys, "import", "learned_embeds.bin") == "embeddings/toy.safetensors\n"
-    assert embeddings.find("toy").token == "<toy>"
+    assert embeddings.load_token("toy").token == "<toy>"
 
 
 def test_import_writes_over_nothing(capsys, cat):
     foreign_files.tensors(Path("my_cat.safetensors"), {"emb_params": rows()})
     assert "already there" in out(capsys, "import", "my_cat.safetensors", code=2)
-    assert embeddings.find("my_cat").sha256 == cat.sha256
+    assert embeddings.load_token("my_cat").sha256 == cat.sha256
     out(capsys, "import", "my_cat.safetensors", "--overwrite")
-    assert embeddings.find("my_cat").width == (768,)
+    assert embeddings.load_token("my_cat").width == (768,)
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/abs", "a\\b", "CON", "x:y", "a\nb", "", "%2e"])
@@ -120,7 +120,7 @@ def test_import_under_an_unsafe_name(capsys, tmp_path, name):
     assert "the token" in out(capsys, "import", "x.safetensors", "--token=a b", code=2)
 
 
-@pytest.mark.parametrize("kind", embeddings.KINDS)
+@pytest.mark.parametrize("kind", embeddings.EXPORT_FORMATS)
 def test_export(capsys, cat, kind):
     path = Path(out(capsys, "export", "my_cat", "--to", kind).strip())
     assert path.parent == Path(f"exports/my_cat-{kind}") and path.exists()
@@ -198,17 +198,17 @@ def test_combine_with_a_token_of_several_files(capsys, cat):
 
 def test_interpolate_under_the_name_of_a_word(capsys, cat):
     out(capsys, "interpolate", "my_cat", "0.5", "-o", "moon")
-    assert embeddings.find("moon").spellings == ("<moon>",)
+    assert embeddings.load_token("moon").spellings == ("<moon>",)
     out(capsys, "interpolate", "moon", "0.5", "-o", "my_moon")
-    assert embeddings.find("my_moon").spellings == ("<my_moon>", "my_moon")
+    assert embeddings.load_token("my_moon").spellings == ("<my_moon>", "my_moon")
 
 
 def test_interpolate(capsys, cat, mini):
     assert out(capsys, "interpolate", "my_cat", "0.5", "-o", "half") == "embeddings/half.safetensors\n"
-    half = embeddings.find("half")
+    half = embeddings.load_token("half")
     dog = Vocabulary(mini).vectors("dog")
     assert torch.allclose(half.vectors[0], (cat.vectors[0] + dog) / 2, atol=1e-6)
-    assert half.token == "<half>" and "scores" not in half.facts
+    assert half.token == "<half>" and "scores" not in half.metadata
     assert "from 0 to 1" in out(capsys, "interpolate", "my_cat", "2", "-o", "x", code=2)
     assert "the name" in out(capsys, "interpolate", "my_cat", "1", "-o", "../x", code=2)
 
@@ -217,10 +217,10 @@ def test_interpolate_from_the_vectors_in_the_file(capsys, cat):
     from dataclasses import replace
 
     start = rows(2, 256)
-    told = replace(cat, facts=cat.facts | {"start_vectors": embeddings.encode_vectors((start,))})
+    told = replace(cat, metadata=cat.metadata | {"start_vectors": embeddings.encode_vectors((start,))})
     embeddings.save(told, "embeddings/told.safetensors")
     out(capsys, "interpolate", "told", "0", "-o", "begin")
-    assert torch.equal(embeddings.find("begin").vectors[0], start)
+    assert torch.equal(embeddings.load_token("begin").vectors[0], start)
     shown = out(capsys, "show", "told")
     assert len(shown) < 3000
 

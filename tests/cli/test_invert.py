@@ -66,7 +66,7 @@ def test_it_learns_from_a_folder_alone_and_the_token_is_used(families, tmp_path,
     assert len(made) == 3
     assert run(["info", str(made[0])]) == 0
     shown = capsys.readouterr().out
-    assert "my_cat " + embeddings.find("my_cat").sha256[:12] in shown
+    assert "my_cat " + embeddings.load_token("my_cat").sha256[:12] in shown
     assert run(["again", str(made[0]), "-o", "again.png"]) == 0
     assert capsys.readouterr().err == ""
     assert (
@@ -116,7 +116,7 @@ def test_a_recipe_names_its_pictures_or_takes_a_folder(families, tmp_path, capsy
         )
         == 0
     )
-    assert embeddings.find("two").count == 2
+    assert embeddings.load_token("two").count == 2
     Path("training").mkdir()
     Path("training/wrong.toml").write_text("vektors = 2")
     assert run(["invert", "photos", "--recipe", "wrong"]) == 2

@@ -81,18 +81,18 @@ def test_a_prompt_made_to_take_long():
 
 
 def test_available_and_find(tmp_path):
-    assert embeddings.available() == []
+    assert embeddings.list_files() == []
     put("b")
     put("a")
     (tmp_path / "embeddings" / "deep").mkdir()
     put("c", folder="embeddings/deep")
     (tmp_path / "embeddings" / "x.pt").write_bytes(b"")
     (tmp_path / "embeddings" / ".hidden.safetensors").write_bytes(b"")
-    assert [p.name for p in embeddings.available()] == ["a.safetensors", "b.safetensors"]
-    assert embeddings.find("a").name == "a" and embeddings.find("<a>").name == "a"
-    assert embeddings.find("embeddings/deep/c.safetensors").name == "c"
-    assert embeddings.find(tmp_path / "embeddings" / "b.safetensors").name == "b"
-    assert embeddings.find("b.safetensors").name == "b"
+    assert [p.name for p in embeddings.list_files()] == ["a.safetensors", "b.safetensors"]
+    assert embeddings.load_token("a").name == "a" and embeddings.load_token("<a>").name == "a"
+    assert embeddings.load_token("embeddings/deep/c.safetensors").name == "c"
+    assert embeddings.load_token(tmp_path / "embeddings" / "b.safetensors").name == "b"
+    assert embeddings.load_token("b.safetensors").name == "b"
 
 
 def test_links_that_lead_out_are_left_out(tmp_path):
@@ -102,7 +102,7 @@ def test_links_that_lead_out_are_left_out(tmp_path):
     (tmp_path / "embeddings" / "out.safetensors").symlink_to(outside.resolve())
     (tmp_path / "embeddings" / "in.safetensors").symlink_to("inside.safetensors")
     (tmp_path / "embeddings" / "loop.safetensors").symlink_to("loop.safetensors")
-    found = [p.stem for p in embeddings.available()]
+    found = [p.stem for p in embeddings.list_files()]
     assert found == ["in", "inside"]
 
 
@@ -110,19 +110,19 @@ def test_near_matches_are_named():
     put("my_cat")
     for asked in ("my_cta", "My_cat"):
         with pytest.raises(UsageError, match="no learned token") as caught:
-            embeddings.find(asked)
+            embeddings.load_token(asked)
         assert caught.value.hint == "did you mean my_cat?"
     for asked in ("zebra", "no/such.safetensors", "..", "x" * 5000, "a\0b", "/\0", ""):
         with pytest.raises(UsageError):
-            embeddings.find(asked)
+            embeddings.load_token(asked)
 
 
 def test_two_files_of_one_name(tmp_path):
     foreign_files.tensors(put("x").path.with_name("A B.safetensors"), {"emb_params": rows()})  # type: ignore[union-attr]
-    assert embeddings.find("A_B").token == "A_B"
+    assert embeddings.load_token("A_B").token == "A_B"
     foreign_files.tensors(tmp_path / "embeddings" / "A+B.safetensors", {"emb_params": rows()})
     with pytest.raises(UsageError, match="is the name of"):
-        embeddings.find("A_B")
+        embeddings.load_token("A_B")
 
 
 # --- what prompts ask for ------------------------------------------------------------------------
@@ -204,4 +204,4 @@ def test_a_given_file_comes_before_one_of_its_name_in_the_folder():
 def test_the_folder_can_be_another():
     put("cat", "S*", folder="mine")
     assert names(tokens_in_prompts(["S*"], folder="mine")) == ["cat"] and tokens_in_prompts(["S*"]) == []
-    assert lookup.find("cat", "mine").name == "cat"
+    assert lookup.load_token("cat", "mine").name == "cat"

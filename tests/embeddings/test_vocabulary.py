@@ -145,7 +145,7 @@ def test_interpolate():
     assert torch.equal(interpolate(token, start, 0).vectors[0], start)
     end = interpolate(token, start, 1)
     assert torch.equal(end.vectors[0], token.vectors[0])
-    assert end.facts == {"init": "cat", "interpolated": "1"} and end.sha256 == ""
+    assert end.metadata == {"init": "cat", "interpolated": "1"} and end.sha256 == ""
     half = interpolate(token, start, 0.5).vectors[0]
     assert torch.allclose(half, (start + token.vectors[0]) / 2)
     for bad in (-0.1, 1.1, float("nan")):

@@ -295,7 +295,7 @@ def test_the_scaling_factor_is_in_mean_and_std(families, tmp_path):
     assert scale != 1
     data = collect(folder(tmp_path, 1))
     found = encode(model, data, side=model.native_size)
-    pixels = dataset.images.to_tensor(dataset.images.square(data.photos[0].image, model.native_size))
+    pixels = dataset.images.to_tensor(dataset.images.crop_square(data.photos[0].image, model.native_size))
     with torch.no_grad():
         known = model.vae.encode(pixels[None]).latent_dist
     torch.testing.assert_close(found.mean[0, 0], known.mean[0] * scale)

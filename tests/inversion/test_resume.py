@@ -173,7 +173,7 @@ def test_the_old_token_stays_until_the_new_one_is_learned(families, tmp_path, mo
 
     token = output / "three.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "reached", full)
+        patch.setattr(atomic, "crash_point", full)
         with pytest.raises(DiskError):
             learn(settings, output, overwrite=True)
     assert token.read_bytes() == files[token]
@@ -267,7 +267,7 @@ def test_a_full_disk_leaves_older_files_untouched(families, tmp_path, monkeypatc
                 before.update({p: p.read_bytes() for p in out.rglob("*.safetensors")})
                 raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic, "reached", full)
+    monkeypatch.setattr(atomic, "crash_point", full)
     with pytest.raises(DiskError, match="No space left"):
         learn(settings, tmp_path / "out")
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.safetensors")} == before

@@ -229,7 +229,7 @@ def test_it_stops_when_nothing_gets_better(mini, tmp_path, monkeypatch):
     settings = quick(tmp_path, "mini", steps=40, preview_every=2, patience=2, vectors=1)
     run = Inversion(settings, tmp_path / "out")
     assert max(moment.step for moment in run) == 6
-    assert run.result.facts["steps"] == "2"
+    assert run.result.metadata["steps"] == "2"
     run.close()
 
 
@@ -305,7 +305,7 @@ def test_the_token_works_everywhere_and_hides_nothing(mini, tmp_path):
     assert named == drawn("a picture of <disc_1> in the snow") == drawn("a picture of disc_1 in the snow")
     assert named == drawn("a picture of S* in the snow")  # the only one of that name
     assert len({named, drawn("a picture of S*"), drawn("a picture of S* and S* in the snow"), before}) == 4
-    assert token.facts["init"] == "cat" and "disc" not in token.facts["base_model"]
+    assert token.metadata["init"] == "cat" and "disc" not in token.metadata["base_model"]
 
 
 def test_every_vector_matters(mini, tmp_path):

@@ -81,15 +81,15 @@ lines = st.lists(plain.filter(lambda t: not t.startswith("Negative prompt:")), m
 )
 def test_infotext_comes_back(prompt, negative, seed, sampler, model):
     made = record(prompt=prompt, negative_prompt=negative, seed=seed, sampler=sampler, model=model)
-    found = metadata.parse_infotext(metadata.infotext(made))
+    found = metadata.parse_infotext(metadata.format_infotext(made))
     assert found["Prompt"] == prompt and found["Negative prompt"] == negative
     assert found["Seed"] == str(seed) and found["Size"] == "16x8" and found["Model"] == model
-    own = metadata.settings_of_infotext(found)
+    own = metadata.settings_from_infotext(found)
     assert (own.prompt, own.seed, own.sampler) == (prompt, seed, sampler)
 
 
 def test_infotext_is_what_a1111_and_comfyui_look_for():
-    text = metadata.infotext(record(prompt="a cat", negative_prompt=""))
+    text = metadata.format_infotext(record(prompt="a cat", negative_prompt=""))
     assert "\nNegative prompt: \nSteps: 20, Sampler: DPM++ 2M, CFG scale: 3.0, Seed: 7, Size: 16x8" in text
     last = text.strip().split("\n")[-1]
     theirs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', last)

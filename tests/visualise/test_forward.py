@@ -64,7 +64,7 @@ def test_the_numbers_are_those_of_the_formula(picture, mini):
     rows = exhibit.numbers["schedules"]["own"]
     assert [row["timestep"] for row in rows] == [0, 250, 999]
     curve = make_scheduler("ddim", mini.scheduler_config).alphas_cumprod
-    x0 = images.to_tensor(images.square(Image.open(picture), mini.native_size))
+    x0 = images.to_tensor(images.crop_square(Image.open(picture), mini.native_size))
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
     for row in rows:
         bar = float(curve[row["timestep"]])
@@ -80,7 +80,7 @@ def test_the_numbers_are_those_of_the_formula(picture, mini):
 
 def test_what_the_vae_loses_is_what_can_be_measured_in_the_sheet(picture, mini):
     exhibit = noise(picture, at=[0])
-    before = images.square(Image.open(picture).convert("RGB"), mini.native_size)
+    before = images.crop_square(Image.open(picture).convert("RGB"), mini.native_size)
     z0 = latents.encode(mini, images.to_tensor(before)[None])
     after = images.to_pil(latents.decode(mini, z0))[0]
     error = (images.to_tensor(after) - images.to_tensor(before)).double() * 127.5
@@ -95,9 +95,9 @@ def test_eight_timesteps_from_the_first_to_the_last_without_at(picture):
 
 
 def test_the_first_pixels_of_the_sheet_are_the_picture_and_the_last_are_noise(picture, mini):
-    found = forward._subject(mini, images.upright(Image.open(picture)), 0)
+    found = forward._subject(mini, images.to_rgb(Image.open(picture)), 0)
     first, last = found.seen(1.0)[0], found.seen(0.0)[0]
-    assert first.tobytes() == images.square(Image.open(picture), mini.native_size).tobytes()
+    assert first.tobytes() == images.crop_square(Image.open(picture), mini.native_size).tobytes()
     assert last.tobytes() == images.to_pil(found.pixel_noise)[0].tobytes()
 
 

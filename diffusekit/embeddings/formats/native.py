@@ -30,7 +30,7 @@ _OWN = ("format", "token", "vectors", "width")
 
 
 @dataclass(frozen=True)
-class Glance:
+class TokenHeader:
     """What a file says of a token before any tensor is read."""
 
     name: str
@@ -126,7 +126,7 @@ def assemble(path: Path, data: bytes, tensors: dict[str, torch.Tensor], metadata
         name=name_of(named),
         token=layout.token,
         vectors=layouts.vectors_of(tensors, layout),
-        facts={key: value for key, value in metadata.items() if key not in _OWN},
+        metadata={key: value for key, value in metadata.items() if key not in _OWN},
         path=path,
         sha256=hashlib.sha256(data).hexdigest(),
     )
@@ -172,21 +172,21 @@ def _joined(first: LearnedToken, data: bytes, path: Path, token: str) -> Learned
     return joined
 
 
-def glance(path: Path) -> Glance:
+def read_header(path: Path) -> TokenHeader:
     """Name and token of a safetensors file, from its header alone; raises `FileRefused`."""
     first, size = _open(path, 8)
     number = header.length(first, size)
     start, _ = _open(path, 8 + number)
     found = header.parse(start[8:], size)
     layout = layouts.identify(found.tensors, found.metadata, path.stem)
-    return Glance(name_of(path.stem), layout.token, path, found.metadata.get("word", ""))
+    return TokenHeader(name_of(path.stem), layout.token, path, found.metadata.get("word", ""))
 
 
 def native(token: LearnedToken) -> bytes:
     """The token as the bytes of a native file; equal tokens give equal bytes."""
     keys = (token.token,) if len(token.vectors) == 1 else ("clip_l", "clip_g")
     told = {"vectors": str(token.count), "width": "+".join(map(str, token.width))}
-    metadata = token.facts | told | {"format": "pt", "token": token.token}
+    metadata = token.metadata | told | {"format": "pt", "token": token.token}
     return container(keys, token.vectors, metadata)
 
 
@@ -238,8 +238,8 @@ def put(files: dict[Path, bytes], *, overwrite: bool, check: Callable[[Path], ob
 def _same(token: LearnedToken, path: Path) -> None:
     """Whether a file just written holds the token, read the way strangers' files are read."""
     again = parse(path.with_name("written.safetensors"), path.read_bytes())
-    same = again.token == token.token and again.facts == {
-        key: value for key, value in token.facts.items() if key not in _OWN
+    same = again.token == token.token and again.metadata == {
+        key: value for key, value in token.metadata.items() if key not in _OWN
     }
     vectors = zip(again.vectors, token.vectors, strict=True)
     if not same or not all(torch.equal(a, b.detach().float().cpu()) for a, b in vectors):

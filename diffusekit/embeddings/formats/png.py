@@ -108,7 +108,7 @@ def _from_pixels(data: bytes) -> bytes:
     Black columns separate the blocks from the picture; both are xored with a fixed random sequence
     and deflated. A picture may have got a black frame, so a second try goes without it.
     """
-    with images.open_picture(data, "it") as picture:
+    with images.open_image(data, "it") as picture:
         if picture.width * picture.height > MAX_VALUES:
             size = f"{picture.width}x{picture.height}"
             raise FileRefused(f"is {size} pixels large, too much for an embedding", _HINT)

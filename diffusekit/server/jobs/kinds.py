@@ -50,7 +50,7 @@ def check_generate(values: Mapping[str, Any], rules: ServeSettings) -> dict[str,
         validate(GenerateSettings, {"prompt": prompt})
     _within(settings, prompts, rules)
     model = _model(settings.model, rules)
-    names = {name_of(path.stem) for path in embeddings.available(rules.embeddings)}
+    names = {name_of(path.stem) for path in embeddings.list_files(rules.embeddings)}
     for name in settings.embedding:
         if name.removeprefix("<").removesuffix(">") not in names:
             raise UsageError(

@@ -226,7 +226,7 @@ def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
         "batch_size": asked["images"],
         "sd_model_name": _title(jobs) if asked["model"] == jobs.model else asked["model"],
         "sd_model_hash": "",
-        "infotexts": [metadata.infotext(record) for record in records],
+        "infotexts": [metadata.format_infotext(record) for record in records],
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),
         "version": f"diffusekit {__version__}",
     }
@@ -235,7 +235,7 @@ def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
 def _progress(jobs: Jobs, *, shown: bool) -> dict[str, Any]:
     job, preview = jobs.running_job, jobs.request_preview() if shown else ()
     stamp = time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)) if job else "0"
-    encoded = base64.b64encode(images.encoded(preview[0], "PNG")).decode() if preview else None
+    encoded = base64.b64encode(images.encode(preview[0], "PNG")).decode() if preview else None
     return {
         "progress": job.progress if job else 0.0,
         "eta_relative": (job.eta or 0.0) if job else 0.0,
@@ -264,7 +264,7 @@ def _png_info(text: str) -> dict[str, Any]:
         raise FileRefused("the picture is not in base64", "send a picture file") from None
     found = _read(data)
     return {
-        "info": metadata.infotext(found.record) if found.record else _written(found.parameters),
+        "info": metadata.format_infotext(found.record) if found.record else _written(found.parameters),
         "items": {},
         "parameters": found.parameters,
     }
@@ -294,7 +294,7 @@ def _written(parameters: dict[str, str]) -> str:
 def _learned(jobs: Jobs) -> dict[str, Any]:
     loaded: dict[str, Any] = {}
     skipped: dict[str, Any] = {}
-    for path in embeddings.available(jobs.embeddings):
+    for path in embeddings.list_files(jobs.embeddings):
         try:
             token = embeddings.read(path)
         except DiffusekitError:

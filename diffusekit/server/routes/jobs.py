@@ -93,5 +93,5 @@ async def _events(jobs: Jobs, job_id: str, *, previews: bool) -> AsyncIterator[s
 
 
 def _said(event: JobEvent) -> dict[str, Any]:
-    shown = [base64.b64encode(images.encoded(p, "WEBP")).decode() for p in event.preview]
+    shown = [base64.b64encode(images.encode(p, "WEBP")).decode() for p in event.preview]
     return event.job.to_json() | ({"preview_webp": shown} if shown else {})

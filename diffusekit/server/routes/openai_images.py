@@ -132,7 +132,7 @@ def _files(jobs: Jobs, job: Job, kind: str) -> list[tuple[bytes, str]]:
 
 
 def _file(path: Path, kind: str) -> tuple[bytes, str]:
-    with images.open_picture(path) as picture:
+    with images.open_image(path) as picture:
         size = f"{picture.width}x{picture.height}"
         if kind == "png":
             return path.read_bytes(), size
@@ -175,7 +175,7 @@ def _event(kind: str, said: dict[str, Any]) -> str:
 
 def _partial(picture: Image.Image, wanted: ImagesRequest, job: Job) -> dict[str, Any]:
     kind = wanted.output_format.upper()
-    return _shown(images.encoded(picture, kind), f"{picture.width}x{picture.height}", wanted, job)
+    return _shown(images.encode(picture, kind), f"{picture.width}x{picture.height}", wanted, job)
 
 
 def _shown(file: bytes, size: str, wanted: ImagesRequest, job: Job) -> dict[str, Any]:

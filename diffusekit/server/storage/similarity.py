@@ -115,6 +115,6 @@ def _key(entry: GalleryEntry) -> str:
 
 
 def _pixels(path: Path) -> torch.Tensor:
-    with images.open_picture(path) as picture:
+    with images.open_image(path) as picture:
         picture.thumbnail((512, 512))
-        return images.to_tensor(images.upright(picture))
+        return images.to_tensor(images.to_rgb(picture))

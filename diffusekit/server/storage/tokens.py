@@ -49,7 +49,7 @@ class TokenSummary:
 
 def list_tokens(folder: Path, vocabulary: Vocabulary | None) -> Iterator[TokenSummary]:
     """All tokens by name, and files that are none; without a `vocabulary` nothing is said of words."""
-    for path in embeddings.available(folder):
+    for path in embeddings.list_files(folder):
         try:
             yield summarize(embeddings.read(path), vocabulary)
         except DiffusekitError as error:
@@ -62,14 +62,14 @@ def summarize(token: LearnedToken, vocabulary: Vocabulary | None) -> TokenSummar
     if vocabulary is not None and len(token.vectors) == 1 and width == vocabulary.width:
         percentile = max(vocabulary.percentile(token.vectors[0].norm(dim=1)))
         near = tuple(word for word, _ in vocabulary.nearest(token.vectors[0], NEAREST_WORDS)[0])
-    base = token.facts.get("base_model") or FAMILIES.get(width, f"width {width}")
+    base = token.metadata.get("base_model") or FAMILIES.get(width, f"width {width}")
     return TokenSummary(token.name, token.token, token.count, base, percentile, near, read_scores(token))
 
 
 def read_scores(token: LearnedToken) -> tuple[tuple[str, float], ...]:
     """What its file says of how good it is; strangers' files say anything."""
     try:
-        found = json.loads(token.facts.get("scores", "{}"))
+        found = json.loads(token.metadata.get("scores", "{}"))
     except (ValueError, RecursionError):
         return ()
     if not isinstance(found, dict):
@@ -95,7 +95,7 @@ def import_token(folder: Path, path: Path, name: str, token: str) -> LearnedToke
     except FileRefused as error:  # names the file, not where the server put it
         raise FileRefused(error.message.replace(str(path), path.name), error.hint) from None
     own = name or embeddings.safe_name(path.stem)
-    found = replace(found, name=own, facts=found.facts | {"imported_sha256": found.sha256})
+    found = replace(found, name=own, metadata=found.metadata | {"imported_sha256": found.sha256})
     embeddings.check(found)
     return add_token(folder, found)
 
@@ -110,10 +110,10 @@ def add_token(folder: Path, token: LearnedToken) -> LearnedToken:
 
 def export_token(folder: Path, name: str, kind: str, target: Path) -> Path:
     """A file of a token for another program, below `target`; a ZIP where that program wants two."""
-    token = embeddings.find(check_exists(folder, name), folder)
+    token = embeddings.load_token(check_exists(folder, name), folder)
     inside = target / secrets.token_hex(8)
     inside.mkdir(parents=True)
-    made = embeddings.export(token, inside, kind)
+    made = embeddings.export_token(token, inside, kind)
     if len(made) == 1:
         return made[0]
     both = inside / f"{token.name}-{kind}.zip"
@@ -129,7 +129,7 @@ def combine(
     """The words nearest to a sum of words and tokens, and the sum as a token that is not kept yet."""
     if len(expression) > 300:
         raise UsageError("the sum is longer than 300 characters", "use fewer words")
-    tokens = embeddings.tokens_in_prompts([expression], (), folder, flag="")
+    tokens = embeddings.tokens_in_prompts([expression], (), folder, setting="")
     for token in tokens:
         if token.width != (vocabulary.width,):
             raise UsageError(f"{token.name} is for another model", "leave it out")
@@ -144,7 +144,7 @@ def remove(folder: Path, name: str) -> str:
     name = check_exists(folder, name)
     stamp = str(time.time_ns())
     inside = folder / TRASH / stamp
-    paths = [p for p in embeddings.available(folder) if name_of(p.stem) == name]
+    paths = [p for p in embeddings.list_files(folder) if name_of(p.stem) == name]
     run = folder / name
     if run.is_dir() and not run.is_symlink():
         paths.append(run)
@@ -189,7 +189,7 @@ def restore(folder: Path, kept: str) -> str:
 
 def check_exists(folder: Path, name: str) -> str:
     """The name, when a file or a run of it is there; raises `UsageError`."""
-    there = {name_of(path.stem) for path in embeddings.available(folder)}
+    there = {name_of(path.stem) for path in embeddings.list_files(folder)}
     run = folder / name if not embeddings.name_error(name) else None
     if name not in there and not (run and (run / "log.jsonl").is_file()):
         raise UsageError(f"there is no token {name[:60]!r}", "it may have been removed")

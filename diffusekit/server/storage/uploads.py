@@ -63,7 +63,7 @@ def store(state: Path, files: Sequence[Path]) -> UploadedSet:
             )
         made = _create_folder(inside)
         for i, photo in enumerate(found.photos):
-            atomic.write_atomic(made / f"{i:02}.png", images.encoded(photo.image, "PNG"))
+            atomic.write_atomic(made / f"{i:02}.png", images.encode(photo.image, "PNG"))
         captions = tuple(photo.caption or "" for photo in found.photos)
         _write_captions(made, captions)
     rows = tuple(_with_original_names(row, names) for row in found.files)

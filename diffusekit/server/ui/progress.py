@@ -133,8 +133,8 @@ def _cell(picture: Image.Image) -> Image.Image:
 
 
 def _opened(path: Path) -> Image.Image:
-    with images.open_picture(path) as picture:
-        return images.upright(picture)
+    with images.open_image(path) as picture:
+        return images.to_rgb(picture)
 
 
 def _kept(

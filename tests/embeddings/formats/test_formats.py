@@ -80,14 +80,14 @@ def test_the_pair_of_files_that_diffusers_writes_for_sdxl(tmp_path):
 def test_metadata_are_facts_and_may_name_the_token(tmp_path):
     told = {"token": "S*", "format": "pt", "base_model": "mini", "scores": '{"a": 1}'}
     found = embeddings.read(tensors(tmp_path / "x.safetensors", {"emb_params": rows()}, told))
-    assert found.token == "S*" and found.facts == {"base_model": "mini", "scores": '{"a": 1}'}
+    assert found.token == "S*" and found.metadata == {"base_model": "mini", "scores": '{"a": 1}'}
 
 
 @pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt"])
 def test_a_picture_with_text(tmp_path, kind):
     path = foreign_files.png_with_text(tmp_path / "p.png", foreign_files.a1111_json(rows()), kind=kind)
     found = embeddings.read(path)
-    assert (found.name, found.token, found.facts) == ("p", "bad-hands", {"steps": "500"})
+    assert (found.name, found.token, found.metadata) == ("p", "bad-hands", {"steps": "500"})
     assert torch.allclose(found.vectors[0], rows(), atol=0, rtol=0)
 
 
@@ -144,7 +144,7 @@ def test_save_and_read(tmp_path, width):
     given = token(3, width, **facts)
     path = embeddings.save(given, tmp_path / "deep" / "my_cat.safetensors")
     found = embeddings.read(path)
-    assert (found.name, found.token, found.facts, found.path) == ("my_cat", "S*", facts, path)
+    assert (found.name, found.token, found.metadata, found.path) == ("my_cat", "S*", facts, path)
     assert all(torch.equal(a, b) for a, b in zip(found.vectors, given.vectors, strict=True))
     assert [p.name for p in path.parent.iterdir()] == ["my_cat.safetensors"]
     with safe_open(path, "pt") as file:
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path, monkeypatch, call, ex
             embeddings.save(token(5), path, overwrite=True)
         assert caught.value.exit_code == 7
         with pytest.raises(DiskError):
-            embeddings.export(token(5, (768, 1280)), tmp_path / "out", "diffusers")
+            embeddings.export_token(token(5, (768, 1280)), tmp_path / "out", "diffusers")
     assert (path.read_bytes() if existed else b"") == before
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == ([path] if existed else [])
 
@@ -214,11 +214,11 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path, monkeypatch, call, ex
 def test_a_second_file_that_cannot_be_written_takes_the_first_along(tmp_path):
     (tmp_path / "learned_embeds_2.safetensors").mkdir()
     with pytest.raises(DiskError):
-        embeddings.export(token(2, (768, 1280)), tmp_path, "diffusers", overwrite=True)
+        embeddings.export_token(token(2, (768, 1280)), tmp_path, "diffusers", overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["learned_embeds_2.safetensors"]
     (tmp_path / "learned_embeds.safetensors").write_bytes(b"old")
     with pytest.raises(DiskError):
-        embeddings.export(token(2, (768, 1280)), tmp_path, "diffusers", overwrite=True)
+        embeddings.export_token(token(2, (768, 1280)), tmp_path, "diffusers", overwrite=True)
     assert (tmp_path / "learned_embeds.safetensors").read_bytes() == b"old"
 
 
@@ -226,9 +226,9 @@ def test_a_second_file_that_cannot_be_written_takes_the_first_along(tmp_path):
 @pytest.mark.parametrize("width", [(256,), (768, 1280)])
 def test_exports_are_read_back(tmp_path, kind, width):
     given = token(2, width, init="cat")
-    paths = embeddings.export(given, tmp_path, kind)
+    paths = embeddings.export_token(given, tmp_path, kind)
     found = embeddings.read(paths[0])
-    assert (found.token, found.facts, found.width) == ("S*", {"init": "cat"}, width)
+    assert (found.token, found.metadata, found.width) == ("S*", {"init": "cat"}, width)
     assert all(torch.equal(a, b) for a, b in zip(found.vectors, given.vectors, strict=True))
     keys = [sorted(load_file(p)) for p in paths]
     if kind == "diffusers":
@@ -236,25 +236,25 @@ def test_exports_are_read_back(tmp_path, kind, width):
     else:
         assert keys == [["emb_params"] if len(width) == 1 else ["clip_g", "clip_l"]]
     with pytest.raises(UsageError, match="already there"):
-        embeddings.export(given, tmp_path, kind)
+        embeddings.export_token(given, tmp_path, kind)
 
 
 def test_a1111s_file(tmp_path):
     given = token(2, (768,), steps="500", base_model="v1-5")
-    (path,) = embeddings.export(given, tmp_path / "x.pt", "a1111")
+    (path,) = embeddings.export_token(given, tmp_path / "x.pt", "a1111")
     found = torch.load(path, weights_only=True)
     assert torch.equal(found["string_to_param"]["*"], given.vectors[0])
     assert found["string_to_token"] == {"*": 265} and found["name"] == "S*"
     assert (found["step"], found["sd_checkpoint_name"]) == (500, "v1-5")
-    (pair,) = embeddings.export(token(2, (768, 1280)), tmp_path / "y.pt", "a1111")
+    (pair,) = embeddings.export_token(token(2, (768, 1280)), tmp_path / "y.pt", "a1111")
     assert list(torch.load(pair, weights_only=True)) == ["clip_l", "clip_g"]
 
 
 def test_export_says_what_it_cannot_do(tmp_path):
     with pytest.raises(UsageError, match="no kind 'comfy'"):
-        embeddings.export(token(), tmp_path, "comfy")
+        embeddings.export_token(token(), tmp_path, "comfy")
     with pytest.raises(UsageError, match=r"does not end in \.pt"):
-        embeddings.export(token(), tmp_path / "x.safetensors", "a1111")
+        embeddings.export_token(token(), tmp_path / "x.safetensors", "a1111")
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -265,7 +265,7 @@ def test_diffusers_itself_loads_it(tmp_path, mini, native):
     if native:
         path = embeddings.save(given, tmp_path / "toy.safetensors")
     else:
-        (path,) = embeddings.export(given, tmp_path, "diffusers")
+        (path,) = embeddings.export_token(given, tmp_path, "diffusers")
     pipeline = StableDiffusionPipeline.from_pretrained(
         mini.folder, safety_checker=None, requires_safety_checker=False, local_files_only=True
     )

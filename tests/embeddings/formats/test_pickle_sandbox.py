@@ -75,9 +75,9 @@ def test_a_parameter_dict_of_an_old_torch():
 
 def test_our_own_export_comes_back_whole(tmp_path):
     given = LearnedToken("my_cat", "S*", (rows(),), {"init": "cat", "steps": "500"})
-    (path,) = embeddings.export(given, tmp_path / "my_cat.pt", "a1111")
+    (path,) = embeddings.export_token(given, tmp_path / "my_cat.pt", "a1111")
     found = embeddings.import_pickle(path)
-    assert (found.name, found.token, found.facts) == ("my_cat", "S*", given.facts)
+    assert (found.name, found.token, found.metadata) == ("my_cat", "S*", given.metadata)
     assert torch.equal(found.vectors[0], given.vectors[0])
 
 

@@ -235,8 +235,8 @@ def test_a_token_is_learned_in_a_process_of_its_own(rules, owl, monkeypatch):
         assert events[-1].kind == "done", events[-1].job.failure
         assert any(event.preview for event in events) and events[-1].job.step == 6
         assert any("draw" in event.job.note for event in events)
-    token = embeddings.find("my_owl")
-    assert token.token == "S*" and token.facts["init"] == "cat"
+    token = embeddings.load_token("my_owl")
+    assert token.token == "S*" and token.metadata["init"] == "cat"
     assert not list((Path(rules.state) / "learning").iterdir())
 
 
@@ -273,7 +273,7 @@ def test_a_restart_goes_on_and_a_failing_run_hurts_nobody(rules, owl):
         last = list(jobs.watch(failing.id))[-1]
         assert last.kind == "failed" and "knows already" in last.job.failure.message
         assert last.job.failure.code == 2 and last.job.failure.hint
-    assert embeddings.find("my_owl").facts["steps"]
+    assert embeddings.load_token("my_owl").metadata["steps"]
 
 
 @pytest.mark.slow

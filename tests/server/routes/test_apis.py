@@ -132,7 +132,7 @@ def test_png_info(client):
     sent = base64.b64encode(Path("x.png").read_bytes()).decode()
     for text in (sent, f"data:image/png;base64,{sent}"):
         got = client.post("/sdapi/v1/png-info", json={"image": text}).json()
-        assert got["info"] == metadata.infotext(image.record)
+        assert got["info"] == metadata.format_infotext(image.record)
         assert got["parameters"]["Seed"] == "7"
     for bad in ("!!!", base64.b64encode(b"<svg onload=alert(1)>").decode(), "", "data:,"):
         refused = client.post("/sdapi/v1/png-info", json={"image": bad})

@@ -109,7 +109,7 @@ def drop(page, path):
 def made(path, prompt, **more):
     """A picture with a record, without waiting for one."""
     values = {"seed": 77, "width": 64, "height": 64, "guidance_scale": 2.5, "steps": 9} | more
-    record = metadata.Record.of(GenerateSettings(prompt=prompt, **values), "r1", choose("cpu", "float32"))
+    record = metadata.Record.create(GenerateSettings(prompt=prompt, **values), "r1", choose("cpu", "float32"))
     color = more.get("negative_prompt") or "red"
     color = color if color in ("red", "blue", "green") else "red"
     return metadata.save(Image.new("RGB", (64, 64), color), path, record)

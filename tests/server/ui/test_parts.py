@@ -30,7 +30,7 @@ EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
 def picture(path, color="red", prompt="a red cat", **settings):
     made = GenerateSettings(prompt=prompt, seed=7, width=8, height=8, guidance_scale=3.0, **settings)
-    record = metadata.Record.of(made, "r1", choose("cpu", "float32"))
+    record = metadata.Record.create(made, "r1", choose("cpu", "float32"))
     return metadata.save(Image.new("RGB", (8, 8), color), path, record)
 
 
@@ -161,7 +161,7 @@ def test_a_sheet_says_how_it_was_made(tmp_path):
     }
     first = xyz_grid.grid_cells(axes, asked)[-1].settings  # "a red owl", 8 steps
     made = GenerateSettings(**first, guidance_scale=3.0, width=8, height=8)
-    record = xyz_grid.sheet_record(metadata.Record.of(made, "r1", choose("cpu", "float32")), axes, asked)
+    record = xyz_grid.sheet_record(metadata.Record.create(made, "r1", choose("cpu", "float32")), axes, asked)
     path = metadata.save(Image.new("RGB", (8, 8)), tmp_path / "x-grid.png", record)
     found = metadata.read(path)
     assert found.record == record and found.record.axes == {
@@ -172,7 +172,7 @@ def test_a_sheet_says_how_it_was_made(tmp_path):
     assert (own.prompt, own.negative_prompt, own.steps) == ("a red cat", "cats", 30)
     assert (own.sampler, own.seed, own.guidance_scale, own.width) == ("lms", 5, 3.0, 8)
     assert found.parameters["X Type"] == "Steps" and found.parameters["X Values"] == "4, 8"
-    assert metadata.settings_of_infotext(found.parameters).steps == 30
+    assert metadata.settings_from_infotext(found.parameters).steps == 30
     assert "4, 8" in gallery_facts.panel(path, "x-grid.png")
 
 

@@ -18,7 +18,7 @@ def panel(path: Path, name: str) -> str:
     """The prompt, and a table of everything the file says. Raises `FileRefused` if it is no picture."""
     found = metadata.read(path)
     rows = _ours(found.record) if found.record else _theirs(found.parameters)
-    with images.open_picture(path) as picture:
+    with images.open_image(path) as picture:
         rows["Size"] = f"{picture.width} × {picture.height}"
     rest = _circumstances(found.record) if found.record else {}
     rest["File"] = name

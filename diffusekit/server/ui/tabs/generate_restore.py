@@ -63,11 +63,11 @@ def words(jobs: Jobs, path: Path, what: What) -> str:
 
 def learned(folder: Path) -> list[str]:
     """The names of the learned tokens in the folder."""
-    from ....embeddings import available
+    from ....embeddings import list_files
     from ....embeddings.names import name_of
 
     try:
-        return [name_of(path.stem) for path in available(folder)]
+        return [name_of(path.stem) for path in list_files(folder)]
     except (DiffusekitError, OSError):
         return []
 

@@ -58,8 +58,8 @@ def _row(row: FileStatus, path: Path | None) -> str:
 
 def _small(path: Path) -> str:
     try:
-        with images.open_picture(path) as opened:
-            picture = images.square(images.upright(opened), SIDE)
+        with images.open_image(path) as opened:
+            picture = images.crop_square(images.to_rgb(opened), SIDE)
     except (DiffusekitError, OSError):
         picture = Image.new("RGB", (SIDE, SIDE), "gray")
     return address(picture)

@@ -255,7 +255,7 @@ class _Desk:
                 name.strip(),
                 f"<{name.strip()}>",
                 found.vectors,
-                found.facts | {"base_model": Path(self.model).name},
+                found.metadata | {"base_model": Path(self.model).name},
             ),
         )
         return self._shown(kept.name) | {self.parts.sum_name: ""}
@@ -312,5 +312,5 @@ class _Desk:
             parts.notice: "",
         } | parts.trash.fresh()
         if chosen:
-            answer[parts.facts] = tokens_html.card(embeddings.find(name, self.folder), chosen, self.folder)
+            answer[parts.facts] = tokens_html.card(embeddings.load_token(name, self.folder), chosen, self.folder)
         return answer

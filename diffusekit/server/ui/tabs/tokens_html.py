@@ -82,7 +82,9 @@ def card(token: LearnedToken, about: TokenSummary, folder: Path) -> str:
         *(n for n in scores if n not in SCORES),
     ]
     rows |= {SCORES.get(name, name): f"{scores[name]:.3f}" for name in ordered}
-    rows |= {name.replace("_", " ").capitalize(): token.facts[name][:300] for name in _SHOWN if name in token.facts}
+    rows |= {
+        name.replace("_", " ").capitalize(): token.metadata[name][:300] for name in _SHOWN if name in token.metadata
+    }
     rows |= {"SHA-256": token.sha256[:16]}
     return f"<h3>{escape(token.name)}</h3>{_drawn(folder / token.name)}{facts_table(rows)}"
 

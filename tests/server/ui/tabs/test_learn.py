@@ -164,7 +164,7 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     assert jobs.list(1)[0].settings["resume"] is True
     assert not page.locator("#learn-discard").is_visible()
     assert page.locator("#learn-facts svg").count() >= 1
-    assert embeddings.find("my_owl").facts["init"] == "cat"
+    assert embeddings.load_token("my_owl").metadata["init"] == "cat"
     page.locator("#learn-use").click()
     page.wait_for_selector("#prompt textarea")
     reads(page, page.locator("#prompt textarea"), "a picture of <my_owl>")

@@ -69,7 +69,7 @@ def test_a_picture_of_the_gallery_shows_how_it_was_made(page, jobs):  # noqa: F8
         height=64,
         guidance_scale=2.5,
     )
-    record = metadata.Record.of(made, "r1", choose("cpu", "float32"))
+    record = metadata.Record.create(made, "r1", choose("cpu", "float32"))
     metadata.save(Image.new("RGB", (64, 64)), jobs.outputs / "day" / "x.png", record)
     page.locator("#tab-gallery-button").click()
     page.locator(".thumb").click()

@@ -45,7 +45,7 @@ def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
     inside, handlers = nodes(shown)
     assert "script" not in inside and "img" not in inside and not handlers
     assert shown.count("<tbody><tr") == 1 and shown.count("aria-current=true") == 2
-    inside, handlers = nodes(tokens_html.card(embeddings.find("evil"), found["evil"], FOLDER))
+    inside, handlers = nodes(tokens_html.card(embeddings.load_token("evil"), found["evil"], FOLDER))
     assert "script" not in inside and "img" not in inside and not handlers
     assert all(row.percentile is None for row in tokens.list_tokens(FOLDER, None))
 
@@ -68,13 +68,13 @@ def test_what_is_removed_comes_back_with_its_run():
     (run / "log.jsonl").write_text("{}")
     before = (FOLDER / "owl.safetensors").read_bytes()
     kept = tokens.remove(FOLDER, "owl")
-    assert not run.exists() and not embeddings.available()
+    assert not run.exists() and not embeddings.list_files()
     token("owl", vectors=1)
     with pytest.raises(UsageError, match="again"):
         tokens.restore(FOLDER, kept)
     tokens.remove(FOLDER, "owl")
     assert tokens.restore(FOLDER, kept) == "owl"
-    assert (run / "log.jsonl").exists() and embeddings.available()[0].read_bytes() == before
+    assert (run / "log.jsonl").exists() and embeddings.list_files()[0].read_bytes() == before
 
 
 def test_a_run_is_discarded_unless_a_process_learns_in_it():
@@ -101,12 +101,12 @@ def test_names_reach_nothing_else(name, tmp_path):
             act(FOLDER, name)
     with pytest.raises(DiffusekitError):
         tokens.export_token(FOLDER, name, "a1111", tmp_path / "out")
-    assert (tmp_path / "x" / "log.jsonl").exists() and embeddings.available()
+    assert (tmp_path / "x" / "log.jsonl").exists() and embeddings.list_files()
 
 
 def test_files_of_other_programs_come_in_and_go_out(tmp_path):
     made = token("owl", vectors=1)
-    for kind in embeddings.KINDS:
+    for kind in embeddings.EXPORT_FORMATS:
         path = tokens.export_token(FOLDER, "owl", kind, tmp_path / "out")
         name = f"from_{kind}"
         found = tokens.import_token(FOLDER, path, name, "O*")
@@ -131,7 +131,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, suffix):
     with pytest.raises(FileRefused) as caught:
         tokens.import_token(FOLDER, path, "", "")
     assert str(tmp_path) not in caught.value.message
-    assert not Path("pwned").exists() and not embeddings.available()
+    assert not Path("pwned").exists() and not embeddings.list_files()
 
 
 @pytest.mark.slow
@@ -161,10 +161,10 @@ def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):  #
         page.locator("#import-file").click()
     chooser.value.set_files(file)
     page.wait_for_selector(".tokens-table button[data-name=again]")
-    assert torch.equal(embeddings.find("again").vectors[0], embeddings.find("mix").vectors[0])
+    assert torch.equal(embeddings.load_token("again").vectors[0], embeddings.load_token("mix").vectors[0])
     page.locator("#token-remove").click()
     page.wait_for_selector("#tokens-undo")
-    assert [path.stem for path in embeddings.available()] == ["mix", "owl"]
+    assert [path.stem for path in embeddings.list_files()] == ["mix", "owl"]
     listed = "document.querySelector('#words [data-words]').dataset.words.includes('again')"
     page.wait_for_function(f"!{listed}")
     page.locator("#tokens-undo").click()
