@@ -1,6 +1,7 @@
 """The import graph of the sources, file by file, read with `ast`: nothing is imported."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,35 @@ def cycles(edges: dict[str, set[str]]) -> list[list[str]]:
     for name in sorted(edges):
         visit(name, [])
     return found
+
+
+def grouped(edges: dict[str, set[str]], package: str) -> dict[str, set[str]]:
+    """The graph of a package's direct members: a subpackage counts as one."""
+
+    def member(name: str) -> str | None:
+        inside = name.removeprefix(f"{package}.") if name.startswith(f"{package}.") else ""
+        return inside.split(".")[0] or None
+
+    found: dict[str, set[str]] = {}
+    for name, targets in edges.items():
+        if own := member(name):
+            found.setdefault(own, set()).update(m for t in targets if (m := member(t)) and m != own)
+    return found
+
+
+def main() -> None:
+    """`python -m tests.helpers.imports PACKAGE ...`: members, imports between them, files, imports between files."""
+    print("| package | members | imports between members | files | imports between files | cycles |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for package in sys.argv[1:]:
+        edges = graph(package.split(".")[0])
+        files = {n: t for n, t in edges.items() if n.startswith(f"{package}.")}
+        inner = sum(len(targets & set(files)) for targets in files.values())
+        members = grouped(edges, package)
+        outer = sum(map(len, members.values()))
+        circles = len(cycles({name: targets & set(files) for name, targets in files.items()}))
+        print(f"| {package} | {len(members)} | {outer} | {len(files)} | {inner} | {circles} |")
+
+
+if __name__ == "__main__":
+    main()
