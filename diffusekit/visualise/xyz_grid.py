@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from ..errors import UsageError
 from ..metadata import Record
-from ..server.ui.tabs.generate_form import samplers
+from ..server.ui.tabs.generate_form import sampler_choices
 from ..settings import GenerateSettings, validate
 from .contact_sheet import GAP, INK, PAPER, SOFT, load_font, truncate_lines
 
@@ -128,10 +128,10 @@ def _change(settings: dict[str, Any], each: Axis, value: Any) -> None:
 
 
 def _sampler(text: str) -> tuple[str, str]:
-    for label, name in samplers():
+    for label, name in sampler_choices():
         if text.lower() in (label.lower(), name):
             return label, name
-    labels = ", ".join(label for label, _ in samplers())
+    labels = ", ".join(label for label, _ in sampler_choices())
     raise UsageError(f"Sampler {text!r} is not known", f"there are: {labels}")
 
 

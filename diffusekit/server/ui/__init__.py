@@ -26,7 +26,7 @@ from .. import security
 from .. import serve as web
 from ..jobs.queue import Jobs
 from ..routes import mcp_tool
-from . import hardening, theme
+from . import hardening, html, theme
 from .context import QUICK, House
 from .tabs import gallery, generate, learn, see, tokens
 
@@ -47,7 +47,7 @@ def build(jobs: Jobs, settings: ServeSettings) -> gr.Blocks:
     os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(settings.state).resolve() / "page"))
     house = House.of(jobs, settings)
     with gr.Blocks(title="diffusekit", analytics_enabled=False, delete_cache=(CACHED, CACHED), fill_width=True) as demo:
-        gr.HTML(theme.banner(), elem_id="banner")
+        gr.HTML(html.render_banner(), elem_id="banner")
         with gr.Tabs(elem_id="tabs") as house.tabs:
             for name, label, tab in TABS:
                 with gr.Tab(label, id=name, elem_id=f"tab-{name}") as house.places[f"tab.{name}"]:
@@ -62,9 +62,9 @@ def build(jobs: Jobs, settings: ServeSettings) -> gr.Blocks:
 
 def mount(app: FastAPI, demo: gr.Blocks, settings: ServeSettings, *, path: str = "/") -> FastAPI:
     """Put the page on an application, behind whatever guards it."""
-    hardening.shut(demo)
-    app.include_router(hardening.files())
-    return gr.mount_gradio_app(app, demo, path, **_doors(settings), **theme.dress())
+    hardening.harden(demo)
+    app.include_router(hardening.file_routes())
+    return gr.mount_gradio_app(app, demo, path, **_doors(settings), **theme.page_options())
 
 
 def _doors(settings: ServeSettings) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _doors(settings: ServeSettings) -> dict[str, Any]:
     }
 
 
-def alone() -> tuple[gr.Blocks, Callable[[], None]]:
+def standalone() -> tuple[gr.Blocks, Callable[[], None]]:
     """A page with jobs of its own, and what serves it as `diffusekit serve` does, until Ctrl-C.
 
     Settings come from the environment and the settings files, as for `diffusekit serve`. Raises

@@ -18,7 +18,7 @@ from ...settings import ServeSettings
 from ..jobs.queue import Jobs
 from ..storage.album import Album
 from ..storage.gallery import Gallery
-from .theme import notice
+from .html import render_notice
 
 log = logging.getLogger(__name__)
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
@@ -44,9 +44,9 @@ class House:
         return cls(jobs, settings, Album(Gallery(jobs.outputs)))
 
 
-def said(error: Exception) -> str:
+def error_notice(error: Exception) -> str:
     """What the page shows of an error: its sentence and hint; of an unexpected one only its name."""
     if isinstance(error, DiffusekitError):
-        return notice(error.message, error.hint, kind="error")
+        return render_notice(error.message, error.hint, kind="error")
     log.error("unexpected", exc_info=error)
-    return notice(f"unexpected: {type(error).__name__}", "the server's log says more", kind="error")
+    return render_notice(f"unexpected: {type(error).__name__}", "the server's log says more", kind="error")

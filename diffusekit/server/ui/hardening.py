@@ -20,23 +20,23 @@ from ...errors import UsageError
 PICTURES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 
 
-class Refused(UsageError):
+class RequestRefused(UsageError):
     """A file or an address that the page has no business with."""
 
     status = 403
 
 
-def shut(demo: gr.Blocks) -> None:
+def harden(demo: gr.Blocks) -> None:
     """Inputs must be uploaded files (Gradio asks that only of a page it launched itself), not addresses."""
     demo.has_launched = True
     processing_utils.async_ssrf_protected_get = _fetch  # every download of Gradio's goes through it
 
 
 async def _fetch(url: str) -> Any:
-    raise Refused("this server fetches nothing from other addresses", "upload the file")
+    raise RequestRefused("this server fetches nothing from other addresses", "upload the file")
 
 
-def files() -> APIRouter:
+def file_routes() -> APIRouter:
     """Routes that stand in for Gradio's own, which would serve more."""
     routes = APIRouter()
     for path in ("/gradio_api/file={name:path}", "/gradio_api/file/{name:path}"):
@@ -48,7 +48,7 @@ def _file(name: str) -> FileResponse:
     """A file of Gradio's cache; what is no picture is there to be kept, not to be opened."""
     path = Path(name).resolve()
     if not path.is_relative_to(Path(utils.get_upload_folder()).resolve()) or not path.is_file():
-        raise Refused("the page has no such file", "pictures are below /outputs/")
+        raise RequestRefused("the page has no such file", "pictures are below /outputs/")
     kind = mimetypes.guess_type(path.name)[0]
     if kind in PICTURES:
         return FileResponse(path, media_type=kind)

@@ -1,7 +1,4 @@
-"""Work for one visitor: jobs are submitted and followed, and cancelled when the visitor leaves.
-
-Generators of `Moment`s: what the page shows now. Knows no components.
-"""
+"""Follow jobs for one visitor: submit, report progress, and cancel when the visitor leaves or presses Stop."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,101 +15,177 @@ from PIL import Image
 
 from ... import images, metadata
 from ...display import format_duration
+from ...errors import DiffusekitError
 from ...visualise import xyz_grid
+from ..jobs.events import JobEvent
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
-from .progress_view import Run, follow
-from .thumbs import address, thumbnail
+from ..routes.responses import raise_if_failed
+from .html import thumbnail_url, to_data_url
 
-LIVE = 160  # pixels a picture is wide in a grid that fills
+POLL_INTERVAL = 1.0  # seconds without an event after which a visitor who left is noticed
+CELL_WIDTH = 160  # pixels of an image in a grid that fills
+RECENT = 15  # finished images that are shown beside the previews
+Axes = Sequence[xyz_grid.Axis | None]
+
+
+class VisitorJob:
+    """The job that one press of a button started, and whether Stop was pressed meanwhile."""
+
+    def __init__(self) -> None:
+        self.job_id, self.is_stopped = "", False
+
+    def attach(self, jobs: Jobs, job_id: str) -> None:
+        self.job_id = job_id
+        if self.is_stopped:
+            self._cancel(jobs)
+
+    def stop(self, jobs: Jobs) -> None:
+        self.is_stopped = True
+        if self.job_id:
+            self._cancel(jobs)
+
+    def _cancel(self, jobs: Jobs) -> None:
+        with contextlib.suppress(DiffusekitError):
+            jobs.cancel(self.job_id)
+
+
+def stop_handler(jobs: Jobs) -> Callable[[VisitorJob | None], None]:
+    """The handler of a Stop button."""
+    return lambda visitor: visitor.stop(jobs) if visitor is not None else None
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What there is to see: previews (addresses), how far (0 to 1, None: not begun), words, and at the
-    end the pictures, as paths below the outputs folder, with the prompt."""
+class ProgressUpdate:
+    """What the page shows now.
 
-    views: tuple[str, ...] = ()
-    share: float | None = None
-    words: str = ""
-    made: tuple[str, ...] = ()
-    over: bool = False
+    `previews` are data URLs. `fraction` is 0 to 1, or None before the first step. `images` are paths below the
+    outputs folder, set when the work is finished.
+    """
+
+    previews: tuple[str, ...] = ()
+    fraction: float | None = None
+    status: str = ""
+    images: tuple[str, ...] = ()
+    is_finished: bool = False
     prompt: str = ""
 
 
-async def pictures(jobs: Jobs, settings: Mapping[str, Any], run: Run | None = None) -> AsyncGenerator[Moment]:
-    """The pictures of one form."""
+async def follow_job(
+    jobs: Jobs, kind: str, settings: Mapping[str, Any], visitor: VisitorJob | None = None
+) -> AsyncGenerator[tuple[JobEvent | None, Job]]:
+    """Submit a job and yield its events, and None every second without one. Closing the generator cancels the job.
+
+    Raises what `submit` raises, and the job's failure.
+    """
+    job, has_ended = await jobs.submit_async(kind, settings, owner="page"), False
+    events = jobs.watch_async(job.id)
+    if visitor is not None:
+        visitor.attach(jobs, job.id)
+    coming: asyncio.Future[JobEvent] | None = None
+    try:
+        while not job.is_finished:
+            coming = coming or asyncio.ensure_future(anext(events))
+            await asyncio.wait({coming}, timeout=POLL_INTERVAL)
+            if not coming.done():
+                yield None, job
+                continue
+            event, coming = coming.result(), None
+            has_ended = event.is_last
+            job = raise_if_failed(event) if event.is_last else event.job
+            yield event, job
+    finally:
+        if coming is not None:
+            coming.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+                await coming
+        await events.aclose()
+        if not has_ended:
+            with contextlib.suppress(Exception):
+                jobs.cancel(job.id)
+
+
+async def follow_images(
+    jobs: Jobs, settings: Mapping[str, Any], visitor: VisitorJob | None = None
+) -> AsyncGenerator[ProgressUpdate]:
+    """Generate the images of one form."""
     live: tuple[str, ...] = ()
-    async with contextlib.aclosing(follow(jobs, "generate", settings, run)) as events:
+    async with contextlib.aclosing(follow_job(jobs, "generate", settings, visitor)) as events:
         async for event, job in events:
             if event and event.preview:
-                live = tuple(await asyncio.to_thread(lambda e=event: list(map(address, e.preview))))
-            done = tuple(_small(jobs.outputs, name) for name in job.pictures[-15:])
+                live = tuple(await asyncio.to_thread(lambda e=event: list(map(to_data_url, e.preview))))
+            finished = tuple(thumbnail_url(jobs.outputs / name, 0.0) for name in job.pictures[-RECENT:])
             if job.is_finished:
-                yield _last(job, live or done)
+                yield _final_update(job, live or finished)
                 return
-            share = job.progress if job.state == "running" and job.steps else None
-            views = done + (live if job.passed < job.settings["images"] else ())
-            yield Moment(views, share, _words(jobs, job))
+            fraction = job.progress if job.state == "running" and job.steps else None
+            previews = finished + (live if job.passed < job.settings["images"] else ())
+            yield ProgressUpdate(previews, fraction, status_line(jobs, job))
 
 
-async def grid(
-    jobs: Jobs,
-    axes: Sequence[xyz_grid.Axis | None],
-    cells: Sequence[xyz_grid.GridCell],
-    settings: Mapping[str, Any],
-    run: Run,
-) -> AsyncGenerator[Moment]:
-    """The pictures of a grid over some `settings`, one after another, and the sheet with all of them."""
-    seen: dict[tuple[int, int, int], Image.Image] = {}
-    live: dict[tuple[int, int, int], Image.Image] = {}
-    made: list[str] = []
-    view = ""
+async def follow_grid(
+    jobs: Jobs, axes: Axes, cells: Sequence[xyz_grid.GridCell], settings: Mapping[str, Any], visitor: VisitorJob
+) -> AsyncGenerator[ProgressUpdate]:
+    """Generate the images of a grid one after another, and the sheet with all of them."""
+    grid = _Grid(axes)
     for number, cell in enumerate(cells):
-        place, job = (cell.x, cell.y, cell.z), None
-        async with contextlib.aclosing(follow(jobs, "generate", cell.settings, run)) as events:
+        job: Job | None = None
+        async with contextlib.aclosing(follow_job(jobs, "generate", cell.settings, visitor)) as events:
             async for event, job in events:
                 if event and event.preview:
-                    small = live | {place: _cell(event.preview[0])}
-                    view = await asyncio.to_thread(lambda s=small: address(xyz_grid.render_sheet(axes, s)))
+                    await asyncio.to_thread(grid.show_preview, cell, event.preview[0])
                 if job.is_finished:
                     break
-                words = f"Grid: picture {number + 1} of {len(cells)} · {_words(jobs, job)}"
-                share = (number + job.progress) / len(cells)
-                yield Moment((view,) if view else (), share, words)
+                status = f"Grid: image {number + 1} of {len(cells)} · {status_line(jobs, job)}"
+                yield ProgressUpdate(grid.previews, (number + job.progress) / len(cells), status)
         for name in job.pictures if job else ():
-            seen[place] = await asyncio.to_thread(_opened, jobs.outputs / name)
-            live[place] = _cell(seen[place])
-            made.append(name)
-        if run.stopped or (job and job.state == "cancelled"):
+            await asyncio.to_thread(grid.add_image, cell, jobs.outputs, name)
+        if visitor.is_stopped or (job and job.state == "cancelled"):
             break
-    if len(seen) > 1:
-        sheet = xyz_grid.render_sheet(axes, seen)
-        made.insert(0, await asyncio.to_thread(_kept, jobs.outputs, sheet, made[0], axes, settings))
-    prompt = f"a grid of {len(seen)} pictures"
-    stopped = len(seen) < len(cells)
-    words = f"Stopped: {len(seen)} of {len(cells)} pictures." if stopped else "Done."
-    yield Moment((view,) if view else (), None, words, tuple(made), True, prompt)
+    names = await asyncio.to_thread(grid.save, jobs.outputs, settings)
+    is_complete = len(grid.images) == len(cells)
+    status = "Done." if is_complete else f"Stopped: {len(grid.images)} of {len(cells)} images."
+    yield ProgressUpdate(grid.previews, None, status, names, True, f"a grid of {len(grid.images)} images")
 
 
-def _last(job: Job, views: tuple[str, ...]) -> Moment:
-    if job.state == "cancelled":
-        finished = f"; {len(job.pictures)} finished" if job.pictures else ""
-        words = f"Stopped at step {job.step} of {job.steps}{finished}." if job.steps else "Stopped."
-        return Moment(views, job.progress, words, job.pictures, True, _prompt(job))
-    took = format_duration((job.finished or 0) - (job.started or 0))
-    return Moment(views, 1.0, f"Done in {took}.", job.pictures, True, _prompt(job))
+@dataclass
+class _Grid:
+    """The images of a grid by their position, as they come."""
+
+    axes: Axes
+    images: dict[tuple[int, int, int], Image.Image] = field(default_factory=dict)
+    small: dict[tuple[int, int, int], Image.Image] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    previews: tuple[str, ...] = ()
+
+    def show_preview(self, cell: xyz_grid.GridCell, preview: Image.Image) -> None:
+        sheet = xyz_grid.render_sheet(self.axes, self.small | {(cell.x, cell.y, cell.z): _resize(preview)})
+        self.previews = (to_data_url(sheet),)
+
+    def add_image(self, cell: xyz_grid.GridCell, outputs: Path, name: str) -> None:
+        with images.open_image(outputs / name) as opened:
+            image = images.to_rgb(opened)
+        self.images[cell.x, cell.y, cell.z] = image
+        self.small[cell.x, cell.y, cell.z] = _resize(image)
+        self.names.append(name)
+
+    def save(self, outputs: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Save the sheet among the images, with its record; returns paths below `outputs`, the sheet first."""
+        if len(self.images) < 2:
+            return tuple(self.names)
+        first = metadata.read(outputs / self.names[0]).record
+        record = xyz_grid.sheet_record(first, self.axes, settings) if first else None
+        day, clock = time.strftime("%Y-%m-%d %H%M%S").split()
+        path = outputs / day / f"{clock}-{secrets.token_hex(4)}-grid.png"
+        saved = metadata.save(xyz_grid.render_sheet(self.axes, self.images), path, record)
+        return (saved.relative_to(outputs).as_posix(), *self.names)
 
 
-def _prompt(job: Job) -> str:
-    return "; ".join(job.settings["prompts"])
-
-
-def _words(jobs: Jobs, job: Job) -> str:
-    """How it goes, in a line."""
+def status_line(jobs: Jobs, job: Job) -> str:
+    """The state of a job in one line."""
     if job.state == "queued":
         ahead = jobs.count_ahead(job.id)
-        return "Next in line" if ahead < 2 else f"In line: {ahead} before this one"
+        return "Next in the queue" if ahead < 2 else f"In the queue: {ahead} jobs before this one"
     if job.note or not job.steps:
         return f"{(job.note or 'starting').capitalize()} …"
     parts = [f"Step {job.step} of {job.steps}"]
@@ -124,29 +197,15 @@ def _words(jobs: Jobs, job: Job) -> str:
     return " · ".join(parts)
 
 
-def _small(outputs: Path, name: str) -> str:
-    return thumbnail(outputs / name, 0.0)
+def _final_update(job: Job, previews: tuple[str, ...]) -> ProgressUpdate:
+    prompt = "; ".join(job.settings["prompts"])
+    if job.state == "cancelled":
+        finished = f"; {len(job.pictures)} finished" if job.pictures else ""
+        status = f"Stopped at step {job.step} of {job.steps}{finished}." if job.steps else "Stopped."
+        return ProgressUpdate(previews, job.progress, status, job.pictures, True, prompt)
+    duration = format_duration((job.finished or 0) - (job.started or 0))
+    return ProgressUpdate(previews, 1.0, f"Done in {duration}.", job.pictures, True, prompt)
 
 
-def _cell(picture: Image.Image) -> Image.Image:
-    return picture.resize((LIVE, max(1, round(LIVE * picture.height / picture.width))))
-
-
-def _opened(path: Path) -> Image.Image:
-    with images.open_image(path) as picture:
-        return images.to_rgb(picture)
-
-
-def _kept(
-    outputs: Path,
-    sheet: Image.Image,
-    first: str,
-    axes: Sequence[xyz_grid.Axis | None],
-    settings: Mapping[str, Any],
-) -> str:
-    """Save a sheet among the pictures, with its record; returns its path below the outputs folder."""
-    made = metadata.read(outputs / first).record
-    record = xyz_grid.sheet_record(made, axes, settings) if made else None
-    day, clock = time.strftime("%Y-%m-%d %H%M%S").split()
-    path = outputs / day / f"{clock}-{secrets.token_hex(4)}-grid.png"
-    return metadata.save(sheet, path, record).relative_to(outputs).as_posix()
+def _resize(image: Image.Image) -> Image.Image:
+    return image.resize((CELL_WIDTH, max(1, round(CELL_WIDTH * image.height / image.width))))

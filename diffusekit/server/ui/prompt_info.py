@@ -1,62 +1,63 @@
-"""Prompts as a model reads them, without the weights that draw: how many tokens, and what is cut.
+"""What the page knows of a model without its U-Net: how prompts are tokenized, its words, its defaults.
 
-Keeps its own tokenizer, so that counting while somebody types never waits for the worker and never pushes
-a model out of memory. Knows no page.
+Handlers call this while somebody types, so nothing here waits for the worker.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from ... import models, text
-from ...embeddings import LearnedToken, tokens_in_prompts
+from ...embeddings import LearnedToken, Vocabulary, tokens_in_prompts
+from ...inversion import placeholder
+
+_TOKENIZING = threading.Lock()  # a tokenizer changes its own settings while it works
 
 
 @dataclass(frozen=True)
-class Count:
-    """How much of a prompt fits: `used` of `room` tokens; `cut` is what the model does not see."""
+class TokenCount:
+    """How much of a prompt fits: `used` of `limit` tokens. `truncated` is the text that the model does not see."""
 
     used: int
-    room: int
-    cut: str
+    limit: int
+    truncated: str
     learned: tuple[str, ...] = ()
 
 
-def count(model: str, prompt: str, given: tuple[str, ...] = (), folder: Path | None = None) -> Count:
-    """Read a prompt; `given` are learned tokens named beside it, from `folder`.
+def count_tokens(model: str, prompt: str, embedding: Sequence[str] = (), folder: Path | None = None) -> TokenCount:
+    """Count the tokens of a prompt; `embedding` are names of learned tokens chosen beside it, in `folder`.
 
     Raises `ModelError` when there is no such model, `UsageError` for learned tokens that clash.
     """
-    tokens = tokens_in_prompts([prompt], given, folder)
-    reader = models.load_text(model)
-    reading = text.tokenize(reader, prompt, tokens)
-    spans = text.word_spans(reader, reading, tokens)
-    return Count(
-        reading.end - 1, len(reading.ids) - 2, reading.truncated, _seen(tokens, prompt, {span.text for span in spans})
-    )
+    tokens = tokens_in_prompts([prompt], tuple(embedding), folder)
+    model_text = models.load_text(model)
+    with _TOKENIZING:
+        tokenized = text.tokenize(model_text, prompt, tokens)
+        spans = text.word_spans(model_text, tokenized, tokens)
+    learned = _learned_in(tokens, prompt, {span.text for span in spans})
+    return TokenCount(tokenized.end - 1, len(tokenized.ids) - 2, tokenized.truncated, learned)
 
 
-def _seen(tokens: list[LearnedToken], prompt: str, words: set[str]) -> tuple[str, ...]:
+def _learned_in(tokens: Sequence[LearnedToken], prompt: str, words: Collection[str]) -> tuple[str, ...]:
     return tuple(token.name for token in tokens if token.token in words or token.name in prompt)
 
 
-def side(name: str) -> int:
-    """Width and height in pixels of the pictures a model was made for."""
-    return _info(name).native_size
+@lru_cache(maxsize=2)
+def load_vocabulary(model: str) -> Vocabulary:
+    """The words of a model; raises `ModelError` when it cannot be loaded."""
+    return Vocabulary(models.load_text(model))
 
 
-def guidance(name: str) -> float:
-    """The guidance scale that suits a model."""
-    return _info(name).guidance_scale
-
-
-def fast(name: str) -> bool:
-    """Whether a model brings weights for few steps."""
-    return _info(name).has_fast_lora
+def suggest_init(model: str, name: str) -> str:
+    """The word that a training run of this name would start from."""
+    return placeholder.guess_init(name, load_vocabulary(model))
 
 
 @lru_cache(maxsize=4)
-def _info(name: str) -> models.ModelInfo:
+def describe_model(name: str) -> models.ModelInfo:
+    """Native size, guidance scale and few-step LoRA of a model, from its configuration files."""
     return models.describe(name)

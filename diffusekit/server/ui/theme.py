@@ -1,15 +1,9 @@
-"""How the page looks: the theme, the files that come with it, and the small pieces of HTML it is made of.
-
-Everything that came from a person, a prompt or a file passes `escape` here. Knows no jobs.
-"""
+"""How the page looks: colors for light and dark, fonts, style sheets and the script."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gradio.themes import Base, Font
 
@@ -50,7 +44,7 @@ _COLORS = {
 }
 
 
-def theme() -> Base:
+def make_theme() -> Base:
     """Paper and ink, light and dark, in the fonts the visitor's system has."""
     colors: dict[str, str] = {}
     for name, (light, dark) in _COLORS.items():
@@ -65,83 +59,12 @@ def theme() -> Base:
     return base.set(**colors, color_accent="#0b62c4", block_shadow="none", block_label_shadow="none")
 
 
-def dress() -> dict[str, Any]:
+def page_options() -> dict[str, Any]:
     """What `launch` and `mount_gradio_app` take for the look of the page."""
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     head = '<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">'
     return {
-        "theme": theme(),
+        "theme": make_theme(),
         "css": "".join((_FOLDER / f"{n}.css").read_text(encoding="utf-8") for n in ("style", "tabs")),
         "head": f"{head}<script>{script}</script>",
     }
-
-
-# --- pieces ----------------------------------------------------------------------------------
-
-
-def notice(message: str, hint: str = "", *, kind: Literal["error", "note"] = "note") -> str:
-    """A sentence and what to do, read aloud when it appears."""
-    role = "alert" if kind == "error" else "status"
-    more = f'<span class="hint">{escape(hint)}</span>' if hint else ""
-    return f'<p class="notice {kind}" role="{role}"><span>{escape(message)}</span>{more}</p>'
-
-
-def meter(used: int, room: int, cut: str, learned: Sequence[str]) -> str:
-    """How much of a prompt the model sees."""
-    names = "".join(f'<span class="chip">{escape(name)}</span>' for name in learned)
-    known = f"learned: {names}" if names else ""
-    if not cut:
-        return f'<p class="meter"><span>{used} / {room} tokens</span>{known}</p>'
-    lost = cut if len(cut) < 200 else f"{cut[:200]}…"
-    return (
-        f'<p class="meter over" role="status"><span>{used} / {room} tokens</span>'
-        f"not seen by the model: <del>{escape(lost)}</del>{known}</p>"
-    )
-
-
-def stage(previews: Sequence[str], share: float | None, words: str) -> str:
-    """Where a picture comes into being: previews (addresses), how far it is, and a line of words."""
-    columns = 1 if len(previews) < 2 else 2 if len(previews) < 5 else 4
-    shown = "".join(
-        f'<img src="{escape(address)}" alt="preview {i} of {len(previews)}">' for i, address in enumerate(previews, 1)
-    )
-    empty = '<div class="blank" aria-hidden="true"></div>'
-    value = "" if share is None else f' value="{share:.4f}"'
-    bar = f'<progress max="1"{value} aria-label="progress"></progress>'
-    return (
-        f'<figure class="stage"><div class="views" style="--columns:{columns}">{shown or empty}</div>'
-        f'<figcaption>{bar}<span role="status">{escape(words)}</span></figcaption></figure>'
-    )
-
-
-def welcome() -> str:
-    """What stands in the stage before the first picture."""
-    return (
-        '<figure class="stage welcome"><div><strong>Your pictures appear here.</strong>'
-        "<span>Write what you want to see and press <kbd>Ctrl</kbd> <kbd>Enter</kbd>; <kbd>Esc</kbd> "
-        "stops. Left empty, the form picks an example.</span>"
-        "<span>Drop a picture anywhere on the page to have its settings back.</span></div></figure>"
-    )
-
-
-def table(rows: Mapping[str, Any]) -> str:
-    """Names and values in two columns; what is empty is left out."""
-    lines = "".join(
-        f"<tr><th scope=row>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>"
-        for name, value in rows.items()
-        if value not in ("", None, (), [], {})
-    )
-    return f'<table class="facts">{lines}</table>' if lines else ""
-
-
-def word_list(words: Sequence[str]) -> str:
-    """Words for the page's script to complete in prompts, as an attribute nobody sees."""
-    return f'<div data-words="{escape(json.dumps(list(words)))}"></div>'
-
-
-def banner() -> str:
-    """The name of the house, and the switch between light and dark."""
-    return (
-        '<header class="banner"><strong>diffusekit</strong>'
-        '<button type="button" id="shade" aria-label="Switch between light and dark"></button></header>'
-    )

@@ -12,11 +12,11 @@ from typing import Any
 import gradio as gr
 
 from ..storage import trash
-from .theme import notice
+from .html import render_notice
 
 
 @dataclass(frozen=True)
-class Emptying:
+class TrashButton:
     """The button of a folder's trash, and what was asked about with it: the trash as it was then."""
 
     folder: Path
@@ -24,7 +24,7 @@ class Emptying:
     asked: gr.State
 
     @classmethod
-    def add(cls, folder: Path, name: str) -> Emptying:
+    def add(cls, folder: Path, name: str) -> TrashButton:
         """Lay it out; `name` is the element's id."""
         button = gr.Button("Empty trash", size="sm", visible=False, min_width=0, elem_id=name)
         return cls(folder, button, gr.State(""))
@@ -47,7 +47,7 @@ class Emptying:
         held = trash.usage(self.folder)
         if held.files and str(held) != asked:
             update = gr.update(value=f"Delete {held}, for good", variant="stop", visible=True)
-            words = notice(f"The trash holds {held}.", "Press again to delete them for good.")
+            words = render_notice(f"The trash holds {held}.", "Press again to delete them for good.")
             return {self.button: update, self.asked: str(held), note: words}, False
         gone = trash.empty(self.folder)
-        return self.fresh() | {note: notice(f"The trash is empty: {gone} are gone.")}, True
+        return self.fresh() | {note: render_notice(f"The trash is empty: {gone} are gone.")}, True

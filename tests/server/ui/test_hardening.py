@@ -114,7 +114,7 @@ def test_only_the_pages_own_copies_are_served_and_never_as_a_page(serve, tmp_pat
 
 
 def test_nothing_is_fetched():
-    with pytest.raises(hardening.Refused, match="fetches nothing"):
+    with pytest.raises(hardening.RequestRefused, match="fetches nothing"):
         asyncio.run(hardening._fetch("https://example.org"))
 
 

@@ -1,11 +1,11 @@
 """The web page without a browser: form, grids, album, likeness, restoring, pieces of HTML."""
 
 import asyncio
-import html.parser
 import io
 import json
 import re
 import sys
+from html.parser import HTMLParser
 
 import gradio as gr
 import pytest
@@ -19,9 +19,9 @@ from diffusekit.server.storage import trash
 from diffusekit.server.storage.album import Album
 from diffusekit.server.storage.gallery import Gallery, ImageForbidden
 from diffusekit.server.storage.similarity import ImageSearch
-from diffusekit.server.ui import context, progress, progress_view, prompt_info, theme, thumbs
+from diffusekit.server.ui import context, html, progress, prompt_info, theme
 from diffusekit.server.ui.tabs import gallery_facts, gallery_html, generate_form, generate_restore
-from diffusekit.server.ui.trash_button import Emptying
+from diffusekit.server.ui.trash_button import TrashButton
 from diffusekit.settings import GenerateSettings, ServeSettings
 from diffusekit.visualise import xyz_grid
 
@@ -62,14 +62,14 @@ def test_errors_of_the_form_name_the_field_as_the_page_does(values, label):
 
 
 def test_all_samplers_are_offered_once_under_different_labels():
-    labels, names = zip(*generate_form.samplers(), strict=True)
+    labels, names = zip(*generate_form.sampler_choices(), strict=True)
     assert set(names) == set(generate_form.SAMPLERS) and len(set(labels)) == len(labels)
 
 
 def test_every_field_has_a_label_and_every_example_fits_the_model():
     assert set(generate_form.LABELS) == set(generate_form.FIELDS)
     for prompt in generate_form.EXAMPLES:
-        assert not prompt_info.count("mini", prompt).cut
+        assert not prompt_info.count_tokens("mini", prompt).truncated
 
 
 # --- grids -----------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_a_sheet_says_how_it_was_made(tmp_path):
     assert (own.sampler, own.seed, own.guidance_scale, own.width) == ("lms", 5, 3.0, 8)
     assert found.parameters["X Type"] == "Steps" and found.parameters["X Values"] == "4, 8"
     assert metadata.settings_from_infotext(found.parameters).steps == 30
-    assert "4, 8" in gallery_facts.panel(path, "x-grid.png")
+    assert "4, 8" in gallery_facts.render_details(path, "x-grid.png")
 
 
 # --- trash -----------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_a_sheet_says_how_it_was_made(tmp_path):
 
 def test_the_trash_is_emptied_when_it_is_asked_for_twice(album):
     with gr.Blocks():
-        emptying, note = Emptying.add(album.outputs, "x"), gr.HTML()
+        emptying, note = TrashButton.add(album.outputs, "x"), gr.HTML()
     assert emptying.fresh()[emptying.button]["visible"] is False
     album.move_to_trash("day/red.png")
     asked, gone = emptying.press("", note)
@@ -304,10 +304,10 @@ def test_likeness_waits_for_the_model_and_survives_a_damaged_file(album, jobs, t
 
 
 def test_the_counter_tells_what_the_model_does_not_see():
-    short = prompt_info.count("mini", "a red cat")
-    assert (short.used, short.room, short.cut) == (3, 75, "")
-    long = prompt_info.count("mini", "a red cat " * 30 + "castle")
-    assert long.used == 75 and long.cut.endswith("castle")
+    short = prompt_info.count_tokens("mini", "a red cat")
+    assert (short.used, short.limit, short.truncated) == (3, 75, "")
+    long = prompt_info.count_tokens("mini", "a red cat " * 30 + "castle")
+    assert long.used == 75 and long.truncated.endswith("castle")
 
 
 def test_the_counter_knows_learned_tokens(tmp_path):
@@ -318,24 +318,25 @@ def test_the_counter_knows_learned_tokens(tmp_path):
     (tmp_path / "embeddings").mkdir()
     for name in ("my_robot", "my_snail"):
         shutil.copy(ROOT / "embeddings" / f"{name}.safetensors", tmp_path / "embeddings")
-    assert generate_restore.learned(tmp_path / "embeddings") == ["my_robot", "my_snail"]
-    assert prompt_info.count("mini", "a picture of <my_robot>").learned == ("my_robot",)
-    assert prompt_info.count("mini", "a picture of S*", ("my_snail",)).learned == ("my_snail",)
+    assert generate_restore.learned_names(tmp_path / "embeddings") == ["my_robot", "my_snail"]
+    assert prompt_info.count_tokens("mini", "a picture of <my_robot>").learned == ("my_robot",)
+    assert prompt_info.count_tokens("mini", "a picture of S*", ("my_snail",)).learned == ("my_snail",)
     with pytest.raises(UsageError, match="token of"):
-        prompt_info.count("mini", "a picture of S*")
+        prompt_info.count_tokens("mini", "a picture of S*")
 
 
 def test_the_page_knows_the_size_and_guidance_of_a_model(mini):
-    assert prompt_info.side("mini") == mini.native_size and prompt_info.guidance("mini") == mini.guidance_scale
+    info = prompt_info.describe_model("mini")
+    assert info.native_size == mini.native_size and info.guidance_scale == mini.guidance_scale
 
 
 def test_a_picture_gives_its_settings_back(tmp_path, jobs):
     path = picture(tmp_path / "x.png", prompt="a red cat", steps=9, sampler="euler_a")
-    found = generate_restore.values(jobs, path, "all")
+    found = generate_restore.read_form_values(jobs, path, "all")
     assert (found["prompt"], found["steps"], found["sampler"]) == ("a red cat", 9, "euler_a")
     assert found["seed"] == "7" and found["images"] == 1
-    assert generate_restore.values(jobs, path, "remix") == found | {"seed": ""}
-    assert generate_restore.values(jobs, path, "seed") == {"seed": "7"}
+    assert generate_restore.read_form_values(jobs, path, "remix") == found | {"seed": ""}
+    assert generate_restore.read_form_values(jobs, path, "seed") == {"seed": "7"}
 
 
 def test_a_picture_of_a1111_gives_back_what_it_can(tmp_path, jobs):
@@ -345,25 +346,25 @@ def test_a_picture_of_a1111_gives_back_what_it_can(tmp_path, jobs):
         "a cat\nNegative prompt: a dog\nSteps: 12, Sampler: Euler a, CFG scale: 5, Seed: 42, Size: 64x96, Model: other",
     )
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
-    found = generate_restore.values(jobs, tmp_path / "a.png", "all")
+    found = generate_restore.read_form_values(jobs, tmp_path / "a.png", "all")
     assert (found["seed"], found["steps"], found["width"], found["height"]) == ("42", 12, 64, 96)
     assert found["negative_prompt"] == "a dog" and found["sampler"] == "euler_a"
 
 
 def test_a_model_and_tokens_that_are_not_here_are_named(tmp_path, jobs):
     path = picture(tmp_path / "x.png", model="someone/else", embedding=("my_ghost",))
-    assert "model" not in generate_restore.values(jobs, path, "all")
-    words = generate_restore.words(jobs, path, "all")
+    assert "model" not in generate_restore.read_form_values(jobs, path, "all")
+    words = generate_restore.restore_notice(jobs, path, "all")
     assert "someone/else is not here" in words and "my_ghost is not here" in words
 
 
 def test_a_picture_without_a_record_says_so(tmp_path, jobs):
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     with pytest.raises(UsageError, match="does not say"):
-        generate_restore.values(jobs, tmp_path / "plain.png", "all")
+        generate_restore.read_form_values(jobs, tmp_path / "plain.png", "all")
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(DiffusekitError):
-        generate_restore.values(jobs, tmp_path / "text.png", "all")
+        generate_restore.read_form_values(jobs, tmp_path / "text.png", "all")
 
 
 # --- running ---------------------------------------------------------------------------------
@@ -371,35 +372,35 @@ def test_a_picture_without_a_record_says_so(tmp_path, jobs):
 
 def test_a_visitor_who_leaves_while_waiting_in_line_takes_the_job_along(tmp_path, monkeypatch):
     monkeypatch.setattr(Jobs, "_work", lambda self: None)  # nobody works: all jobs stay in line
-    monkeypatch.setattr(progress_view, "BEAT", 0.01)
+    monkeypatch.setattr(progress, "POLL_INTERVAL", 0.01)
     jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
 
-    run = progress_view.Run()
+    run = progress.VisitorJob()
 
     async def visit():
-        moments = progress.pictures(jobs, {"prompt": "a cat"}, run)
+        moments = progress.follow_images(jobs, {"prompt": "a cat"}, run)
         seen = [await anext(moments) for _ in range(3)]
         await moments.aclose()
         return seen
 
     seen = asyncio.run(visit())
-    assert [moment.words for moment in seen] == ["Next in line"] * 3
-    assert jobs.get(run.job).state == "cancelled" and not jobs.queue_length
+    assert [moment.status for moment in seen] == ["Next in the queue"] * 3
+    assert jobs.get(run.job_id).state == "cancelled" and not jobs.queue_length
     jobs.close(1)
 
 
 def test_stop_counts_before_there_is_a_job_and_between_the_cells_of_a_grid(tmp_path, monkeypatch):
     monkeypatch.setattr(Jobs, "_work", lambda self: None)
     jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
-    run = progress_view.Run()
+    run = progress.VisitorJob()
     run.stop(jobs)
 
     async def visit():
         axes = [xyz_grid.parse_axis("steps", "3, 4"), None, None]
         cells = xyz_grid.grid_cells(axes, {"prompt": "a cat", "seed": 1})
-        return [m async for m in progress.grid(jobs, axes, cells, {"prompt": "a cat"}, run)]
+        return [m async for m in progress.follow_grid(jobs, axes, cells, {"prompt": "a cat"}, run)]
 
-    assert asyncio.run(asyncio.wait_for(visit(), 20))[-1].words == "Stopped: 0 of 2 pictures."
+    assert asyncio.run(asyncio.wait_for(visit(), 20))[-1].status == "Stopped: 0 of 2 images."
     (only,) = jobs.list()
     assert only.state == "cancelled"
     jobs.close(1)
@@ -410,7 +411,7 @@ def test_a_server_that_stops_keeps_what_a_page_has_in_line(tmp_path, monkeypatch
     jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
 
     async def visit():
-        moments = progress.pictures(jobs, {"prompt": "a cat"})
+        moments = progress.follow_images(jobs, {"prompt": "a cat"})
         await anext(moments)
         for feed in jobs._live.values():
             feed.close()  # as `Jobs.close` does, before the list of jobs is put away
@@ -429,16 +430,16 @@ def test_what_cannot_be_queued_is_said_before_anything_is_shown(tmp_path, monkey
     jobs.submit("generate", {"prompt": "a cat"})
 
     async def visit(settings):
-        return [moment async for moment in progress.pictures(jobs, settings)]
+        return [moment async for moment in progress.follow_images(jobs, settings)]
 
     with pytest.raises(DiffusekitError, match="waiting"):
         asyncio.run(visit({"prompt": "a dog"}))
-    assert "waiting" in context.said(Overloaded("1 jobs are waiting, and no more may"))
+    assert "waiting" in context.error_notice(Overloaded("1 jobs are waiting, and no more may"))
     jobs.close(1)
 
 
 def test_unexpected_errors_show_their_name_and_nothing_else(caplog):
-    shown = context.said(RuntimeError("secret /home/somebody"))
+    shown = context.error_notice(RuntimeError("secret /home/somebody"))
     assert "RuntimeError" in shown and "secret" not in shown
     assert "secret" in caplog.text
 
@@ -446,7 +447,7 @@ def test_unexpected_errors_show_their_name_and_nothing_else(caplog):
 # --- pieces of HTML --------------------------------------------------------------------------
 
 
-class Tags(html.parser.HTMLParser):
+class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.found = []
@@ -459,33 +460,33 @@ class Tags(html.parser.HTMLParser):
 def test_nothing_that_people_write_becomes_html(tmp_path):
     path = picture(tmp_path / "x.png", prompt=EVIL, negative_prompt=EVIL)
     pieces = [
-        theme.notice(EVIL, EVIL, kind="error"),
-        theme.meter(3, 75, EVIL, [EVIL]),
-        theme.table({EVIL: EVIL}),
-        theme.stage(["data:image/webp;base64,AA"], 0.5, EVIL),
-        theme.word_list([EVIL]),
-        gallery_facts.panel(path, EVIL),
-        gallery_html.page("", EVIL),
-        gallery_html.thumbs(tmp_path, [("x.png", 0.0, EVIL), (EVIL, 0.0, EVIL)], stars={EVIL}, shown=EVIL),
+        html.render_notice(EVIL, EVIL, kind="error"),
+        html.render_meter(3, 75, EVIL, [EVIL]),
+        html.render_table({EVIL: EVIL}),
+        html.render_stage(["data:image/webp;base64,AA"], 0.5, EVIL),
+        html.render_word_list([EVIL]),
+        gallery_facts.render_details(path, EVIL),
+        gallery_html.render_grid("", EVIL),
+        gallery_html.render_thumbnails(tmp_path, [("x.png", 0.0, EVIL), (EVIL, 0.0, EVIL)], stars={EVIL}, shown=EVIL),
     ]
     for piece in pieces:
         for tag, attributes in Tags(piece).found:
             assert tag != "script", piece
             assert not any(name.startswith("on") for name in attributes), piece
             assert tag != "img" or attributes["src"].startswith("data:image/"), piece
-    assert Tags(theme.word_list([EVIL])).found == [("div", {"data-words": json.dumps([EVIL])})]
+    assert Tags(html.render_word_list([EVIL])).found == [("div", {"data-words": json.dumps([EVIL])})]
 
 
 def test_thumbnails_are_small_and_damaged_files_have_none(tmp_path):
     Image.effect_noise((2000, 1000), 80).save(tmp_path / "big.png")
-    address = thumbs.thumbnail(tmp_path / "big.png", 1.0)
+    address = html.thumbnail_url(tmp_path / "big.png", 1.0)
     assert address.startswith("data:image/webp;base64,") and len(address) < 60_000
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
-    assert thumbs.thumbnail(tmp_path / "bad.png", 1.0) == ""
+    assert html.thumbnail_url(tmp_path / "bad.png", 1.0) == ""
 
 
 def test_the_page_asks_for_nothing_elsewhere():
-    dress = theme.dress()
+    dress = theme.page_options()
     look = dress["theme"]
     assert look._stylesheets == []  # no web fonts
     for text in (dress["css"], dress["head"], look._get_theme_css()):
@@ -496,7 +497,7 @@ def test_the_page_asks_for_nothing_elsewhere():
 def test_thumbnail_bytes_decode():
     import base64
 
-    address = thumbs.address(Image.new("RGB", (9, 9), "red"))
+    address = html.to_data_url(Image.new("RGB", (9, 9), "red"))
     data = base64.b64decode(address.partition(",")[2])
     assert Image.open(io.BytesIO(data)).size == (9, 9)
 

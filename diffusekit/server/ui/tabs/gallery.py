@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from ...storage.similarity import ImageSearch
-from ..context import PRIVATE, QUICK, House, said
-from ..trash_button import Emptying
+from ..context import PRIVATE, QUICK, House, error_notice
+from ..trash_button import TrashButton
 from . import gallery_html, generate_restore
 from .gallery_handlers import LIKENESS, PAGE, WORDS, Desk, Shown
 
@@ -56,15 +56,15 @@ def connect(house: House) -> None:
     notice, tabs = house.places["notice"], house.tabs
     assert tabs is not None
 
-    def again(what: generate_restore.What) -> Any:
+    def again(what: generate_restore.RestoreMode) -> Any:
         def use_it(name: str) -> dict[Any, Any]:
             try:
                 path = house.album.gallery.path_of(name)
-                found = generate_restore.updates(house.jobs, path, what, form)
-                words = generate_restore.words(house.jobs, path, what)
+                found = generate_restore.form_updates(house.jobs, path, what, form)
+                words = generate_restore.restore_notice(house.jobs, path, what)
                 return found | {notice: words, tabs: gr.Tabs(selected="generate")}
             except Exception as error:
-                return {tab.notice: said(error)}
+                return {tab.notice: error_notice(error)}
 
         return use_it
 
@@ -104,7 +104,7 @@ def _layout(outputs: Path) -> tuple[Shown, gr.Row]:
         with gr.Column(elem_id="shelves", min_width=0):
             pictures = gr.HTML(elem_id="pictures", js_on_load=gallery_html.SCRIPT)
             more = gr.Button("More", visible=False, elem_id="more-pictures")
-            trash = Emptying.add(outputs, "gallery-trash")
+            trash = TrashButton.add(outputs, "gallery-trash")
         with gr.Column(elem_id="open", min_width=0, visible=False) as opened:
             image = gr.Image(
                 show_label=False,
@@ -123,7 +123,7 @@ def _layout(outputs: Path) -> tuple[Shown, gr.Row]:
                 elem_id="slider",
             )
             with gr.Row(elem_classes="tools") as row:
-                use: dict[generate_restore.What, gr.Button] = {
+                use: dict[generate_restore.RestoreMode, gr.Button] = {
                     "all": gr.Button("Use all", size="sm", min_width=0),
                     "remix": gr.Button("Remix", size="sm", min_width=0),
                     "seed": gr.Button("Use seed", size="sm", min_width=0),

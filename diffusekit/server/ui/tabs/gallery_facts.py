@@ -9,12 +9,12 @@ from typing import Any
 
 from .... import images, metadata
 from ....schedule import SAMPLERS
-from .. import theme
+from .. import html
 
 _TOLD = ("Prompt", "Negative prompt")
 
 
-def panel(path: Path, name: str) -> str:
+def render_details(path: Path, name: str) -> str:
     """The prompt, and a table of everything the file says. Raises `FileRefused` if it is no picture."""
     found = metadata.read(path)
     rows = _ours(found.record) if found.record else _theirs(found.parameters)
@@ -28,8 +28,8 @@ def panel(path: Path, name: str) -> str:
     said = f'<p class="prompt">{escape(prompt)}</p>' if prompt else ""
     if negative:
         said += f'<p class="prompt negative"><span>not:</span> {escape(negative)}</p>'
-    more = f'<details class="rest"><summary>More</summary>{theme.table(rest)}</details>'
-    return said + theme.table(rows) + more
+    more = f'<details class="rest"><summary>More</summary>{html.render_table(rest)}</details>'
+    return said + html.render_table(rows) + more
 
 
 def prompt_of(path: Path) -> str:

@@ -17,11 +17,11 @@ from ....errors import UsageError
 from ...storage.album import Album
 from ...storage.gallery import GalleryEntry
 from ...storage.similarity import ImageSearch
-from .. import theme
-from ..context import said
-from ..trash_button import Emptying
+from .. import html
+from ..context import error_notice
+from ..trash_button import TrashButton
 from . import gallery_facts, gallery_html
-from .generate_restore import What
+from .generate_restore import RestoreMode
 
 PAGE = 48  # thumbnails on the page at first, and added by "More"
 LIKE = 48  # pictures that a search by likeness finds
@@ -52,8 +52,8 @@ class Shown:
     compare: gr.Button
     alike: gr.Button
     delete: gr.Button
-    use: dict[What, gr.Button]
-    trash: Emptying
+    use: dict[RestoreMode, gr.Button]
+    trash: TrashButton
     found: gr.State  # rows
     count: gr.State  # how many of them are on the page
     name: gr.State  # the picture that is open
@@ -69,7 +69,7 @@ def _told(handler: Callable[..., Answer]) -> Callable[..., Answer]:
         try:
             return handler(self, *values)
         except Exception as error:
-            return {self.tab.notice: said(error)}
+            return {self.tab.notice: error_notice(error)}
 
     return safe
 
@@ -106,7 +106,7 @@ class Desk:
         """Pictures by the words of their prompts; a phrase for likeness waits for Enter."""
         words = (words or "").strip()
         if how == LIKENESS and words:
-            return {self.tab.notice: theme.notice("Press Enter to look.")}
+            return {self.tab.notice: html.render_notice("Press Enter to look.")}
         found = self.album.search(words, starred=starred)
         plain = not words and not starred
         return self._list(_rows(found), PAGE, name, empty=EMPTY if plain else NONE)
@@ -120,7 +120,7 @@ class Desk:
         try:
             yield from self._alike(words, f"The likest to “{words}” first.", name, starred)
         except Exception as error:
-            yield {self.tab.notice: said(error)}
+            yield {self.tab.notice: error_notice(error)}
 
     def like_file(self, path: str | None, name: str) -> Iterator[Answer]:
         """Pictures that look like one from elsewhere."""
@@ -140,22 +140,22 @@ class Desk:
         try:
             yield from self._alike(wanted, words, name)
         except Exception as error:
-            yield {self.tab.notice: said(error)}
+            yield {self.tab.notice: error_notice(error)}
 
     def _alike(self, wanted: str | Path, words: str, name: str, starred: bool = False) -> Iterator[Answer]:
         entries = self.album.search(starred=starred)
         for done, count in self.likeness.index(entries):
-            yield {self.tab.notice: theme.notice(f"Looking at new pictures: {done} of {count} …")}
+            yield {self.tab.notice: html.render_notice(f"Looking at new pictures: {done} of {count} …")}
         ranked = self.likeness.rank(entries, wanted)[:LIKE]
         shown = self._list(_rows([entry for _, entry in ranked]), PAGE, name)
-        yield shown | {self.tab.notice: theme.notice(words if ranked else NONE)}
+        yield shown | {self.tab.notice: html.render_notice(words if ranked else NONE)}
 
     def _list(self, found: list[Row], count: int, name: str, *, empty: str = NONE) -> Answer:
         stars = self.album.stars()
-        inside = gallery_html.thumbs(self.album.outputs, found[:count], stars=stars, shown=name)
+        inside = gallery_html.render_thumbnails(self.album.outputs, found[:count], stars=stars, shown=name)
         more = len(found) - count
         return {
-            self.tab.pictures: gallery_html.page(inside, empty),
+            self.tab.pictures: gallery_html.render_grid(inside, empty),
             self.tab.more: gr.update(visible=more > 0, value=f"More ({more})"),
             self.tab.notice: "",
             self.tab.found: found,
@@ -174,7 +174,7 @@ class Desk:
         """Hold on to the open picture, and show the next one beside it; or let go."""
         if pinned:
             return self._open(name, "")
-        words = theme.notice("Now choose another picture: both lie under one slider.")
+        words = html.render_notice("Now choose another picture: both lie under one slider.")
         return self._open(name, name) | {self.tab.notice: words}
 
     def _open(self, name: str, pinned: str) -> Answer:
@@ -185,7 +185,7 @@ class Desk:
             self.tab.open: gr.update(visible=True),
             self.tab.image: gr.update(value=str(path), alt_text=gallery_facts.prompt_of(path)[:500], visible=not both),
             self.tab.slider: gr.update(value=(str(other), str(path)) if both else None, visible=both),
-            self.tab.facts: gallery_facts.panel(path, name),
+            self.tab.facts: gallery_facts.render_details(path, name),
             self.tab.star: _star_label(name in self.album.stars()),
             self.tab.compare: "Stop comparing" if pinned else "Compare",
             self.tab.name: name,
@@ -208,7 +208,7 @@ class Desk:
         row = found[place] if found and found[place][0] == name else (name, 0.0, "")
         found = [other for other in found if other[0] != name]
         near = found[min(place, len(found) - 1)][0] if found else ""
-        words = theme.notice("Moved to the trash.", Path(name).name)
+        words = html.render_notice("Moved to the trash.", Path(name).name)
         return (
             self._list(found, count, near, empty=EMPTY)
             | (self._open(near, "") if near else self._shut())
@@ -227,7 +227,7 @@ class Desk:
         return (
             self._list(found, count, back)
             | self._open(back, "")
-            | {self.tab.notice: theme.notice("It is back."), self.tab.thrown: before}
+            | {self.tab.notice: html.render_notice("It is back."), self.tab.thrown: before}
             | {self.tab.undo: gr.update(visible=bool(before))}
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from html import escape
 from pathlib import Path
 
-from ..thumbs import thumbnail
+from ..html import thumbnail_url
 
 # A click on a thumbnail, or its key, is the event `pick` with the picture's path.
 SCRIPT = """
@@ -20,10 +20,12 @@ element.addEventListener('click', (event) => {
 """
 
 
-def thumbs(outputs: Path, found: Sequence[tuple[str, float, str]], *, stars: Collection[str], shown: str) -> str:
+def render_thumbnails(
+    outputs: Path, found: Sequence[tuple[str, float, str]], *, stars: Collection[str], shown: str
+) -> str:
     """Thumbnails of (path, time, prompt); the picture that is open is marked."""
     return "".join(
-        _thumb(name, thumbnail(outputs / name, changed), prompt, name in stars, name == shown)
+        _thumb(name, thumbnail_url(outputs / name, changed), prompt, name in stars, name == shown)
         for name, changed, prompt in found
     )
 
@@ -43,7 +45,7 @@ def _thumb(name: str, address: str, prompt: str, starred: bool, shown: bool) -> 
     )
 
 
-def page(inside: str, empty: str) -> str:
+def render_grid(inside: str, empty: str) -> str:
     """The shelf, or the words for an empty one."""
     if not inside:
         return f'<p class="empty">{escape(empty)}</p>'

@@ -20,10 +20,9 @@ import gradio as gr
 from ....errors import DiffusekitError
 from ....settings import FAST_DEFAULTS, GenerateSettings, validate
 from ....visualise import xyz_grid
-from .. import progress, prompt_info, theme
-from ..context import PRIVATE, QUICK, House, said
-from ..progress import Moment
-from ..progress_view import Run, stopping
+from .. import html, progress, prompt_info
+from ..context import PRIVATE, QUICK, House, error_notice
+from ..progress import ProgressUpdate, VisitorJob, stop_handler
 from . import generate_form, generate_restore
 from .generate_fields import Fields, GridFields, fields, grid_fields
 
@@ -55,7 +54,7 @@ def add(house: House) -> None:
                 )
             notice = gr.HTML(elem_id="notice")
         with gr.Column(elem_id="view", min_width=0):
-            stage = gr.HTML(theme.welcome(), elem_id="stage")
+            stage = gr.HTML(html.render_welcome(), elem_id="stage")
             result = gr.Gallery(
                 label="Result",
                 show_label=False,
@@ -68,7 +67,7 @@ def add(house: House) -> None:
                 height="auto",
             )
             with gr.Row(elem_id="actions", visible=False) as actions:
-                use: dict[generate_restore.What, gr.Button] = {
+                use: dict[generate_restore.RestoreMode, gr.Button] = {
                     "all": gr.Button("Use all", size="sm", min_width=0),
                     "remix": gr.Button("Remix", size="sm", min_width=0),
                     "seed": gr.Button("Use seed", size="sm", min_width=0),
@@ -114,21 +113,21 @@ class _Page:
 
     def begin(self) -> dict[Any, Any]:
         return self._busy(True) | {
-            self.stage: gr.update(value=theme.stage((), None, "starting …"), visible=True),
+            self.stage: gr.update(value=html.render_stage((), None, "starting …"), visible=True),
             self.result: gr.update(visible=False),
             self.actions: gr.update(visible=False),
             self.notice: "",
         }
 
-    def show(self, moment: Moment) -> dict[Any, Any]:
-        return {self.stage: theme.stage(moment.views, moment.share, moment.words)}
+    def show(self, moment: ProgressUpdate) -> dict[Any, Any]:
+        return {self.stage: html.render_stage(moment.previews, moment.fraction, moment.status)}
 
-    def end(self, outputs: Path, moment: Moment) -> dict[Any, Any]:
+    def end(self, outputs: Path, moment: ProgressUpdate) -> dict[Any, Any]:
         """The finished pictures; without any, the last preview stays."""
-        words = theme.notice(moment.words) if moment.made else ""
-        if not moment.made:
+        words = html.render_notice(moment.status) if moment.images else ""
+        if not moment.images:
             return self._busy(False) | self.show(moment)
-        paths = [(str(outputs / name), moment.prompt) for name in moment.made]
+        paths = [(str(outputs / name), moment.prompt) for name in moment.images]
         return self._busy(False) | {
             self.stage: gr.update(visible=False),
             self.result: gr.update(value=paths, selected_index=0, visible=True),
@@ -139,11 +138,11 @@ class _Page:
     def fail(self, error: Exception, made: bool) -> dict[Any, Any]:
         """The words about an error; what was there before comes back."""
         shown = {
-            self.stage: gr.update(value=theme.welcome(), visible=not made),
+            self.stage: gr.update(value=html.render_welcome(), visible=not made),
             self.result: gr.update(visible=made),
             self.actions: gr.update(visible=made),
         }
-        return self._busy(False) | shown | {self.notice: said(error)}
+        return self._busy(False) | shown | {self.notice: error_notice(error)}
 
     def _busy(self, busy: bool) -> dict[Any, Any]:
         return {
@@ -157,12 +156,12 @@ def _wire_generate(house: House, page: _Page, parts: Fields, table: GridFields, 
     jobs = house.jobs
     prompt = parts.by_name["prompt"]
 
-    async def shown(moments: AsyncGenerator[Moment], before: list[str]) -> AsyncGenerator[dict[Any, Any]]:
+    async def shown(moments: AsyncGenerator[ProgressUpdate], before: list[str]) -> AsyncGenerator[dict[Any, Any]]:
         try:
             async with contextlib.aclosing(moments):
                 async for moment in moments:
-                    if moment.over:
-                        found = {state.made: list(moment.made), state.chosen: 0}
+                    if moment.is_finished:
+                        found = {state.made: list(moment.images), state.chosen: 0}
                         yield page.end(jobs.outputs, moment) | found
                     else:
                         yield page.show(moment)
@@ -171,30 +170,30 @@ def _wire_generate(house: House, page: _Page, parts: Fields, table: GridFields, 
 
     async def make(before: list[str], *values: Any) -> AsyncGenerator[dict[Any, Any]]:
         given = dict(zip(generate_form.FIELDS, values, strict=True))
-        given["prompt"] = (given["prompt"] or "").strip() or generate_form.example()
-        run = Run()
+        given["prompt"] = (given["prompt"] or "").strip() or generate_form.example_prompt()
+        run = VisitorJob()
         yield page.begin() | {prompt: given["prompt"], state.run: run}
         try:
             settings = generate_form.settings_of(given)
         except DiffusekitError as error:
             yield page.fail(error, bool(before))
             return
-        async with contextlib.aclosing(shown(progress.pictures(jobs, settings, run), before)) as each:
+        async with contextlib.aclosing(shown(progress.follow_images(jobs, settings, run), before)) as each:
             async for update in each:
                 yield update
 
     async def draw(before: list[str], *values: Any) -> AsyncGenerator[dict[Any, Any]]:
         names, rest = values[:6], values[6:]
         given = dict(zip(generate_form.FIELDS, rest, strict=True))
-        given["prompt"] = (given["prompt"] or "").strip() or generate_form.example()
-        run = Run()
+        given["prompt"] = (given["prompt"] or "").strip() or generate_form.example_prompt()
+        run = VisitorJob()
         yield page.begin() | {prompt: given["prompt"], state.run: run}
         try:
             axes, cells, settings = _grid_of(names, given)
         except DiffusekitError as error:
             yield page.fail(error, bool(before))
             return
-        async with contextlib.aclosing(shown(progress.grid(jobs, axes, cells, settings, run), before)) as each:
+        async with contextlib.aclosing(shown(progress.follow_grid(jobs, axes, cells, settings, run), before)) as each:
             async for update in each:
                 yield update
 
@@ -202,7 +201,7 @@ def _wire_generate(house: House, page: _Page, parts: Fields, table: GridFields, 
     free: dict[str, Any] = PRIVATE | {"concurrency_limit": None, "show_progress": "hidden"}
     page.go.click(make, [state.made, *parts.inputs], outputs, **free)
     table.draw.click(draw, [state.made, *table.inputs, *parts.inputs], outputs, **free)
-    page.stop.click(stopping(jobs), state.run, None, **QUICK)
+    page.stop.click(stop_handler(jobs), state.run, None, **QUICK)
 
 
 def _grid_of(
@@ -225,23 +224,23 @@ def _wire_restoring(
     house: House,
     page: _Page,
     parts: Fields,
-    sources: tuple[Any, dict[generate_restore.What, gr.Button]],
+    sources: tuple[Any, dict[generate_restore.RestoreMode, gr.Button]],
     state: _State,
 ) -> None:
     jobs, (drop, use) = house.jobs, sources
     by_name = parts.by_name
 
-    def restored(path: Path, what: generate_restore.What) -> dict[Any, Any]:
+    def restored(path: Path, what: generate_restore.RestoreMode) -> dict[Any, Any]:
         try:
-            found = generate_restore.updates(jobs, path, what, by_name)
-            return found | {page.notice: generate_restore.words(jobs, path, what)}
+            found = generate_restore.form_updates(jobs, path, what, by_name)
+            return found | {page.notice: generate_restore.restore_notice(jobs, path, what)}
         except Exception as error:
-            return {page.notice: said(error)}
+            return {page.notice: error_notice(error)}
 
     def dropped(path: str | None) -> dict[Any, Any]:
         return restored(Path(path), "all") if path else {page.notice: ""}
 
-    def again(what: generate_restore.What) -> Any:
+    def again(what: generate_restore.RestoreMode) -> Any:
         def use_it(made: list[str], chosen: int) -> dict[Any, Any]:
             return restored(jobs.outputs / made[min(chosen, len(made) - 1)], what)
 
@@ -264,14 +263,14 @@ def _wire_restoring(
 def _last_seed(outputs: Path, page: _Page, parts: Fields) -> Any:
     def reuse(made: list[str], chosen: int) -> dict[Any, Any]:
         if not made:
-            return {page.notice: theme.notice("There is no picture yet.", "generate one first")}
+            return {page.notice: html.render_notice("There is no picture yet.", "generate one first")}
         path = outputs / made[min(chosen, len(made) - 1)]
         try:
             found = generate_restore.metadata.read(path).settings
         except DiffusekitError as error:
-            return {page.notice: said(error)}
+            return {page.notice: error_notice(error)}
         if found is None or found.seed is None:
-            return {page.notice: theme.notice("This picture does not tell its seed.")}
+            return {page.notice: html.render_notice("This picture does not tell its seed.")}
         return {parts.by_name["seed"]: str(found.seed)}
 
     return reuse
@@ -287,10 +286,10 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
             return ""
         try:
             known = house.jobs.models().get(model, model)
-            found = prompt_info.count(known, prompt, tuple(learned or ()), house.jobs.embeddings)
+            found = prompt_info.count_tokens(known, prompt, tuple(learned or ()), house.jobs.embeddings)
         except DiffusekitError as error:
-            return theme.notice(error.message, error.hint)
-        return theme.meter(found.used, found.room, found.cut, found.learned)
+            return html.render_notice(error.message, error.hint)
+        return html.render_meter(found.used, found.limit, found.truncated, found.learned)
 
     watched = [names["prompt"], names["embedding"], names["model"]]
     gr.on([part.change for part in watched], counted, watched, meter, trigger_mode="always_last", **QUICK)
@@ -300,9 +299,9 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
     def suits(model: str) -> tuple[Any, ...]:
         try:
             known = house.jobs.models().get(model, model)
-            side = prompt_info.side(known)
-            fast = gr.update(visible=prompt_info.fast(known), value=False)
-            return prompt_info.guidance(known), side, side, fast
+            info = prompt_info.describe_model(known)
+            fast = gr.update(visible=info.has_fast_lora, value=False)
+            return info.guidance_scale, info.native_size, info.native_size, fast
         except (DiffusekitError, OSError, ValueError, KeyError):
             return (gr.skip(),) * 4
 
@@ -311,14 +310,14 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
 
     def hurry(fast: bool, model: str) -> list[Any]:
         default = {name: GenerateSettings.model_fields[name].default for name in FAST_DEFAULTS}
-        own = {"guidance_scale": prompt_info.guidance(house.jobs.models().get(model, model))}
+        own = {"guidance_scale": prompt_info.describe_model(house.jobs.models().get(model, model)).guidance_scale}
         return list(FAST_DEFAULTS.values() if fast else (default | own).values())
 
     names["fast"].input(hurry, [names["fast"], names["model"]], [names[name] for name in FAST_DEFAULTS], **QUICK)
 
     def refresh() -> tuple[Any, str]:
-        known = generate_restore.learned(house.jobs.embeddings)
-        return gr.update(choices=known, visible=bool(known)), theme.word_list(known)
+        known = generate_restore.learned_names(house.jobs.embeddings)
+        return gr.update(choices=known, visible=bool(known)), html.render_word_list(known)
 
     house.places["refresh"] = (refresh, [names["embedding"], parts.words])
 
@@ -334,12 +333,12 @@ def _wire_api(house: House, parts: Fields) -> None:
         if given["fast"]:  # what the client left as it was is Fast's to say
             left = {name for name in FAST_DEFAULTS if given[name] == parts.by_name[name].value}
             given = {name: value for name, value in given.items() if name not in left}
-        given["prompt"] = (given["prompt"] or "").strip() or generate_form.example()
+        given["prompt"] = (given["prompt"] or "").strip() or generate_form.example_prompt()
         try:
-            moments = progress.pictures(jobs, generate_form.settings_of(given))
+            moments = progress.follow_images(jobs, generate_form.settings_of(given))
             async with contextlib.aclosing(moments):
                 async for moment in moments:
-                    yield [str(jobs.outputs / name) for name in moment.made]
+                    yield [str(jobs.outputs / name) for name in moment.images]
         except DiffusekitError as error:
             raise gr.Error(f"{error.message}; {error.hint}") from None
 

@@ -13,7 +13,7 @@ import gradio as gr
 from ....errors import DiffusekitError
 from ....settings import GenerateSettings
 from ....visualise import xyz_grid
-from .. import prompt_info, theme
+from .. import html, prompt_info
 from ..context import House
 from . import generate_form, generate_restore
 
@@ -59,7 +59,7 @@ def fields(house: House, prompt: gr.Textbox) -> Fields:
     )
     with gr.Row(elem_classes="pair"):
         names["sampler"] = gr.Dropdown(
-            generate_form.samplers(), value=default["sampler"].default, label="Sampler", min_width=0
+            generate_form.sampler_choices(), value=default["sampler"].default, label="Sampler", min_width=0
         )
         names["model"] = gr.Dropdown(known, value=known[0], label="Model", visible=len(known) > 1, min_width=0)
     with gr.Row(elem_classes="pair"):
@@ -82,7 +82,7 @@ def fields(house: House, prompt: gr.Textbox) -> Fields:
         names["seed"] = gr.Textbox("", label="Seed", placeholder="by chance", max_lines=1, min_width=0, elem_id="seed")
         dice = gr.Button("Dice", size="sm", min_width=0, elem_classes="beside", elem_id="dice")
         reuse = gr.Button("Reuse", size="sm", min_width=0, elem_classes="beside", elem_id="reuse")
-    learned = generate_restore.learned(house.jobs.embeddings)
+    learned = generate_restore.learned_names(house.jobs.embeddings)
     names["embedding"] = gr.Dropdown(
         learned,
         multiselect=True,
@@ -92,7 +92,7 @@ def fields(house: House, prompt: gr.Textbox) -> Fields:
         info="Needed only for a word that several tokens answer to, like S*.",
         elem_id="learned",
     )
-    words = gr.HTML(theme.word_list(learned), elem_id="words", visible="hidden")
+    words = gr.HTML(html.render_word_list(learned), elem_id="words", visible="hidden")
     return Fields(names, dice, reuse, swap, words)
 
 
@@ -136,6 +136,7 @@ def grid_fields() -> GridFields:
 def _suited(model: str) -> tuple[int, float, bool]:
     """(side, guidance, whether it can be fast) of a model; Stable Diffusion's when it cannot be had now."""
     try:
-        return prompt_info.side(model), prompt_info.guidance(model), prompt_info.fast(model)
+        info = prompt_info.describe_model(model)
+        return info.native_size, info.guidance_scale, info.has_fast_lora
     except (DiffusekitError, OSError, ValueError, KeyError):
         return 512, 7.5, False

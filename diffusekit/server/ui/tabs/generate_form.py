@@ -50,7 +50,7 @@ LABELS = {
 }
 
 
-def samplers() -> list[tuple[str, str]]:
+def sampler_choices() -> list[tuple[str, str]]:
     """(label, name) of the samplers, as A1111 calls them."""
     return [(f"{s.label} {s.schedule_type}".strip(), name) for name, s in SAMPLERS.items()]
 
@@ -68,11 +68,11 @@ def settings_of(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         settings = validate(GenerateSettings, given)
     except UsageError as error:
-        raise labelled(error) from None
+        raise with_label(error) from None
     return settings.model_dump(mode="json", include=set(given))
 
 
-def labelled(error: UsageError) -> UsageError:
+def with_label(error: UsageError) -> UsageError:
     """The same error with the field called as on the page."""
     name, _, rest = error.message.partition(" ")
     return UsageError(f"{LABELS[name]} {rest}", error.hint) if name in LABELS else error
@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
     return None if value in ("", [], ()) else value
 
 
-def example() -> str:
+def example_prompt() -> str:
     """A prompt for an empty form."""
     return secrets.choice(EXAMPLES)
 

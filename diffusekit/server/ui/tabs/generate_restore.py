@@ -13,10 +13,10 @@ import gradio as gr
 from .... import metadata
 from ....errors import DiffusekitError, UsageError
 from ...jobs.queue import Jobs
-from ..theme import notice
+from ..html import render_notice
 from . import generate_form
 
-What = Literal["all", "remix", "seed"]
+RestoreMode = Literal["all", "remix", "seed"]
 SAYS = {
     "all": "All settings are those of the picture.",
     "remix": "All settings but the seed are those of the picture.",
@@ -24,7 +24,7 @@ SAYS = {
 }
 
 
-def values(jobs: Jobs, path: Path, what: What) -> dict[str, Any]:
+def read_form_values(jobs: Jobs, path: Path, what: RestoreMode) -> dict[str, Any]:
     """Values for the form from a picture file; raises `UsageError` when it does not tell any."""
     settings = metadata.read(path).settings
     if settings is None:
@@ -39,15 +39,15 @@ def values(jobs: Jobs, path: Path, what: What) -> dict[str, Any]:
     return generate_form.values_of(settings, models=list(jobs.models()), seed=what == "all")
 
 
-def updates(jobs: Jobs, path: Path, what: What, fields: dict[str, Any]) -> dict[Any, Any]:
+def form_updates(jobs: Jobs, path: Path, what: RestoreMode, fields: dict[str, Any]) -> dict[Any, Any]:
     """What an event returns to put a picture's settings into `fields`, components by name."""
-    found = values(jobs, path, what)
+    found = read_form_values(jobs, path, what)
     if "embedding" in found:
         found["embedding"] = _there(jobs, found["embedding"])
     return {fields[name]: gr.update(value=value) for name, value in found.items()}
 
 
-def words(jobs: Jobs, path: Path, what: What) -> str:
+def restore_notice(jobs: Jobs, path: Path, what: RestoreMode) -> str:
     """The notice for a restored picture, the axes of a grid, and what of it could not be had."""
     found = metadata.read(path)
     settings = found.settings
@@ -58,10 +58,10 @@ def words(jobs: Jobs, path: Path, what: What) -> str:
         lost += [f"the learned token {name} is not here" for name in sorted(missing)]
         if settings.model not in jobs.models():
             lost.append(f"the model {settings.model} is not here")
-    return notice(SAYS[what], "; ".join(lost))
+    return render_notice(SAYS[what], "; ".join(lost))
 
 
-def learned(folder: Path) -> list[str]:
+def learned_names(folder: Path) -> list[str]:
     """The names of the learned tokens in the folder."""
     from ....embeddings import list_files
     from ....embeddings.names import name_of
@@ -73,5 +73,5 @@ def learned(folder: Path) -> list[str]:
 
 
 def _there(jobs: Jobs, names: list[str]) -> list[str]:
-    known = set(learned(jobs.embeddings))
+    known = set(learned_names(jobs.embeddings))
     return [name for name in names if name in known]

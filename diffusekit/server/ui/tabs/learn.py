@@ -97,7 +97,7 @@ def _form(house: House) -> Form:
     with gr.Accordion("Settings", open=False, elem_id="learn-settings", elem_classes="card"):
         fields = _fields(house.settings.max_training_steps)
     steps, batch = fields["steps"].value, fields["batch"].value
-    estimate = gr.HTML(learn_html.said_estimate((), house.settings.model, steps, batch), elem_id="learn-estimate")
+    estimate = gr.HTML(learn_html.render_estimate((), house.settings.model, steps, batch), elem_id="learn-estimate")
     go = gr.Button("Learn", variant="primary", elem_id="learn-go")
     notice = gr.HTML(elem_id="learn-notice")
     return Form(files, table, gr.State(""), name, init, kind, fields, estimate, go, notice)

@@ -22,8 +22,8 @@ from ....inversion import run_story
 from ....inversion.run_story import Story
 from ...jobs.job import Job
 from ...storage import tokens, trash, uploads
-from .. import theme, words
-from ..context import House, said
+from .. import html, prompt_info
+from ..context import House, error_notice
 from . import learn_html
 
 PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".txt"]
@@ -86,7 +86,7 @@ def _told(handler: Callable[..., Answer]) -> Callable[..., Answer]:
         try:
             return handler(self, *values)
         except Exception as error:
-            return {self.form.notice: said(error)}
+            return {self.form.notice: error_notice(error)}
 
     return safe
 
@@ -131,10 +131,10 @@ class Lab:
             found = uploads.store(self.folder, paths)
             uploads.prune(self.folder, {str(j.settings.get("pictures")) for j in self._jobs()})
         except Exception as error:
-            return self.forget() | {self.form.notice: said(error)}
+            return self.forget() | {self.form.notice: error_notice(error)}
         captions = "\n".join(found.captions) if any(found.captions) else ""
         return {
-            self.form.table: learn_html.pictures(found),
+            self.form.table: learn_html.render_uploads(found),
             self.form.photos: found.id,
             self.form.name: gr.skip() if name.strip() else _called(paths),
             self.form.fields["captions"]: captions,
@@ -149,13 +149,13 @@ class Lab:
         """The word that learning would start from, shown where it can be written over."""
         try:
             known = self.jobs.is_ready  # transformers may not be imported by two threads at once
-            word = words.suggested(self.model, name) if known and name.strip() else "cat"
+            word = prompt_info.suggest_init(self.model, name) if known and name.strip() else "cat"
         except DiffusekitError:
             word = "cat"
         return gr.update(placeholder=word)
 
     def guess(self, steps: float, batch: float) -> str:
-        return learn_html.said_estimate(self._jobs(), self.model, int(steps), int(batch))
+        return learn_html.render_estimate(self._jobs(), self.model, int(steps), int(batch))
 
     # --- runs -------------------------------------------------------------------------------
 
@@ -209,13 +209,13 @@ class Lab:
             raise UsageError(f"{name} goes on, or is finished", "remove it in Tokens, or stop it")
         if asked != name:
             goes = f"{name} would go: {Story(folder).step} steps, {trash.measure(folder)}."
-            words = theme.notice(goes, "Press again to discard it.")
+            words = html.render_notice(goes, "Press again to discard it.")
             button = gr.update(value="Discard it", variant="stop")
             return {shown.discard: button, shown.asked: name, shown.state: words}
         tokens.remove_run(self.jobs.embeddings, name)
         for job in jobs:
             self.jobs.forget(job.id)
-        words = theme.notice(f"{name} is discarded.", "Its files lie in the trash of Tokens.")
+        words = html.render_notice(f"{name} is discarded.", "Its files lie in the trash of Tokens.")
         return self._look("", seen) | {shown.state: words + learn_html.WELCOME}
 
     @_told
@@ -264,8 +264,8 @@ class Lab:
         stopped = now.begun and not now.done and not going
         answer = {
             shown.run: choice,
-            shown.state: learn_html.state(now, job, ahead, self._left(job)),
-            shown.facts: learn_html.facts(now, steps),
+            shown.state: learn_html.render_state(now, job, ahead, self._left(job)),
+            shown.facts: learn_html.render_details(now, steps),
             shown.stop: gr.update(visible=going),
             shown.resume: gr.update(visible=stopped and job is not None),
             shown.use: gr.update(visible=now.done),

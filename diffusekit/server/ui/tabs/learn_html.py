@@ -19,8 +19,7 @@ from ....inversion.run_story import Story
 from ...jobs.job import Job
 from ...storage.uploads import UploadedSet
 from ..curves import Curve, chart
-from ..theme import table
-from ..thumbs import address
+from ..html import render_table, to_data_url
 
 SIDE = 72  # pixels of a picture in the table
 ALONE = 0.3  # seconds a step of mini takes on two processor cores
@@ -33,7 +32,7 @@ WELCOME = (
 )
 
 
-def pictures(found: UploadedSet) -> str:
+def render_uploads(found: UploadedSet) -> str:
     """The table of a set: each file, and what became of it."""
     shown = iter(sorted(found.folder.glob("*.png")))
     rows = "".join(_row(row, next(shown) if row.used else None) for row in found.rows)
@@ -62,10 +61,10 @@ def _small(path: Path) -> str:
             picture = images.crop_square(images.to_rgb(opened), SIDE)
     except (DiffusekitError, OSError):
         picture = Image.new("RGB", (SIDE, SIDE), "gray")
-    return address(picture)
+    return to_data_url(picture)
 
 
-def estimate(jobs: Sequence[Job], model: str, steps: int, batch: int) -> str:
+def estimate_duration(jobs: Sequence[Job], model: str, steps: int, batch: int) -> str:
     """How long learning will take, by what it took before on this machine."""
     for job in jobs:
         took = (job.finished or 0) - (job.started or 0)
@@ -85,12 +84,12 @@ def estimate(jobs: Sequence[Job], model: str, steps: int, batch: int) -> str:
     return "How long it takes is known after the first steps."
 
 
-def said_estimate(jobs: Sequence[Job], model: str, steps: int, batch: int) -> str:
+def render_estimate(jobs: Sequence[Job], model: str, steps: int, batch: int) -> str:
     """`estimate` as it stands on the page."""
-    return f'<p class="estimate">{escape(estimate(jobs, model, steps, batch))}</p>'
+    return f'<p class="estimate">{escape(estimate_duration(jobs, model, steps, batch))}</p>'
 
 
-def state(story: Story, job: Job | None, ahead: int, left: float | None = None) -> str:
+def render_state(story: Story, job: Job | None, ahead: int, left: float | None = None) -> str:
     """Where a run is: the bar and a line of words."""
     share, words = None, "This run is not going on."
     if story.done:
@@ -124,7 +123,7 @@ def _done(story: Story) -> str:
     return f"Learned. Write <{story.name}> in a prompt.{kept}"
 
 
-def facts(story: Story, steps: int) -> str:
+def render_details(story: Story, steps: int) -> str:
     """Curves, where the vectors are, and the scores."""
     latest, baseline = story.latest, story.baseline
     if not latest:
@@ -152,7 +151,7 @@ def facts(story: Story, steps: int) -> str:
         "Best preview": f"step {story.best['step']}" if story.best else "",
         "Learning rate": _number(latest.get("learning_rate"), ""),
     }
-    return f'<div class="charts">{charts}</div>{table(rows)}'
+    return f'<div class="charts">{charts}</div>{render_table(rows)}'
 
 
 def _number(value: object, unit: str) -> str:

@@ -21,9 +21,9 @@ from ....settings import GenerateSettings
 from ...jobs import visualise
 from ...jobs.job import Job
 from ...jobs.queue import Jobs
-from .. import progress_view, theme
-from ..context import PRIVATE, QUICK, House, said
-from ..thumbs import address
+from .. import html, progress
+from ..context import PRIVATE, QUICK, House, error_notice
+from ..html import to_data_url
 from . import generate_form, see_html
 
 Answer = dict[Any, Any]
@@ -133,7 +133,7 @@ def _fields(house: House) -> dict[str, Any]:
         scale = gr.Slider(0, 20, guidance, step=0.1, label="Guidance", min_width=0, buttons=[])
     with gr.Row(elem_classes="pair"):
         sampler = gr.Dropdown(
-            generate_form.samplers(),
+            generate_form.sampler_choices(),
             value=GenerateSettings.model_fields["sampler"].default,
             label="Sampler",
             min_width=0,
@@ -147,19 +147,19 @@ def _walk() -> tuple[gr.Walkthrough, dict[str, gr.Image]]:
     shown: dict[str, gr.Image] = {}
     buttons: list[gr.Button] = []
     with gr.Walkthrough(selected=0, elem_id="walk") as walk:
-        for number, part in enumerate(see_html.PARTS):
+        for number, part in enumerate(see_html.WALK):
             with gr.Step(part.title, id=number):
-                gr.HTML(see_html.told(part))
-                shown[part.exhibit] = gr.Image(
+                gr.HTML(see_html.render_part(part))
+                shown[part.figure] = gr.Image(
                     label=part.title,
                     show_label=False,
                     interactive=False,
                     type="filepath",
                     buttons=["fullscreen"],
-                    elem_id=f"walk-{part.exhibit}",
+                    elem_id=f"walk-{part.figure}",
                     elem_classes="exhibit",
                 )
-                last = number + 1 == len(see_html.PARTS)
+                last = number + 1 == len(see_html.WALK)
                 buttons.append(gr.Button("From the beginning" if last else "Next", min_width=0))
     for number, button in enumerate(buttons):
         to = (number + 1) % len(buttons)
@@ -174,7 +174,7 @@ def connect(house: House) -> None:
     inputs = [parts.rest, parts.prompt, parts.other, *parts.fields.values()]
     gr.on([parts.go.click, parts.prompt.submit], _shower(house, parts), inputs, parts.all, **free)
 
-    parts.stop.click(progress_view.stopping(house.jobs), parts.run, None, **QUICK)
+    parts.stop.click(progress.stop_handler(house.jobs), parts.run, None, **QUICK)
     parts.prompt.input(lambda: {}, None, parts.rest, **QUICK)
     _send(house, parts)
 
@@ -184,13 +184,13 @@ def _shower(house: House, parts: Parts) -> Any:
     jobs = house.jobs
 
     async def show(rest: dict[str, Any], prompt: str, other: str, *values: Any) -> AsyncGenerator[Answer]:
-        prompt = (prompt or "").strip() or generate_form.example()
-        run = progress_view.Run()
+        prompt = (prompt or "").strip() or generate_form.example_prompt()
+        run = progress.VisitorJob()
         yield _busy(parts, True) | {
             parts.notice: "",
             parts.prompt: prompt,
             parts.run: run,
-            parts.stage: theme.stage((), None, "starting …"),
+            parts.stage: html.render_stage((), None, "starting …"),
         }
         try:
             given = rest | generate_form.settings_of({"prompt": "", **dict(zip(FIELDS, values, strict=True))})
@@ -198,17 +198,17 @@ def _shower(house: House, parts: Parts) -> Any:
             given.pop("prompt", None)
             live: tuple[str, ...] = ()
             job: Job | None = None
-            async with contextlib.aclosing(progress_view.follow(jobs, "visualise", given, run)) as events:
+            async with contextlib.aclosing(progress.follow_job(jobs, "visualise", given, run)) as events:
                 async for event, job in events:
                     if event and event.preview:
-                        live = tuple(map(address, event.preview))
+                        live = tuple(map(to_data_url, event.preview))
                     share = job.progress if job.steps and not job.note else None
-                    words = progress_view.words(jobs, job)
-                    yield {parts.stage: theme.stage(live, share, words)}
+                    words = progress.status_line(jobs, job)
+                    yield {parts.stage: html.render_stage(live, share, words)}
             assert job is not None, "a job ends with an event"
             yield _busy(parts, False) | await asyncio.to_thread(_made, jobs, parts, job)
         except Exception as error:
-            yield _busy(parts, False) | {parts.notice: said(error), parts.stage: see_html.WELCOME}
+            yield _busy(parts, False) | {parts.notice: error_notice(error), parts.stage: see_html.WELCOME}
 
     return show
 
@@ -220,7 +220,7 @@ def _busy(parts: Parts, busy: bool) -> Answer:
 def _made(jobs: Jobs, parts: Parts, job: Job) -> Answer:
     """What a job that is over has to show."""
     if job.state == "cancelled":
-        return {parts.notice: theme.notice("Stopped.")}
+        return {parts.notice: html.render_notice("Stopped.")}
     found = visualise.list_files(jobs.outputs, job.id)
     page = found["lesson"].read_text(encoding="utf-8")
     exhibits = {
@@ -229,7 +229,7 @@ def _made(jobs: Jobs, parts: Parts, job: Job) -> Answer:
     return exhibits | {
         parts.stage: "",
         parts.views: gr.Tabs(visible=True),
-        parts.lesson: see_html.frame(page),
+        parts.lesson: see_html.render_frame(page),
         parts.download: gr.update(value=str(found["lesson"]), visible=True),
         parts.walk: gr.Walkthrough(selected=0),
     }
@@ -255,7 +255,7 @@ def _send(house: House, parts: Parts) -> None:
             parts.prompt: settings.prompt,
             parts.other: "",
             parts.rest: rest,
-            parts.notice: theme.notice("These are the settings of the picture: press the button."),
+            parts.notice: html.render_notice("These are the settings of the picture: press the button."),
             tabs: gr.Tabs(selected="see"),
             **{parts.fields[name]: found[name] for name in FIELDS if name in found},
         }
@@ -264,13 +264,13 @@ def _send(house: House, parts: Parts) -> None:
         try:
             return take(jobs.outputs / names[min(chosen, len(names) - 1)])
         except Exception as error:
-            return {places["notice"]: said(error)}
+            return {places["notice"]: error_notice(error)}
 
     def of_shown(name: str) -> Answer:
         try:
             return take(house.album.gallery.path_of(name))
         except Exception as error:
-            return {places["gallery.parts"].notice: said(error)}
+            return {places["gallery.parts"].notice: error_notice(error)}
 
     outputs = [*parts.taking, tabs]
     made.click(of_made, [places["made"], places["chosen"]], [*outputs, places["notice"]], **QUICK)

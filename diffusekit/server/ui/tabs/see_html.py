@@ -17,17 +17,17 @@ WELCOME = (
 
 
 @dataclass(frozen=True)
-class Part:
+class WalkStep:
     """One part of the walk: what it is about, and the exhibit beside it."""
 
-    exhibit: str
+    figure: str
     title: str
     question: str
     text: str
 
 
-PARTS = (
-    Part(
+WALK = (
+    WalkStep(
         "noise",
         "Noise",
         "How was the model taught?",
@@ -35,7 +35,7 @@ PARTS = (
         "each time what noise was added. Whoever can tell the noise from the picture can take it away. "
         "To make a new picture, one starts at the right end, with nothing but noise.",
     ),
-    Part(
+    WalkStep(
         "film",
         "Denoising",
         "What happens step by step?",
@@ -43,7 +43,7 @@ PARTS = (
         "A little of the noise is then taken away in its direction, and it guesses again. "
         "First come colors and places, then shapes, last the fine lines.",
     ),
-    Part(
+    WalkStep(
         "steps",
         "Inside",
         "What does it work on?",
@@ -51,7 +51,7 @@ PARTS = (
         "Each column is one step. Below are the latents, the noise that was found in them, and what the prompt "
         "changed, compared with a guess without any prompt: that difference, made larger, is guidance.",
     ),
-    Part(
+    WalkStep(
         "words",
         "Words",
         "How does it know what I wrote?",
@@ -59,7 +59,7 @@ PARTS = (
         "Where it is bright, that place looked at that word. A learned token is nothing else: "
         "one such row, found by training instead of by a dictionary.",
     ),
-    Part(
+    WalkStep(
         "decode",
         "Decoding",
         "How do numbers become a picture?",
@@ -69,11 +69,11 @@ PARTS = (
 )
 
 
-def told(part: Part) -> str:
+def render_part(part: WalkStep) -> str:
     return f'<div class="walk"><h3>{escape(part.question)}</h3><p>{escape(part.text)}</p></div>'
 
 
-def frame(page: str) -> str:
+def render_frame(page: str) -> str:
     """A lesson page in a frame of its own: its scripts run there, and can reach nothing of this page."""
     return (
         '<iframe class="lesson" title="How the picture came out of noise, step by step" '

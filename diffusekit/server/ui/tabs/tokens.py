@@ -14,9 +14,9 @@ import gradio as gr
 from .... import embeddings
 from ....errors import UsageError
 from ...storage import tokens
-from .. import theme, words
-from ..context import PRIVATE, QUICK, House, said
-from ..trash_button import Emptying
+from .. import html, prompt_info
+from ..context import PRIVATE, QUICK, House, error_notice
+from ..trash_button import TrashButton
 from . import tokens_html
 
 KINDS = [("diffusers", "diffusers"), ("A1111, Forge", "a1111"), ("ComfyUI, kohya", "kohya"), ("InvokeAI", "invokeai")]
@@ -45,7 +45,7 @@ class Parts:
     near: gr.HTML
     sum_name: gr.Textbox
     keep: gr.Button
-    trash: Emptying
+    trash: TrashButton
     chosen: gr.State
     removed: gr.State
 
@@ -59,7 +59,7 @@ def add(house: House) -> None:
             table = gr.HTML(elem_id="tokens-table", js_on_load=tokens_html.SCRIPT)
             upload, name, token = _bringing_in()
             total, plus, near, sum_name, keep = _adding()
-            trash = Emptying.add(house.jobs.embeddings, "tokens-trash")
+            trash = TrashButton.add(house.jobs.embeddings, "tokens-trash")
         with gr.Column(elem_classes="bench-view", min_width=0, visible=False, elem_id="token") as panel:
             with gr.Row(elem_classes="tools"):
                 use = gr.Button("Use it in Generate", variant="primary", min_width=0, elem_id="token-use")
@@ -181,7 +181,7 @@ def _told(handler: Callable[..., Answer]) -> Callable[..., Answer]:
         try:
             return handler(self, *values)
         except Exception as error:
-            return {self.parts.notice: said(error)}
+            return {self.parts.notice: error_notice(error)}
 
     return safe
 
@@ -228,7 +228,7 @@ class _Desk:
         if not path:
             return {}
         found = tokens.import_token(self.folder, Path(path), name.strip(), token.strip())
-        words = theme.notice(f"{found.name} is here: write <{found.name}> in a prompt.")
+        words = html.render_notice(f"{found.name} is here: write <{found.name}> in a prompt.")
         return self._shown(found.name) | {
             self.parts.notice: words,
             self.parts.name: "",
@@ -241,7 +241,7 @@ class _Desk:
         if not expression.strip():
             raise UsageError("there is nothing to add", 'write for example "cat - red + blue"')
         near, _ = tokens.combine(self.folder, self._known(), expression)
-        return {self.parts.near: tokens_html.near(near), self.parts.notice: ""}
+        return {self.parts.near: tokens_html.render_nearest(near), self.parts.notice: ""}
 
     @_told
     def keep(self, expression: str, name: str) -> Answer:
@@ -264,7 +264,7 @@ class _Desk:
     def remove(self, name: str, removed: list[str]) -> Answer:
         """Put a token away; it can be taken back."""
         kept = tokens.remove(self.folder, name)
-        words = theme.notice(f"{name} is removed.", "Undo brings it back.")
+        words = html.render_notice(f"{name} is removed.", "Undo brings it back.")
         return self._shown("") | {
             self.parts.notice: words,
             self.parts.undo: gr.update(visible=True),
@@ -279,7 +279,7 @@ class _Desk:
         *before, kept = removed
         name = tokens.restore(self.folder, kept)
         return self._shown(name) | {
-            self.parts.notice: theme.notice(f"{name} is back."),
+            self.parts.notice: html.render_notice(f"{name} is back."),
             self.parts.removed: before,
             self.parts.undo: gr.update(visible=bool(before)),
         }
@@ -295,16 +295,16 @@ class _Desk:
     def _known(self) -> embeddings.Vocabulary:
         if not self.jobs.is_ready:  # transformers may not be imported by two threads at once
             raise UsageError("the model is still being loaded", "try again in a moment")
-        return words.vocabulary(self.model)
+        return prompt_info.load_vocabulary(self.model)
 
     def _shown(self, name: str) -> Answer:
         """The table, and the token of that name beside it."""
-        known = words.vocabulary(self.model) if self.jobs.is_ready else None
+        known = prompt_info.load_vocabulary(self.model) if self.jobs.is_ready else None
         rows = list(tokens.list_tokens(self.folder, known))
         chosen = next((row for row in rows if row.name == name and not row.error), None)
         parts = self.parts
         answer: Answer = {
-            parts.table: tokens_html.table(rows, name),
+            parts.table: tokens_html.render_table(rows, name),
             parts.panel: gr.update(visible=chosen is not None),
             parts.chosen: name if chosen else "",
             parts.kind: None,
@@ -312,5 +312,5 @@ class _Desk:
             parts.notice: "",
         } | parts.trash.fresh()
         if chosen:
-            answer[parts.facts] = tokens_html.card(embeddings.load_token(name, self.folder), chosen, self.folder)
+            answer[parts.facts] = tokens_html.render_card(embeddings.load_token(name, self.folder), chosen, self.folder)
         return answer

@@ -14,9 +14,8 @@ from ....errors import DiffusekitError
 from ....inversion import run_story
 from ....inversion.run_story import Story
 from ...storage.tokens import TokenSummary
-from ..theme import notice
-from ..theme import table as facts_table
-from ..thumbs import address
+from ..html import render_notice, to_data_url
+from ..html import render_table as facts_table
 
 # A click on a row, or its button's key, is the event `pick` with the token's name.
 SCRIPT = """
@@ -36,11 +35,11 @@ _HEAD = ("Name", "Token", "Vectors", "Base", "Longer than", "Near", "Likeness")
 _SHOWN = ("init", "steps", "pictures", "property", "learning_rate", "seed", "version", "sum")
 
 
-def table(rows: Sequence[TokenSummary], chosen: str) -> str:
+def render_table(rows: Sequence[TokenSummary], chosen: str) -> str:
     """All tokens; a row opens its token."""
     if not rows:
         return EMPTY
-    bad = "".join(notice(f"left out: {row.error}", kind="note") for row in rows if row.error)
+    bad = "".join(render_notice(f"left out: {row.error}", kind="note") for row in rows if row.error)
     head = "".join(f"<th scope=col>{name}</th>" for name in _HEAD)
     body = "".join(_row(row, row.name == chosen) for row in rows if not row.error)
     return (
@@ -66,7 +65,7 @@ def _row(row: TokenSummary, chosen: bool) -> str:
     return f'<tr data-name="{escape(row.name)}"{current}><th scope=row>{button}</th>{rest}</tr>'
 
 
-def card(token: LearnedToken, about: TokenSummary, folder: Path) -> str:
+def render_card(token: LearnedToken, about: TokenSummary, folder: Path) -> str:
     """One token: what it draws, and what is known of it; `folder` is where it lies."""
     rows = {
         "Token": token.token,
@@ -95,7 +94,7 @@ def _drawn(folder: Path) -> str:
     if not previews:
         return '<p class="estimate">There are no pictures of its training here.</p>'
     try:
-        shown = address(run_story.sheet(previews[-1][1]))
+        shown = to_data_url(run_story.sheet(previews[-1][1]))
     except (DiffusekitError, OSError):
         return ""
     words = "Above the token alone, below in other places and styles."
@@ -105,7 +104,7 @@ def _drawn(folder: Path) -> str:
     )
 
 
-def near(found: Sequence[tuple[str, float]]) -> str:
+def render_nearest(found: Sequence[tuple[str, float]]) -> str:
     """Words and how near they are, as bars."""
     rows = "".join(
         f'<li><span>{escape(word)}</span><meter min="0" max="1" value="{max(cosine, 0):.3f}"></meter>'

@@ -12,7 +12,7 @@ from diffusekit.inversion.dataset import FileStatus
 from diffusekit.inversion.run_story import Story
 from diffusekit.server.jobs.job import Failure, Job
 from diffusekit.server.storage.uploads import UploadedSet
-from diffusekit.server.ui import curves, words
+from diffusekit.server.ui import curves, prompt_info
 from diffusekit.server.ui.tabs import learn_handlers, learn_html
 from diffusekit.workspace import Workspace
 from tests.helpers.browser import address, fill, jobs, number, page, reads, until, write  # noqa: F401
@@ -22,7 +22,7 @@ from tests.helpers.html import EVIL, nodes
 def test_names_of_files_never_become_html(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "00.png")
     rows = (FileStatus(EVIL, "20x20", True, ""), FileStatus("b.png", "", False, f"a duplicate of {EVIL}"))
-    found, handlers = nodes(learn_html.pictures(UploadedSet("0" * 16, tmp_path, rows, ("",))))
+    found, handlers = nodes(learn_html.render_uploads(UploadedSet("0" * 16, tmp_path, rows, ("",))))
     assert "script" not in found and found.count("img") == 1 and not handlers
 
 
@@ -34,27 +34,29 @@ def test_a_log_never_becomes_html(tmp_path):
         {"step": 20, "loss": 0.4, "smoothed": float("nan"), "norm": [1]},
     ]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found, handlers = nodes(learn_html.facts(Story(folder), 100))
+    found, handlers = nodes(learn_html.render_details(Story(folder), 100))
     assert not {"script", "img"} & set(found) and not handlers
 
 
 def test_a_run_says_where_it_is(tmp_path):
     story = Story(tmp_path / "owl")
     job = Job("1", "invert", {"name": "owl"}, state="queued")
-    assert "3 before it" in learn_html.state(story, job, 3)
+    assert "3 before it" in learn_html.render_state(story, job, 3)
     going = replace(job, state="running", step=20, steps=80)
-    told = learn_html.state(story, going, 0, 61.0)
+    told = learn_html.render_state(story, going, 0, 61.0)
     assert "Step 20 of at most 80 · 61 s left" in told and 'value="0.2500"' in told
     assert "Other work waits" in told
     why = Failure(5, f"it diverged {EVIL}", "use a smaller rate")
-    failed = learn_html.state(story, replace(job, state="failed", failure=why), 0)
+    failed = learn_html.render_state(story, replace(job, state="failed", failure=why), 0)
     assert "diverged" in failed and "Use a smaller rate" in failed and "script" not in nodes(failed)[0]
     story.folder.mkdir()
     (story.folder / "log.jsonl").write_text('{"step": 30, "loss": 1}\n')
     stopped = Story(story.folder)
-    assert "Stopped at step 30" in learn_html.state(stopped, replace(job, state="cancelled"), 0)
+    assert "Stopped at step 30" in learn_html.render_state(stopped, replace(job, state="cancelled"), 0)
     stopped.token.touch()
-    assert "<owl>" not in learn_html.state(stopped, None, 0) and "&lt;owl&gt;" in learn_html.state(stopped, None, 0)
+    assert "<owl>" not in learn_html.render_state(stopped, None, 0) and "&lt;owl&gt;" in learn_html.render_state(
+        stopped, None, 0
+    )
 
 
 def test_time_is_told_by_what_the_last_run_took_here():
@@ -67,10 +69,10 @@ def test_time_is_told_by_what_the_last_run_took_here():
         finished=300.0,
         step=100,
     )
-    assert learn_html.estimate([done], "mini", 50, 4).startswith("About 2 min")
-    assert learn_html.estimate([done], "mini", 10, 2).startswith("About 10 s")
-    assert "processor" in learn_html.estimate([replace(done, state="failed")], "mini", 10, 4)
-    assert "known after" in learn_html.estimate([done], "other", 10, 4)
+    assert learn_html.estimate_duration([done], "mini", 50, 4).startswith("About 2 min")
+    assert learn_html.estimate_duration([done], "mini", 10, 2).startswith("About 10 s")
+    assert "processor" in learn_html.estimate_duration([replace(done, state="failed")], "mini", 10, 4)
+    assert "known after" in learn_html.estimate_duration([done], "other", 10, 4)
 
 
 def test_a_curve_holds_its_points_and_its_levels():
@@ -97,8 +99,8 @@ def test_a_name_comes_from_what_the_files_are_called():
 
 
 def test_the_word_to_start_from_is_read_without_the_weights():
-    assert words.suggested("mini", "my_cat") == "cat"
-    assert words.suggested("mini", "?!") in ("thing", "object", "photo", "picture")
+    assert prompt_info.suggest_init("mini", "my_cat") == "cat"
+    assert prompt_info.suggest_init("mini", "?!") in ("thing", "object", "photo", "picture")
 
 
 @pytest.mark.slow

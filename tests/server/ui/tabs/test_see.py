@@ -14,14 +14,14 @@ from tests.helpers.browser import address, fill, jobs, number, paced, page, read
 
 
 def test_a_lesson_is_shown_in_a_frame_that_reaches_nothing():
-    found = see_html.frame('<p title="a&amp;b">"</p><script>1</script>')
+    found = see_html.render_frame('<p title="a&amp;b">"</p><script>1</script>')
     assert 'sandbox="allow-scripts"' in found and "<script>" not in found and "<p" not in found
     assert found.count("<iframe") == 1 and "allow-same-origin" not in found
 
 
 def test_the_walk_has_an_exhibit_for_every_part():
-    assert {part.exhibit for part in see_html.PARTS} == set(visualise.FIGURES)
-    assert len({part.title for part in see_html.PARTS}) == len(see_html.PARTS)
+    assert {part.figure for part in see_html.WALK} == set(visualise.FIGURES)
+    assert len({part.title for part in see_html.WALK}) == len(see_html.WALK)
 
 
 @pytest.mark.slow
@@ -46,13 +46,13 @@ def test_the_visualiser_is_scrubbed_and_walked_through(page, jobs):  # noqa: F81
         page.locator("#lesson-file").click()
     assert Path(download.value.path()).read_text().startswith("<!doctype html>")
     page.get_by_role("tab", name="A walk for newcomers").click()
-    for number_, part in enumerate(see_html.PARTS):
-        picture = page.locator(f"#walk-{part.exhibit} img")
+    for number_, part in enumerate(see_html.WALK):
+        picture = page.locator(f"#walk-{part.figure} img")
         picture.wait_for()
         page.wait_for_function("(image) => image.naturalWidth > 0", arg=picture.element_handle())
-        last = number_ + 1 == len(see_html.PARTS)
+        last = number_ + 1 == len(see_html.WALK)
         page.get_by_role("button", name="From the beginning" if last else "Next", exact=True).click()
-    page.locator(f"#walk-{see_html.PARTS[0].exhibit} img").wait_for()
+    page.locator(f"#walk-{see_html.WALK[0].figure} img").wait_for()
     page.locator("#tab-gallery-button").click()  # lessons are no pictures of the gallery
     page.wait_for_selector("#pictures .empty")
 

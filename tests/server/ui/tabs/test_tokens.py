@@ -12,7 +12,7 @@ from diffusekit import embeddings
 from diffusekit.embeddings import LearnedToken
 from diffusekit.errors import DiffusekitError, FileRefused, UsageError
 from diffusekit.server.storage import tokens
-from diffusekit.server.ui import words
+from diffusekit.server.ui import prompt_info
 from diffusekit.server.ui.tabs import tokens_html
 from diffusekit.workspace import Workspace
 from tests.helpers.browser import address, fill, jobs, page, reads  # noqa: F401
@@ -30,7 +30,7 @@ def token(name, *, vectors=2, **facts):
 
 @pytest.fixture
 def vocabulary():
-    return words.vocabulary("mini")
+    return prompt_info.load_vocabulary("mini")
 
 
 def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
@@ -41,11 +41,11 @@ def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
     assert found["broken"].error and not found["owl"].error
     assert found["owl"].vectors == 2 and len(found["owl"].nearest) == 5
     assert 0 <= found["owl"].percentile <= 100 and dict(found["owl"].scores)["reconstruction"] == 0.5
-    shown = tokens_html.table(list(found.values()), "owl")
+    shown = tokens_html.render_table(list(found.values()), "owl")
     inside, handlers = nodes(shown)
     assert "script" not in inside and "img" not in inside and not handlers
     assert shown.count("<tbody><tr") == 1 and shown.count("aria-current=true") == 2
-    inside, handlers = nodes(tokens_html.card(embeddings.load_token("evil"), found["evil"], FOLDER))
+    inside, handlers = nodes(tokens_html.render_card(embeddings.load_token("evil"), found["evil"], FOLDER))
     assert "script" not in inside and "img" not in inside and not handlers
     assert all(row.percentile is None for row in tokens.list_tokens(FOLDER, None))
 
