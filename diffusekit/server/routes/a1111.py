@@ -17,7 +17,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from ... import __version__, embeddings, images, metadata
+from ... import embeddings, images, metadata
 from ...errors import DiffusekitError, FileRefused, UsageError
 from ...schedule import SAMPLERS
 from ..jobs.job import Job
