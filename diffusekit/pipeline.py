@@ -140,9 +140,8 @@ class Generation:
         assert step is not None
         if not step.x_next.isfinite().all():
             raise DiffusekitError("the latents contain NaN or infinity", "set `dtype` to float32, or another `sampler`")
-        self.images += [
-            GeneratedImage(i, self._record(t)) for i, t in zip(self._decode(step.x_next), tasks, strict=True)
-        ]
+        decoded = self._decode(step.x_next)
+        self.images += [GeneratedImage(i, self._record(task)) for i, task in zip(decoded, tasks, strict=True)]
 
     def _start(self, scheduler: Any, generators: list[torch.Generator]) -> Start:
         """Start a batch from pure noise, before the first step."""
@@ -225,10 +224,8 @@ def stream(
     3 249
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    values: dict[str, Any] = {
-        **settings,
-        **({"model": model} if isinstance(model, str) else _of_model(model, settings)),
-    }
+    decided = {"model": model} if isinstance(model, str) else _decided_by(model, settings)
+    values: dict[str, Any] = {**settings, **decided}
     for each in prompts:
         validate(GenerateSettings, values | {"prompt": each})
     own = validate(GenerateSettings, values)
@@ -236,7 +233,7 @@ def stream(
     return Generation(own, prompts, learned, model=None if isinstance(model, str) else model)
 
 
-def _of_model(model: Model, settings: GenerateOptions) -> dict[str, Any]:
+def _decided_by(model: Model, settings: GenerateOptions) -> dict[str, Any]:
     """Return the settings that a loaded model decides; raises `UsageError` when one of them is given too."""
     decided = {"model": model.name, "fast": model.fast, "dtype": model.placement.dtype_name}
     for name in ("device", "dtype", "fast"):

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from ... import embeddings, images, metadata
 from ...errors import DiffusekitError, FileRefused, UsageError
 from ...schedule import SAMPLERS
+from ...version import __version__
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
 from .responses import read_images, wait_for_job
