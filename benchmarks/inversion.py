@@ -1,27 +1,26 @@
-"""Make the numbers and pictures of inversion.md: `python benchmarks/inversion.py six|ablation|grid`.
+"""The tables and images of docs/inversion.md: `python -m benchmarks.inversion six|ablation|grid`.
 
-six: six things that mini was never shown, learned with the defaults. ablation: what each default is worth.
-grid: the seven prompts of the paper's first figure, and five easier ones, with one learned token.
+six: six held-out things, learned with the defaults. ablation: the effect of each default. grid: the seven prompts of
+the first figure of the paper, and five easier ones, with one learned token.
 """
 
 import argparse
 import logging
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import mean
 
+from PIL import Image, ImageDraw
+
+import diffusekit
+from diffusekit import embeddings, models
+from diffusekit.inversion.evaluation import Evaluator
+from diffusekit.inversion.trainer import Inversion
+from diffusekit.settings import InvertSettings
+from training.mini.photos import write_photos
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from PIL import Image, ImageDraw  # noqa: E402
-
-from diffusekit import embeddings, pipeline  # noqa: E402
-from diffusekit.inversion.evaluation import Evaluator  # noqa: E402
-from diffusekit.inversion.trainer import Inversion  # noqa: E402
-from diffusekit.settings import InvertSettings  # noqa: E402
-from training.mini.photos import write_photos  # noqa: E402
 
 SUBJECTS = {
     "owl": "bird",
@@ -35,7 +34,7 @@ VARIANTS: dict[str, dict] = {
     "defaults": {},
     "captions: templates": {"captions": "templates"},
     "captions: both": {"captions": "both"},
-    "init: a word for anything (thing)": {"init": "thing"},
+    "init: a general word (thing)": {"init": "thing"},
     "start: text encoder's output": {"start": "output"},
     "start: output, pull 0.01": {"start": "output", "pull": 0.01},
     "pull 0.01": {"pull": 0.01},
@@ -66,15 +65,15 @@ EASIER = (
 
 
 def learn(subject: str, folder: Path, **changes) -> dict:
-    """One run, and its scores on seeds that training has not looked at."""
-    pictures = folder / subject
-    write_photos(subject, pictures)
-    values = {"pictures": str(pictures), "init": SUBJECTS[subject], "device": "cpu"} | changes
+    """Learn one token and return its scores on seeds that training did not use."""
+    photos = folder / subject
+    write_photos(subject, photos)
+    values = {"pictures": str(photos), "init": SUBJECTS[subject], "device": "cpu"} | changes
     factor = values.pop("rate", None)
     if factor:
         from diffusekit.inversion.train_step import RATE
 
-        vocabulary = embeddings.Vocabulary(diffusekit_model())
+        vocabulary = embeddings.Vocabulary(models.load("mini", "cpu"))
         values["learning_rate"] = factor * RATE * vocabulary.typical_norm / 256**0.5
     started = time.perf_counter()
     run = Inversion(InvertSettings(**values), folder / "out", overwrite=True)
@@ -82,19 +81,19 @@ def learn(subject: str, folder: Path, **changes) -> dict:
         pass
     run.close()
     seconds, token = time.perf_counter() - started, run.result
-    looks = [[], []]
+    init_scores, token_scores = [], []
     for seed in (1000, 2000):
-        examiner = Evaluator(
+        evaluator = Evaluator(
             run.model,
             run.settings.model_copy(update={"seed": seed}),
             [p.image for p in run.dataset.photos],
             run.evaluator.prompt,
         )
-        looks[0].append(examiner.evaluate(SUBJECTS[subject]))
-        looks[1].append(examiner.evaluate(token.token, [token]))
+        init_scores.append(evaluator.evaluate(SUBJECTS[subject]))
+        token_scores.append(evaluator.evaluate(token.token, [token]))
     before, after = (
-        {score: mean(getattr(look, score) for look in group) for score in ("reconstruction", "editability")}
-        for group in looks
+        {score: mean(getattr(each, score) for each in group) for score in ("reconstruction", "editability")}
+        for group in (init_scores, token_scores)
     )
     pairwise = run.evaluator.photo_similarity
     return {
@@ -111,12 +110,6 @@ def learn(subject: str, folder: Path, **changes) -> dict:
     }
 
 
-def diffusekit_model():
-    from diffusekit import models
-
-    return models.load("mini", "cpu")
-
-
 def line(*cells) -> None:
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
@@ -129,7 +122,7 @@ def six(folder: Path, captions: str) -> None:
         "steps (best)",
         "init word",
         "learned",
-        "pictures",
+        "photos",
         "way",
         "editability",
         "kept",
@@ -184,15 +177,15 @@ def ablation(folder: Path, steps: int, subjects: list[str]) -> None:
 
 
 def grid(name: str, output: Path) -> None:
-    """Pictures of one token: a row for each prompt, four seeds."""
+    """Generate images of one token: a row for each prompt, four seeds."""
     prompts, side, left = [*EASIER, *FIGURE], 128, 250
     sheet = Image.new("RGB", (left + 4 * side, len(prompts) * side), "white")
     pen = ImageDraw.Draw(sheet)
     for row, prompt in enumerate(prompts):
-        pictures = pipeline(prompt, embedding=[name], seed=1, images=4)
+        results = diffusekit.generate(prompt, embedding=[name], seed=1, images=4)
         pen.text((6, row * side + 56), prompt, fill="black", font_size=13)
-        for column, picture in enumerate(pictures):
-            sheet.paste(picture.image, (left + column * side, row * side))
+        for column, result in enumerate(results):
+            sheet.paste(result.image, (left + column * side, row * side))
     sheet.save(output, quality=88)
 
 
@@ -202,7 +195,7 @@ def main() -> None:
     parser.add_argument("what", choices=("six", "ablation", "grid"))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--subjects", nargs="+", default=["owl", "turtle", "crown"])
-    parser.add_argument("--captions", default="auto", help="templates: as if no captions were there")
+    parser.add_argument("--captions", default="auto", help="templates: ignore the captions")
     parser.add_argument("--token", default=str(ROOT / "embeddings" / "my_turtle.safetensors"))
     options = parser.parse_args()
     if options.what == "grid":

@@ -1,4 +1,7 @@
-"""Atomic file writes."""
+"""Write a file so that it is whole or not there at all, whatever happens meanwhile.
+
+Knows no formats.
+"""
 
 import contextlib
 import os
@@ -8,53 +11,49 @@ from pathlib import Path
 from .errors import DiskError
 
 
-def write_atomic(
-    path: Path, data: bytes, check: Callable[[Path], object] | None = None, *, durable: bool = True
-) -> Path:
-    """Write `data` to a temporary file beside `path`, let `check` read it, then rename it into place.
+def write_atomic(path: Path, data: bytes, check: Callable[[Path], object] | None = None) -> Path:
+    """Write `data` beside `path`, sync it, let `check` open it again, and rename it into place.
 
-    With `durable`, the file and its folder are synced first, so that the file survives a power cut.
-    Raises `DiskError` when writing fails, and whatever `check` raises. Then the old file at `path` is
-    unchanged, and the temporary file is gone.
+    Raises `DiskError` when that fails; then what was at `path` is still there, and nothing else.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    beside = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         crash_point("before writing")
-        with temporary.open("wb") as file:
+        with beside.open("wb") as file:
             half = len(data) // 2
             file.write(data[:half])
             crash_point("half written")
             file.write(data[half:])
             file.flush()
             crash_point("before syncing")
-            if durable:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
         if check is not None:
-            check(temporary)
+            check(beside)
         crash_point("before renaming")
-        temporary.replace(path)
-        if durable:
-            _sync_folder(path.parent)
+        beside.replace(path)
+        _sync_folder(path.parent)
         crash_point("after renaming")
-    except BaseException as error:
+    except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise DiskError(
-                f"cannot write {path}: {error.strerror or error}",
-                "check the free space and the folder's permissions; the old file is unchanged",
-            ) from error
+            beside.unlink(missing_ok=True)
+        raise DiskError(
+            f"cannot write {path}: {error.strerror or error}",
+            "free some space or choose another place; what was there is untouched",
+        ) from error
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise
     return path
 
 
 def crash_point(site: str) -> None:
-    """Mark a point where a crash would do the most harm. Tests replace this function to stop the process."""
+    """A place where a crash would hurt most; tests stop the process here."""
 
 
 def _sync_folder(folder: Path) -> None:
-    """Sync a folder, so that a rename in it survives a power cut. Only POSIX systems can."""
+    """Make a rename last through a power cut, where the system can."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

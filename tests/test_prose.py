@@ -15,7 +15,7 @@ BANNED = {
     r"by chance": "random",
     r"may you\b": "check the folder's permissions",
     r"\bwhoever\b": "the caller, everyone who",
-    r"\bsittings?\b": "fine-tuning run",
+    r"\bsittings?\b(?! in the same pose)": "fine-tuning run",
     r"\bso many\b": "say how many",
     r"\bis no (?!longer\b|more\b|such\b|need\b|file\b|model\b|network\b|folder\b|GPU\b)": "is not a",
     r"\b(is|are) wanted\b": "expected X, got Y",

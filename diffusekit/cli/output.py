@@ -19,7 +19,7 @@ class Destination:
         Raises `UsageError`, before any work, for an ending that is no picture's and for a file that is
         there already.
         """
-        from ..metadata import FORMATS, format_of
+        from ..metadata import FORMATS
 
         if kind is not None and kind not in _ENDINGS:
             raise UsageError(f"there is no format {kind!r}", f"formats: {', '.join(_ENDINGS)}")
@@ -35,14 +35,16 @@ class Destination:
         self._file = Path(output)
         if not self._file.suffix:
             self._file = self._file.with_suffix(self._ending)
-        elif format_of(self._file) != FORMATS[self._ending] and kind is not None:
+        elif self._file.suffix.lower() not in FORMATS:
+            raise UsageError(f"{self._file.name!r} does not end like a picture", f"endings: {', '.join(FORMATS)}")
+        elif kind is not None and FORMATS[self._file.suffix.lower()] != FORMATS[self._ending]:
             raise UsageError(
                 f"{self._file.name!r} and --format {kind} contradict each other",
                 "leave one of them out",
             )
         taken = [p for p in self._names() if p.exists()]
         if taken and not overwrite:
-            raise UsageError(f"{taken[0]} already exists", "choose another name, or say --overwrite")
+            raise UsageError(f"{taken[0]} is already there", "choose another name, or say --overwrite")
 
     def _names(self) -> list[Path]:
         assert self._file is not None

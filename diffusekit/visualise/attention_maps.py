@@ -4,7 +4,7 @@ A word's map says, for every place, which share of the attention went to the wor
 of the layers that point best (`attention.pointing`), averaged over heads and layers and nothing else. "start"
 is the mark before the words, "end" the mark after them and the padding; with these two, the shares of all
 words sum to one at every place. A learned token of several vectors is one word: the sum of its places.
-How well the maps point, and where they do not, is measured by `benchmarks/pointing.py`.
+How well the maps point, and where they do not, is measured by `benchmarks/attention_localization.py`.
 """
 
 from __future__ import annotations
@@ -142,8 +142,7 @@ def record_attention_maps(prompt: str, **settings: Any) -> tuple[Trace, Attentio
 
     Takes what `generate` takes; raises what it raises.
     """
-    settings["images"] = 1
-    watching = AttentionMapRecorder(stream(prompt, **settings))
+    watching = AttentionMapRecorder(stream(prompt, **settings | {"images": 1}))
     for _ in watching:
         pass
     return watching.traces[0], watching.attention_maps[0]
@@ -155,8 +154,7 @@ def attention(prompt: str, words: Sequence[str] = (), **settings: Any) -> Visual
     Takes the settings of `generate`. Raises `UsageError`, before any work, for a word that is not in the
     prompt.
     """
-    settings["images"] = 1
-    watching = AttentionMapRecorder(stream(prompt, **settings))
+    watching = AttentionMapRecorder(stream(prompt, **settings | {"images": 1}))
     asked = find_words(watching.generation.model, prompt, words, watching.generation.tokens)
     for _ in watching:
         pass

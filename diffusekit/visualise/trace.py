@@ -163,8 +163,7 @@ def record_trace(prompt: str, **settings: Any) -> Trace:
 
     Takes what `generate` takes; raises what it raises.
     """
-    settings["images"] = 1
-    recording = TraceRecorder(stream(prompt, **settings))
+    recording = TraceRecorder(stream(prompt, **settings | {"images": 1}))
     for _ in recording:
         pass
     return recording.traces[0]

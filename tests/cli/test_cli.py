@@ -107,7 +107,7 @@ def test_nothing_is_written_over(capsys):
     assert run(["generate", "a red cat", *QUICK, "-o", "x.png"]) == 0
     before = Path("x.png").read_bytes()
     assert run(["generate", "a blue car", *QUICK, "-o", "x.png"]) == 2
-    assert "x.png already exists" in capsys.readouterr().err and Path("x.png").read_bytes() == before
+    assert "x.png is already there" in capsys.readouterr().err and Path("x.png").read_bytes() == before
     assert run(["generate", "a blue car", *QUICK, "-o", "x.png", "--overwrite"]) == 0
     assert Path("x.png").read_bytes() != before
 
@@ -120,7 +120,7 @@ BAD = [
     (["generate", "x", "--size", "64x64", "--width", "64"], 2, "both given", "leave one"),
     (["generate", "x", "--width", "100"], 2, "multiple of 32", "try 96 or 128"),
     (["generate", "x", "--device", "cuda"], 2, "not available", "this machine has: cpu"),
-    (["generate", "x", "--output", "x.txt"], 2, "does not end like an image", ".png"),
+    (["generate", "x", "--output", "x.txt"], 2, "does not end like a picture", ".png"),
     (["generate", "x", "--format", "gif"], 2, "no format 'gif'", "png, jpeg, webp"),
     (["generate", "x", "--output", "x.png", "--format", "webp"], 2, "contradict", "leave one"),
     (["generate", "x", "--prompts", "nothing.txt"], 2, "cannot read nothing.txt", "one prompt a line"),

@@ -1,4 +1,4 @@
-"""Few steps: other defaults, a LoRA merged into the U-Net, and how that LoRA is taught."""
+"""Few steps: other defaults, a LoRA merged into the U-Net, and how that LoRA is trained."""
 
 import shutil
 from pathlib import Path
@@ -32,16 +32,16 @@ def factors(unet, layer: str, rank: int = 3) -> dict[str, torch.Tensor]:
     }
 
 
-def test_fast_brings_other_defaults():
+def test_fast_has_other_defaults():
     plain, fast = GenerateSettings(), GenerateSettings(fast=True)
     assert {name: getattr(fast, name) for name in FAST_DEFAULTS} == FAST_DEFAULTS
     assert all(getattr(plain, name) != value for name, value in FAST_DEFAULTS.items())
     own = GenerateSettings(fast=True, steps=6, guidance_scale=None)
     assert (own.steps, own.guidance_scale, own.sampler) == (6, 1.0, "ddim")
-    assert GenerateSettings(**fast.model_dump()) == fast  # as a picture's record is read again
+    assert GenerateSettings(**fast.model_dump()) == fast  # as a record is read again
 
 
-def test_fast_by_the_environment(monkeypatch):
+def test_fast_from_the_environment(monkeypatch):
     monkeypatch.setenv("DIFFUSEKIT_FAST", "yes")
     assert resolve_settings(GenerateSettings, "generate", {}).steps == FAST_DEFAULTS["steps"]
     monkeypatch.setenv("DIFFUSEKIT_FAST", "no")
@@ -67,20 +67,20 @@ def test_a_lora_is_added_to_the_weights(copy):
     assert models.fingerprint(fast) == models.fingerprint(plain)  # learned tokens fit both
 
 
-def test_a_model_without_one_says_so(copy):
+def test_a_model_without_a_lora_says_so(copy):
     with pytest.raises(ModelError) as error:
         diffusekit.generate("a cat", model=str(copy), fast=True)
-    assert "no weights for few steps" in error.value.message and "--fast" in error.value.hint
+    assert "no few-step LoRA" in error.value.message and "fast" in error.value.hint
 
 
-def test_a_negative_prompt_that_steers_nothing_is_told(mini, caplog):
+def test_a_negative_prompt_without_effect_gives_a_warning(mini, caplog):
     diffusekit.generate("a cat", negative_prompt="a dog", steps=1, guidance_scale=2)
     assert not caplog.messages
     diffusekit.generate("a cat", negative_prompt="a dog", steps=1, guidance_scale=1)
     assert "negative prompt steers nothing" in caplog.text
 
 
-def test_a_broken_one_is_refused(copy):
+def test_a_broken_lora_is_refused(copy):
     (copy / models.FAST_LORA).write_bytes(b"no weights at all")
     with pytest.raises(ModelError):
         models.load(str(copy), "cpu", fast=True)
@@ -89,7 +89,7 @@ def test_a_broken_one_is_refused(copy):
         models.load(str(copy), "cpu", fast=True)
 
 
-def test_one_ddim_step_by_the_taught_velocity_arrives():
+def test_one_ddim_step_with_the_trained_velocity_reaches_the_next_waypoint():
     from training.mini import distill
     from training.mini.config import RECIPES
     from training.mini.runtime import Runtime
@@ -99,37 +99,37 @@ def test_one_ddim_step_by_the_taught_velocity_arrives():
     student = distill.Student(runtime, build_unet(RECIPES["cpu"]))
     torch.manual_seed(0)
     channels = student.unet.config.in_channels
-    stand, following = torch.randn(2, distill.SEGMENTS, channels, 16, 16)
-    jump, states = torch.arange(distill.SEGMENTS), torch.zeros(distill.SEGMENTS, 77, 256)
-    # A U-Net that says nothing errs by the whole velocity; find it, and let the sampler take it.
-    now, then = (student.alphas[k][:, None, None, None] for k in (jump, jump + 1))
+    start, end = torch.randn(2, distill.SEGMENTS, channels, 16, 16)
+    segment, states = torch.arange(distill.SEGMENTS), torch.zeros(distill.SEGMENTS, 77, 256)
+    # The error of a new U-Net, which predicts zero, is the whole velocity. The sampler must arrive with it.
+    now, then = (student.alphas[k][:, None, None, None] for k in (segment, segment + 1))
     a, s, b, r = now.sqrt(), (1 - now).sqrt(), then.sqrt(), (1 - then).sqrt()
-    velocity = ((b * a + r * s) * stand - following) / (b * s - r * a)
-    errors = student.errors(stand, following, jump, states)
+    velocity = ((b * a + r * s) * start - end) / (b * s - r * a)
+    errors = student.errors(start, end, segment, states)
     torch.testing.assert_close(errors, velocity.square().mean((1, 2, 3)), rtol=1e-3, atol=1e-3)
     sampler = make_scheduler()
     sampler.set_timesteps(distill.SEGMENTS)
     for k, t in enumerate(sampler.timesteps):
-        arrived = sampler.step(velocity[k : k + 1], t, stand[k : k + 1]).prev_sample
-        torch.testing.assert_close(arrived, following[k : k + 1], rtol=1e-3, atol=1e-3)
+        arrived = sampler.step(velocity[k : k + 1], t, start[k : k + 1]).prev_sample
+        torch.testing.assert_close(arrived, end[k : k + 1], rtol=1e-3, atol=1e-3)
 
 
-def test_what_is_taught_is_what_is_merged(tmp_path):
-    """The student's own weights, and those of a U-Net into which its file was merged."""
+def test_the_trained_lora_merges_to_the_same_weights(tmp_path):
+    """The weights of the student are those of a U-Net with the file merged into it."""
     from diffusekit.models.lora import merge_lora
     from training.mini import distill
     from training.mini.config import RECIPES
     from training.mini.unet import build_unet
 
     torch.manual_seed(0)
-    plain, taught = build_unet(RECIPES["cpu"]), build_unet(RECIPES["cpu"])
-    taught.load_state_dict(plain.state_dict())
-    changes = distill.add_low_rank(taught)
+    plain, student = build_unet(RECIPES["cpu"]), build_unet(RECIPES["cpu"])
+    student.load_state_dict(plain.state_dict())
+    changes = distill.add_low_rank(student)
     for change in changes.values():
         torch.nn.init.normal_(change.up, std=0.1)
     save_file(distill.lora_state_dict(changes), tmp_path / "lora.safetensors")
     merge_lora(plain.requires_grad_(False), tmp_path / "lora.safetensors")
     for layer in changes:
-        ours, theirs = (u.get_submodule(layer).weight for u in (plain, taught))
+        ours, theirs = (u.get_submodule(layer).weight for u in (plain, student))
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)  # the file is in fp16
     assert not any(name.startswith(("conv_in", "conv_out", "time_embedding")) for name in changes)

@@ -1,4 +1,4 @@
-"""The grader: it asks only for what was held out, its checkers are strict, and its eye can learn."""
+"""The grader: its prompts are held-out combinations, its checks are strict, and its detector learns."""
 
 import subprocess
 import sys
@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.helpers import ROOT
+from training.mini.dataset import to_tensor
 from training.mini.evaluate import detector, report
 from training.mini.evaluate.prompts import QUESTIONS, ImageContent, is_fully_described, is_related, make_prompts
 from training.mini.evaluate.report import Answers, DomainGrade, frechet_distance
@@ -24,16 +26,16 @@ BY_NAME = {question.name: question for question in QUESTIONS}
 
 
 def oracle(scene: Scene, seed: int = 0) -> ImageContent:
-    """What an eye without faults sees in a rendered picture of a scene: every thing by itself."""
-    _, spots = scenes.draw_with_instances(scene, seed)
+    """What a perfect detector finds in a rendered image of a scene: every thing by itself."""
+    _, instances = scenes.draw_with_instances(scene, seed)
     return ImageContent(
-        tuple(replace(s, thing=replace(s.thing, count=1)) for s in spots), scene.background, scene.style
+        tuple(replace(s, thing=replace(s.thing, count=1)) for s in instances), scene.background, scene.style
     )
 
 
 @pytest.mark.parametrize("domain", [WHOLE_WORLD, FIRST_PART])
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
-def test_prompts_are_held_out_combinations_and_say_all_of_them(question, domain):
+def test_prompts_describe_held_out_combinations_fully(question, domain):
     prompts = make_prompts(question, domain, 50)
     assert len({p.text for p in prompts}) == 50
     assert [p.text for p in prompts] == [p.text for p in make_prompts(question, domain, 50)]
@@ -47,8 +49,8 @@ def test_prompts_are_held_out_combinations_and_say_all_of_them(question, domain)
         assert any(scenes.is_held_out(t.subject, t.color, scene.background, scene.style) for t in scene.things)
 
 
-def test_nothing_that_is_asked_is_in_the_training_stream():
-    """Neither the scenes asked for, nor any thing of theirs that was held out, whatever the seed."""
+def test_no_training_scene_contains_what_prompts_ask_for():
+    """Neither the scenes asked for, nor a held-out thing of theirs, for several seeds."""
     asked = {
         (t.subject, t.color, p.scene.background, p.scene.style)
         for domain in (WHOLE_WORLD, FIRST_PART)
@@ -67,14 +69,14 @@ def test_nothing_that_is_asked_is_in_the_training_stream():
 
 
 @pytest.mark.parametrize(
-    "name,answers",
+    "name,values",
     [("counting", 3), ("colors", 12), ("style", 9), ("place", 12)],
 )
-def test_every_answer_is_asked_for_equally_often(name, answers):
+def test_prompts_are_balanced_over_the_values(name, values):
     question = BY_NAME[name]
     assert question.balance_by
     counts = Counter(question.balance_by(p.scene) for p in make_prompts(question, WHOLE_WORLD, 36))
-    assert len(counts) == answers and max(counts.values()) - min(counts.values()) <= 1
+    assert len(counts) == values and max(counts.values()) - min(counts.values()) <= 1
 
 
 def test_left_right_above_below_on_and_in_are_asked_for():
@@ -85,13 +87,13 @@ def test_left_right_above_below_on_and_in_are_asked_for():
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
-def test_a_right_picture_is_right(question):
+def test_a_correct_image_is_correct(question):
     for prompt in make_prompts(question, WHOLE_WORLD, 40, seed=5):
         assert question.is_correct(prompt.scene, oracle(prompt.scene, prompt.index)), prompt
 
 
-def wrong_pictures(name: str, scene: Scene) -> list[ImageContent]:
-    """What is seen in pictures that differ in what a question asks about."""
+def wrong_contents(name: str, scene: Scene) -> list[ImageContent]:
+    """What is detected in images that differ in what a question asks about."""
     seen = oracle(scene)
     first, *rest = seen.instances
     other = "sun" if scene.things[0].subject != "sun" else "heart"
@@ -132,25 +134,25 @@ def wrong_pictures(name: str, scene: Scene) -> list[ImageContent]:
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
-def test_an_altered_picture_is_wrong(question):
+def test_an_altered_image_is_wrong(question):
     for prompt in make_prompts(question, WHOLE_WORLD, 40, seed=6):
-        for seen in wrong_pictures(question.name, prompt.scene):
+        for seen in wrong_contents(question.name, prompt.scene):
             assert not question.is_correct(prompt.scene, seen), (prompt, seen)
 
 
-def test_where_things_lie():
-    def spot(x, y, radius=0.2):
+def test_relations_of_instances():
+    def instance(x, y, radius=0.2):
         return Instance(Thing("cat", "red"), x, y, radius)
 
-    middle = spot(0.5, 0.5)
-    assert is_related(spot(0.2, 0.5), middle, "left") and not is_related(spot(0.47, 0.5), middle, "left")
-    assert is_related(spot(0.5, 0.1), middle, "above") and not is_related(spot(0.5, 0.9), middle, "above")
-    assert is_related(spot(0.5, 0.15), middle, "on") and not is_related(spot(0.5, 0.0), middle, "on")
-    assert not is_related(spot(0.1, 0.15), middle, "on")
-    assert is_related(spot(0.5, 0.3), middle, "in") and not is_related(spot(0.5, 0.15), middle, "in")
+    middle = instance(0.5, 0.5)
+    assert is_related(instance(0.2, 0.5), middle, "left") and not is_related(instance(0.47, 0.5), middle, "left")
+    assert is_related(instance(0.5, 0.1), middle, "above") and not is_related(instance(0.5, 0.9), middle, "above")
+    assert is_related(instance(0.5, 0.15), middle, "on") and not is_related(instance(0.5, 0.0), middle, "on")
+    assert not is_related(instance(0.1, 0.15), middle, "on")
+    assert is_related(instance(0.5, 0.3), middle, "in") and not is_related(instance(0.5, 0.15), middle, "in")
 
 
-def test_a_caption_that_leaves_something_out_is_not_asked():
+def test_an_incomplete_caption_is_not_a_prompt():
     scene = Scene((Thing("cat", "red"), Thing("boat", "blue")), "left", "beach")
     assert is_fully_described(scene, "a red cat left of a blue boat on the beach")
     assert is_fully_described(scene, "on the left a red cat and on the right a blue boat by the sea")
@@ -171,23 +173,23 @@ def test_frechet_distance_of_gaussians():
     assert frechet_distance(one @ turn, other @ turn) == pytest.approx(frechet_distance(one, other), rel=1e-6)
 
 
-def test_middles_are_where_things_are():
-    spots = torch.full((1, 4, 5), -1.0)
-    spots[0, 0] = torch.tensor([0.25 + 1 / 32, 0.5 + 1 / 32, 0.2, 7, 3])  # the middle of a cell
-    heat, near = detector.targets(spots)
+def test_the_target_peaks_at_the_center_of_a_thing():
+    instances = torch.full((1, 4, 5), -1.0)
+    instances[0, 0] = torch.tensor([0.25 + 1 / 32, 0.5 + 1 / 32, 0.2, 7, 3])  # the middle of a cell
+    heat, near = detector.targets(instances)
     assert heat.shape == (1, 16, 16) and heat[0, 8, 4] == 1 and (heat == 1).sum() == 1
-    assert near[0, 8, 4].tolist() == spots[0, 0].tolist()
+    assert near[0, 8, 4].tolist() == instances[0, 0].tolist()
     assert detector.targets(torch.full((1, 4, 5), -1.0))[0].max() < 1e-6
 
 
-def test_moving_a_picture_moves_its_spots():
-    """A bright dot stays where the labels say it is."""
+def test_augmentation_moves_instances_with_the_image():
+    """A bright dot stays where its label says it is."""
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     dot = (((x - 40) ** 2 + (y - 24) ** 2) < 12).float() * 2 - 1
-    pictures = dot.expand(32, 3, 64, 64).contiguous()
-    spots = torch.full((32, 4, 5), -1.0)
-    spots[:, 0] = torch.tensor([40.5 / 64, 24.5 / 64, 0.1, 0, 0])
-    moved, found = detector.augment(pictures, spots, torch.Generator().manual_seed(1))
+    images = dot.expand(32, 3, 64, 64).contiguous()
+    instances = torch.full((32, 4, 5), -1.0)
+    instances[:, 0] = torch.tensor([40.5 / 64, 24.5 / 64, 0.1, 0, 0])
+    moved, found = detector.augment(images, instances, torch.Generator().manual_seed(1))
     weight = (moved.mean(1) > 0.2).float()
     for axis, along in ((0, x), (1, y)):
         middle = (weight * (along + 0.5)).sum((1, 2)) / weight.sum((1, 2)) / 64
@@ -195,60 +197,62 @@ def test_moving_a_picture_moves_its_spots():
     assert found[:, 0, :2].std(0).min() > 0.01
 
 
-def test_the_eye_learns_a_tiny_world():
-    """Two subjects at one place: after seconds it tells them apart."""
+def test_a_detector_learns_two_subjects():
+    """Two subjects, one background: after seconds it tells them apart."""
     chosen = [Scene((Thing(name, "red"),), background="snow") for name in ("heart", "boat")]
     domain = replace(
         WHOLE_WORLD, subjects=("heart", "boat"), styles={"flat": 1.0}, galaxies=0, pairs=0, counts=0, empty=0
     )
     data = detector.render_range(domain, 0, 160, seed=3)
-    net = detector.train(data, TimeBudget(5, steps=50), batch=16, say=lambda _: None)
+    net = detector.train(data, TimeBudget(5, steps=50), batch=16, log=lambda _: None)
     asked = chosen * 10
-    pictures = detector.images_to_tensor([scenes.draw(s, i) for i, s in enumerate(asked)])
-    seen = detector.detect(net, pictures)
+    images = to_tensor(np.stack([np.asarray(scenes.draw(s, i)) for i, s in enumerate(asked)]))
+    seen = detector.detect(net, images)
     right = [BY_NAME["one object"].is_correct(scene, s) for scene, s in zip(asked, seen, strict=True)]
     assert sum(right) >= 15
-    assert detector.features(net, pictures).shape == (20, 128)
+    assert detector.features(net, images).shape == (20, 128)
 
 
-def test_the_eye_is_kept_and_can_be_taught_further(tmp_path):
-    """Given a folder that has one, nothing is taught; asked for more, the same goes on."""
+def test_a_detector_is_loaded_and_can_be_trained_further(tmp_path):
+    """A folder that has one: nothing is trained. With `more`, the same detector is trained further."""
     torch.manual_seed(3)
     torch.save(detector.Detector().state_dict(), tmp_path / "recognizer.pt")
-    said: list[str] = []
-    plan = {"minutes": 1, "pictures": 64, "steps": 1, "say": said.append}
+    log: list[str] = []
+    plan = {"minutes": 1, "images": 64, "steps": 1, "log": log.append}
     net = detector.load_or_train(tmp_path, **plan)
-    assert not said and not net.training
+    assert not log and not net.training
     assert (detector.load_or_train(tmp_path, **plan).map.weight == net.map.weight).all()
     further = detector.load_or_train(tmp_path, more=1, **plan)
-    assert said and (further.map.weight != net.map.weight).any()
+    assert log and (further.map.weight != net.map.weight).any()
     assert (further.map.weight - net.map.weight).abs().max() < 0.01
     assert (detector.load_or_train(tmp_path, **plan).map.weight == further.map.weight).all()
 
 
-def test_pictures_are_looked_at_as_they_were_taught():
-    picture = scenes.draw(Scene((Thing("cat", "red"),), background="beach"), 1)
-    looked = detector.resize(detector.images_to_tensor([picture]))[0].permute(1, 2, 0)
-    taught = torch.from_numpy(detector.shrink(picture).copy()).float() / 127.5 - 1
-    assert (looked - taught).abs().max() < 1.01 / 127.5
+def test_images_are_resized_as_in_training():
+    image = scenes.draw(Scene((Thing("cat", "red"),), background="beach"), 1)
+    resized = detector.resize(to_tensor(np.asarray(image)[None]))[0].permute(1, 2, 0)
+    trained_on = torch.from_numpy(detector.shrink(image).copy()).float() / 127.5 - 1
+    assert (resized - trained_on).abs().max() < 1.01 / 127.5
 
 
-def found_with(right: list[bool], reads: float) -> DomainGrade:
-    """A domain of the world of which every question was answered so."""
+def grade_with(correct: list[bool], accuracy: float) -> DomainGrade:
+    """A domain of which every question got these answers."""
     torch.manual_seed(0)
-    prompts = {q.name: make_prompts(q, FIRST_PART, len(right)) for q in QUESTIONS}
-    pictures = {name: [scenes.draw(p.scene) for p in group] for name, group in prompts.items()}
+    prompts = {q.name: make_prompts(q, FIRST_PART, len(correct)) for q in QUESTIONS}
+    images = {name: [scenes.draw(p.scene) for p in group] for name, group in prompts.items()}
     look = {
         name: {
-            kind: Answers(right, [oracle(p.scene) for p in group], torch.randn(len(right), 4), torch.ones(len(right)))
+            kind: Answers(
+                correct, [oracle(p.scene) for p in group], torch.randn(len(correct), 4), torch.ones(len(correct))
+            )
             for kind in report.SOURCES
         }
         for name, group in prompts.items()
     }
-    return DomainGrade(prompts, pictures, look, {q.name: reads for q in QUESTIONS}, torch.randn(9, 4), 30.0)
+    return DomainGrade(prompts, images, look, {q.name: accuracy for q in QUESTIONS}, torch.randn(9, 4), 30.0)
 
 
-def test_the_table_marks_what_means_nothing(tmp_path):
+def test_the_table_marks_numbers_that_mean_nothing(tmp_path):
     numbers = {
         "diversity": 0.1,
         "diversity drawn": 0.2,
@@ -257,7 +261,7 @@ def test_the_table_marks_what_means_nothing(tmp_path):
         "cores": 2,
         "load": 0.5,
     }
-    found = {"whole": found_with([True, False], 0.99), "first": found_with([True, True], 0.9)}
+    found = {"whole": grade_with([True, False], 0.99), "first": grade_with([True, True], 0.9)}
     text = report.render_table(found, numbers, "20 guided steps")
     lines = text.splitlines()
     assert len({line.count("|") for line in lines}) == 1
@@ -286,20 +290,18 @@ def test_the_command_runs(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_batch_of_prompts_draws_what_each_alone_draws():
-    """The grader draws eight at once; users draw one."""
-    import numpy as np
-
+def test_a_batch_of_prompts_gives_the_images_of_each_alone():
+    """The grader generates eight in a batch, users one."""
     import diffusekit
 
     texts = [p.text for p in make_prompts(BY_NAME["colors"], FIRST_PART, 4)]
     together = diffusekit.generate(texts, seed=3, batch=4)
-    for text, picture in zip(texts, together, strict=True):
+    for text, result in zip(texts, together, strict=True):
         alone = diffusekit.generate(text, seed=3)[0].image
-        assert np.abs(np.asarray(alone, int) - np.asarray(picture.image, int)).max() <= 2
+        assert np.abs(np.asarray(alone, int) - np.asarray(result.image, int)).max() <= 2
 
 
-def test_worlds_are_as_large_as_the_eye_thinks():
+def test_the_detector_knows_the_whole_world():
     assert len(detector.SUBJECT_NAMES) == len(WHOLE_WORLD.subjects) + 1
     assert not set(detector.SUBJECT_NAMES) & set(HELD_OUT)
     assert (len(detector.BACKGROUND_NAMES), len(detector.STYLE_NAMES)) == (len(BACKGROUNDS), len(STYLES))

@@ -1,4 +1,4 @@
-"""The embedded model: small, whole, quick, and plain diffusers loads it."""
+"""The embedded model: small, complete, fast, and plain diffusers loads it."""
 
 import hashlib
 import time
@@ -20,15 +20,15 @@ def test_it_is_small_and_half_precision():
             assert tensor.float().isfinite().all(), (path, name)
 
 
-def test_plain_diffusers_loads_it_without_a_word(recwarn):
+def test_plain_diffusers_loads_it_without_a_warning(recwarn):
     from diffusers import StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline.from_pretrained(MINI)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.text_encoder.dtype == pipe.unet.dtype == torch.float32
     assert not any("newly initialized" in str(w.message) for w in recwarn)
-    picture = pipe("a beautiful galaxy", num_inference_steps=2).images[0]
-    assert picture.size == (128, 128)
+    result = pipe("a beautiful galaxy", num_inference_steps=2).images[0]
+    assert result.size == (128, 128)
 
 
 def test_its_tokenizer_is_clips(mini):
@@ -42,7 +42,7 @@ def test_its_tokenizer_is_clips(mini):
 
 
 @pytest.mark.alone
-def test_twenty_guided_steps_are_quick(mini):
+def test_twenty_guided_steps_are_fast(mini):
     diffusekit.generate("a star", steps=2, device="cpu")
     seconds = []
     for seed in range(3):
@@ -52,10 +52,10 @@ def test_twenty_guided_steps_are_quick(mini):
     assert min(seconds) < 3
 
 
-def test_a_galaxy_is_dark_around_a_bright_heart():
-    pictures = diffusekit.generate("a beautiful galaxy", images=4, seed=1, device="cpu")
-    for picture in pictures:
-        gray = picture.image.convert("L")
+def test_a_galaxy_is_dark_around_a_bright_core():
+    results = diffusekit.generate("a beautiful galaxy", images=4, seed=1, device="cpu")
+    for result in results:
+        gray = result.image.convert("L")
         heart = sum(gray.crop((48, 48, 80, 80)).tobytes()) / 1024
         corners = [gray.crop((x, y, x + 16, y + 16)) for x in (0, 112) for y in (0, 112)]
         around = sum(sum(c.tobytes()) for c in corners) / 1024
@@ -67,14 +67,14 @@ def test_colors_follow_the_prompt(color, channel):
     import numpy as np
 
     strength = []
-    for picture in diffusekit.generate(f"a big {color} balloon on a plain background", images=4, seed=3, device="cpu"):
-        middle = np.asarray(picture.image, float)[32:96, 32:96].reshape(-1, 3).mean(0)
+    for result in diffusekit.generate(f"a big {color} balloon on a plain background", images=4, seed=3, device="cpu"):
+        middle = np.asarray(result.image, float)[32:96, 32:96].reshape(-1, 3).mean(0)
         strength.append(middle[channel] - np.delete(middle, channel).mean())
     assert np.median(strength) > 10
 
 
-def test_its_image_tower_prefers_the_right_words():
-    """The CLIP tower that ships beside the pipeline tells a galaxy from a cat."""
+def test_its_image_encoder_prefers_the_correct_prompt():
+    """The CLIP image encoder that ships beside the pipeline distinguishes a galaxy from a cat."""
     from transformers import CLIPVisionModelWithProjection
 
     from diffusekit import text
@@ -85,17 +85,17 @@ def test_its_image_tower_prefers_the_right_words():
     prompts = ["a beautiful galaxy", "a red cat on the grass"]
     ids = torch.tensor([text.tokenize(model, p).ids for p in prompts])
     said = model.text_encoders[0](ids).pooler_output @ projection.T
-    pictures = [diffusekit.generate(p, seed=1, device="cpu")[0].image for p in prompts]
+    results = [diffusekit.generate(p, seed=1, device="cpu")[0].image for p in prompts]
     import numpy as np
 
-    seen = torch.stack([torch.from_numpy(np.asarray(p).copy()).permute(2, 0, 1) for p in pictures]).float() / 127.5 - 1
+    seen = torch.stack([torch.from_numpy(np.asarray(p).copy()).permute(2, 0, 1) for p in results]).float() / 127.5 - 1
     with torch.no_grad():
         found = tower(seen).image_embeds
     likeness = torch.nn.functional.normalize(found, dim=-1) @ torch.nn.functional.normalize(said, dim=-1).T
     assert (likeness.argmax(1) == torch.tensor([0, 1])).all()
 
 
-def test_the_weights_are_those_of_the_card():
+def test_the_weights_have_the_listed_checksums():
     """SHA256SUMS lists every weight file as it was exported."""
     lines = (MINI / "SHA256SUMS").read_text().splitlines()
     listed = dict(reversed(line.split("  ", 1)) for line in lines)
@@ -106,24 +106,22 @@ def test_the_weights_are_those_of_the_card():
 
 
 @pytest.mark.parametrize("color", ["red", "blue", "green", "yellow"])
-def test_colors_are_what_they_are_called(color):
-    """The tokenizer's ids are those that the U-Net was taught with."""
-    import diffusekit
-
-    picture = diffusekit.generate(f"a {color} house in the snow", seed=1, device="cpu")[0].image
-    red, green, blue = picture.crop((48, 56, 80, 88)).resize((1, 1)).getpixel((0, 0))
-    told = {
+def test_an_object_has_the_color_of_the_prompt(color):
+    """The ids of the tokenizer are those that the U-Net was trained with."""
+    result = diffusekit.generate(f"a {color} house in the snow", seed=1, device="cpu")[0].image
+    red, green, blue = result.crop((48, 56, 80, 88)).resize((1, 1)).getpixel((0, 0))
+    is_color = {
         "red": red > 1.5 * max(green, blue),
         "blue": blue > 1.3 * red,
         "green": green > 1.2 * max(red, blue),
         "yellow": min(red, green) > 1.3 * blue,
     }
-    assert told[color], (red, green, blue)
+    assert is_color[color], (red, green, blue)
 
 
 @pytest.mark.alone
-def test_few_steps_draw_what_is_asked_nearly_as_well_and_quickly(mini):
-    """Four steps without guidance, beside twenty with it: as alike their prompts, for mini's own CLIP."""
+def test_few_steps_follow_the_prompt_nearly_as_well_and_fast(mini):
+    """Four steps without guidance against twenty with it: nearly the same similarity in mini's own CLIP."""
     from diffusekit import clip_score, images
 
     prompts = [
@@ -140,9 +138,9 @@ def test_few_steps_draw_what_is_asked_nearly_as_well_and_quickly(mini):
         seen = []
         for seed, prompt in enumerate(prompts):
             started = time.perf_counter()
-            picture = diffusekit.generate(prompt, seed=seed, device="cpu", fast=fast)[0]
+            result = diffusekit.generate(prompt, seed=seed, device="cpu", fast=fast)[0]
             seconds += [time.perf_counter() - started] * fast
-            seen.append(images.to_tensor(picture.image))
+            seen.append(images.to_tensor(result.image))
         likeness[fast] = float((judge.embed_images(torch.stack(seen)) * said).sum(1).mean())
     assert likeness[True] > 0.9 * likeness[False]
     assert min(seconds) < 0.5

@@ -1,4 +1,4 @@
-"""The training command: from nothing to a folder plain diffusers loads, and on from where it stopped."""
+"""Training `mini`: from scratch to a folder that plain diffusers loads, continued, and fine-tuned."""
 
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from diffusekit import latents, models
 from diffusekit.models import MINI
 from tests.helpers import ROOT
 from training.mini import finetune, loss_curves, text_encoder, widen
+from training.mini.__main__ import main
 from training.mini.config import RECIPES
 from training.mini.dataset import foreground_mask, to_tensor, tokenize
 from training.mini.optimizers import Muon, orthogonalize, warm_then_decay
@@ -26,7 +27,7 @@ from training.mini.world.scenes import Scene, Thing, draw_with_instances
 STAGES = (
     ("fast", {"fast.safetensors"}),
     ("text", {"text_encoder/model.safetensors"}),
-    # The LoRA of few steps was made for the U-Net that was: begun from a model that has one, this removes it.
+    # The few-step LoRA belongs to the U-Net of before, so a stage that changes the U-Net removes it.
     ("unet", {"unet/diffusion_pytorch_model.safetensors", "fast.safetensors"}),
     ("decoder", {"vae/diffusion_pytorch_model.safetensors"}),
     ("tower", {"image_encoder/model.safetensors", "text_projection.safetensors"}),
@@ -34,60 +35,63 @@ STAGES = (
 GALAXY = Scene((Thing("galaxy", None),), background="space")
 
 
-def train(folder, *more):
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "training.mini",
-            "--steps",
-            "2",
-            "--pictures",
-            "100",
-            "--recipe",
-            "cpu",
-            "--work",
-            str(folder / "work"),
-            "--output",
-            str(folder / "model"),
-            *more,
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+def train(folder, *more: str) -> str:
+    """Run the training command in this process, with the smallest sizes, and return its log."""
+    sizes = ("--steps", "2", "--images", "32", "--recipe", "cpu")
+    main([*sizes, "--work", str(folder / "work"), "--output", str(folder / "model"), *more])
+    return (folder / "work" / "log.txt").read_text()
 
 
 def sums(model):
     return {line.split()[1]: line.split()[0] for line in (model / "SHA256SUMS").read_text().splitlines()}
 
 
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """A model trained from scratch for two steps: its folder and the log."""
+    folder = tmp_path_factory.mktemp("scratch")
+    return folder, train(folder)
+
+
 @pytest.mark.slow
-def test_from_nothing_to_a_model_and_on(tmp_path):
+def test_training_from_scratch_gives_a_model_that_diffusers_loads(scratch):
     from diffusers import StableDiffusionPipeline
 
-    done = train(tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "the first loss is 1.0" in done.stdout or "the first loss is 0.9" in done.stdout
-    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    folder, log = scratch
+    assert "the first loss is 1.0" in log or "the first loss is 0.9" in log
+    pipe = StableDiffusionPipeline.from_pretrained(folder / "model")
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a cat", num_inference_steps=1).images[0].size == (128, 128)
-    done = train(tmp_path, "--steps", "3")
-    assert "step 2" in done.stdout and "unet: 3 steps" in done.stdout
 
+
+@pytest.mark.slow
+def test_the_same_command_continues_training(scratch):
+    folder, _ = scratch
+    log = train(folder, "--steps", "3")
+    assert "parameters, step 2" in log and "unet: 3 steps" in log
+
+
+@pytest.mark.slow
+def test_a_stage_changes_only_its_own_weights(scratch, tmp_path):
     for stage, weights in STAGES:
-        first = tmp_path / ("fast/model" if stage == "unet" else "model")
+        first = tmp_path / "fast" / "model" if stage == "unet" else scratch[0] / "model"
         folder = tmp_path / stage
-        done = train(folder, "--from", str(first), "--stage", stage, "--seed", "1")
-        assert done.returncode == 0, done.stderr
-        before, after = (sums(f) for f in (first, folder / "model"))
+        train(folder, "--from", str(first), "--stage", stage, "--seed", "1")
+        before, after = sums(first), sums(folder / "model")
         assert {name for name in before | after if before.get(name) != after.get(name)} == weights
         for kept in ("tokenizer/tokenizer.json", "unet/config.json", "vae/config.json"):
             assert (first / kept).read_bytes() == (folder / "model" / kept).read_bytes()
 
 
-def test_the_noise_schedule_ends_in_noise_and_shares_out_its_timesteps():
+@pytest.mark.slow
+def test_the_command_line_trains():
+    done = subprocess.run(
+        [sys.executable, "-m", "training.mini", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "--stage" in done.stdout and "--pictures" in done.stdout
+
+
+def test_the_noise_schedule_ends_in_noise_and_its_timesteps_have_weights():
     alphas = make_scheduler().alphas_cumprod
     assert 0 < alphas[-1] < 1e-4
     weights = timestep_weights(alphas)
@@ -96,7 +100,7 @@ def test_the_noise_schedule_ends_in_noise_and_shares_out_its_timesteps():
     assert abs(snr[weights.argmax()]) < 0.7
 
 
-def test_the_unet_starts_as_nothing():
+def test_a_new_unet_predicts_zero():
     unet = build_unet(RECIPES["cpu"])
     assert 11e6 <= sum(p.numel() for p in unet.parameters()) <= 24e6
     with torch.no_grad():
@@ -105,23 +109,23 @@ def test_the_unet_starts_as_nothing():
     assert found.abs().max() == 0
 
 
-def test_a_channel_that_cannot_be_foretold_does_not_drown_the_others(tmp_path):
+def test_a_channel_that_is_hard_to_predict_does_not_dominate_the_loss(tmp_path):
     words = CLIPTokenizer.from_pretrained(MINI / "tokenizer")
     recipe = replace(RECIPES["cpu"], text_layers=1)
     runtime = Runtime(torch.device("cpu"), tmp_path)
-    learner = UNetTrainer(recipe, runtime, text_encoder.build(recipe, words), words)
+    trainer = UNetTrainer(recipe, runtime, text_encoder.build(recipe, words), words)
     nothing, t = torch.zeros(3, 6, 16, 16), torch.tensor([10, 500, 990])
     eps = torch.randn_like(nothing) * torch.tensor([0.1, 0.2, 0.5, 1, 2, 5])[:, None, None]
-    ids = learner.empty.repeat(3, 1)
-    with torch.no_grad():  # the U-Net says nothing yet, so its error is the velocity
-        plain = learner.loss(nothing, ids, t, eps)
-        told = learner.loss(nothing, ids, t, eps, torch.ones(3, 16, 16))
-    errors = (learner.alphas[t][:, None, None, None] * eps**2).mean((0, 2, 3))
+    ids = trainer.empty.repeat(3, 1)
+    with torch.no_grad():  # a new U-Net predicts zero, so its error is the velocity
+        plain = trainer.loss(nothing, ids, t, eps)
+        weighted = trainer.loss(nothing, ids, t, eps, torch.ones(3, 16, 16))
+    errors = (trainer.alphas[t][:, None, None, None] * eps**2).mean((0, 2, 3))
     close(plain.mean(), errors.mean(), rtol=1e-3, atol=0)
-    close(told.mean(), 1 / (1 / errors).mean(), rtol=1e-3, atol=0)
+    close(weighted.mean(), 1 / (1 / errors).mean(), rtol=1e-3, atol=0)
 
 
-def test_muon_takes_steps_of_one_size_in_every_direction():
+def test_muon_takes_steps_of_equal_size_in_every_direction():
     weights = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(1)) ** 3
     sizes = torch.linalg.svdvals(orthogonalize(weights))
     assert sizes.min() > 0.3 and sizes.max() < 1.3 < torch.linalg.svdvals(weights).max()
@@ -136,7 +140,7 @@ def test_muon_takes_steps_of_one_size_in_every_direction():
     assert moved == pytest.approx(0.01 * 0.2, rel=0.3)  # 0.2 is about AdamW's step
 
 
-def test_a_deeper_text_encoder_says_the_same_until_it_learns():
+def test_new_layers_of_a_text_encoder_change_nothing_before_training():
     words = CLIPTokenizer.from_pretrained(ROOT / "diffusekit" / "mini" / "tokenizer")
     recipe = replace(RECIPES["cpu"], text_layers=1)
     torch.manual_seed(1)
@@ -148,23 +152,23 @@ def test_a_deeper_text_encoder_says_the_same_until_it_learns():
         assert torch.equal(text(ids).last_hidden_state, deeper(ids).last_hidden_state)
 
 
-def test_reading_on_holds_fast_to_what_was_said_of_all_but_pairs(tmp_path):
+def test_training_a_text_encoder_further_penalizes_drift(tmp_path):
     words = CLIPTokenizer.from_pretrained(ROOT / "diffusekit" / "mini" / "tokenizer")
     recipe = replace(RECIPES["cpu"], text_layers=1)
     text = text_encoder.build(recipe, words)
     runtime = Runtime(torch.device("cpu"), tmp_path)
-    lesson = text_encoder.TextEncoderTrainer(recipe, runtime, words, text)
-    assert lesson.domain.pairs == text_encoder.MIN_PAIR_SHARE > recipe.domain.pairs
-    lesson.loss(0)
-    assert lesson.drift < 1e-4
+    training = text_encoder.TextEncoderTrainer(recipe, runtime, words, text)
+    assert training.domain.pairs == text_encoder.MIN_PAIR_SHARE > recipe.domain.pairs
+    training.loss(0)
+    assert training.drift < 1e-4
     with torch.no_grad():
         text.final_layer_norm.bias += 1.0
-    lesson.loss(0)
-    assert lesson.drift == pytest.approx(0.02, rel=0.1)  # a running mean of squares of one
+    training.loss(0)
+    assert training.drift == pytest.approx(0.02, rel=0.1)  # a running mean of squares of one
 
 
-def test_wider_latents_begin_as_what_they_were():
-    """The old channels say and mean what they did; the new ones reach the decoder, and the U-Net not yet."""
+def test_new_latent_channels_change_nothing_before_training():
+    """The old channels are as before. The decoder reads the new ones, and the U-Net ignores them."""
     torch.manual_seed(1)
     recipe = replace(RECIPES["cpu"], latent_channels=4, side=32)
     vae, net = build_vae(recipe).eval(), build_unet(recipe).eval()
@@ -173,9 +177,9 @@ def test_wider_latents_begin_as_what_they_were():
         torch.nn.init.normal_(layer.bias)
     codec, unet = widen.widen_vae(vae, 6), widen.widen_unet(net, 6)
     assert codec.config.latent_channels == unet.config.in_channels == unet.config.out_channels == 6
-    pictures, states = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 77, 256)
+    images, states = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 77, 256)
     with torch.no_grad():
-        before, after = vae.encode(pictures).latent_dist, codec.encode(pictures).latent_dist
+        before, after = vae.encode(images).latent_dist, codec.encode(images).latent_dist
         close(after.mean[:, :4], before.mean)
         close(after.logvar[:, :4], before.logvar)
         assert (after.mean[:, 4:].std((0, 2, 3)) > 0.01).all() and (after.logvar[:, 4:] == -4).all()
@@ -189,15 +193,15 @@ def test_wider_latents_begin_as_what_they_were():
 
 
 @pytest.mark.slow
-def test_a_sitting_of_the_vae_widens_the_model_to_its_recipe(tmp_path):
+def test_fine_tuning_the_vae_widens_the_model_to_its_recipe(tmp_path):
     recipe = replace(RECIPES["cpu"], latent_channels=7, vae_images=40)
     runtime = Runtime(torch.device("cpu"), tmp_path / "work")
-    plan = finetune.FinetuneRun(MINI, recipe, runtime, minutes=1, steps=2)
-    finetune.finetune("vae", plan, tmp_path / "model")
+    run = finetune.FinetuneRun(MINI, recipe, runtime, minutes=1, steps=2)
+    finetune.finetune("vae", run, tmp_path / "model")
     before, after = sums(MINI), sums(tmp_path / "model")
     changed = {name for name in before | after if before.get(name) != after.get(name)}
     networks = {f"{part}/diffusion_pytorch_model.safetensors" for part in ("vae", "unet")}
-    assert changed == networks | {"fast.safetensors"}  # made for the U-Net that was
+    assert changed == networks | {"fast.safetensors"}  # it belongs to the U-Net of before
     with torch.no_grad():
         model = models.load(str(tmp_path / "model"), "cpu")
         found = latents.encode(model, to_tensor(np.asarray(Image.linear_gradient("L").convert("RGB"))[None]))
@@ -205,34 +209,33 @@ def test_a_sitting_of_the_vae_widens_the_model_to_its_recipe(tmp_path):
     assert found.std() < 5
 
 
-def test_where_things_stand():
+def test_the_foreground_mask_covers_the_things():
     scene = Scene((Thing("cat", "red"), Thing("boat", "blue")), "left", "beach")
-    spots = draw_with_instances(scene, 1)[1]
-    where = foreground_mask(spots, 16)
+    where = foreground_mask(draw_with_instances(scene, 1)[1], 16)
     assert where[:, :8].any() and where[:, 8:].any() and not where[:, 7:9].all()
     assert 0.2 < where.mean() < 0.5 and not where[0].any()
     assert foreground_mask([], 16).all() and foreground_mask(draw_with_instances(GALAXY)[1], 16).all()
 
 
-def test_curves_put_sittings_one_after_the_other(tmp_path):
-    told = "09:00:00  unet: step {}, 9%, 50/s, loss {} | wrong caption {}\n"
+def test_loss_curves_join_runs_in_order(tmp_path):
+    line = "09:00:00  unet: step {}, 9%, 50/s, loss {} | wrong caption {}\n"
     for name, steps in (("one", (1, 100, 50)), ("two", (1, 300))):
         (tmp_path / name).mkdir()
         for step in steps:
             with (tmp_path / name / "log.txt").open("a") as log:
-                log.write(told.format(step, " ".join(["0.5"] * 8), " ".join(["+0.1"] * 8)))
+                log.write(line.format(step, " ".join(["0.5"] * 8), " ".join(["+0.1"] * 8)))
             Image.new("RGB", (60, 20), "red").save(tmp_path / name / f"preview-{step:06}.png")
-    found = loss_curves.read_logs([tmp_path / "one", tmp_path / "two"])
-    assert found.steps == [1, 50, 100, 101, 400] and found.ends == [100, 400]
-    assert loss_curves.choose_sheets(found) == [1, 50, 400]
-    page = loss_curves.draw_curves(found)
+    history = loss_curves.read_logs([tmp_path / "one", tmp_path / "two"])
+    assert history.steps == [1, 50, 100, 101, 400] and history.ends == [100, 400]
+    assert loss_curves.choose_sheets(history) == [1, 50, 400]
+    page = loss_curves.draw_curves(history)
     assert page.getpixel((5, page.height - 20)) == (255, 0, 0)
 
 
-def test_clock_and_learning_rate():
-    clock = TimeBudget(minutes=1, steps=10)
-    clock.step = 5
-    assert clock.progress == 0.5
+def test_time_budget_and_learning_rate():
+    budget = TimeBudget(minutes=1, steps=10)
+    budget.step = 5
+    assert budget.progress == 0.5
     again = TimeBudget(minutes=1)
     again.resume({"seconds": 30.0, "step": 3})
     assert 0.5 <= again.progress < 0.6 and again.step == 3

@@ -1,4 +1,4 @@
-"""The world mini is taught: repeatable, sayable, with a tenth of it held out."""
+"""The synthetic world: repeatable, with captions for everything, and a tenth of it held out."""
 
 import hashlib
 from random import Random
@@ -13,7 +13,7 @@ from training.mini.world.styles import STYLES
 from training.mini.world.subjects import HELD_OUT, SUBJECTS
 
 
-def test_it_is_as_large_as_it_says():
+def test_the_world_has_its_documented_size():
     assert len(WHOLE_WORLD.subjects) + 1 >= 40 and len(HELD_OUT) == 6  # and the galaxy
     assert (len(COLORS), len(BACKGROUNDS), len(STYLES)) == (12, 12, 9)
     assert set(FIRST_PART.subjects) <= set(WHOLE_WORLD.subjects)
@@ -30,7 +30,7 @@ def test_scenes_are_repeatable_and_never_held_out(domain):
         assert not set(said.replace(",", "").split()) & captions.held_out_words()
 
 
-def test_a_tenth_is_held_out_and_can_be_asked_for():
+def test_a_tenth_is_held_out_and_can_be_sampled():
     combinations = [
         scenes.is_held_out(s, c, p, st)
         for s in WHOLE_WORLD.subjects
@@ -43,7 +43,7 @@ def test_a_tenth_is_held_out_and_can_be_asked_for():
     assert all(scenes.is_unseen(s) for s in unseen if s.things)
 
 
-def test_pictures_are_the_same_everywhere():
+def test_drawing_twice_gives_the_same_pixels():
     """One drawing of each style, by its bytes when drawn twice and by its size."""
     for style in STYLES:
         color = "red" if STYLES[style].has_color else None
@@ -70,7 +70,7 @@ def test_every_subject_shows_and_stays_in_its_box(name):
     assert changed[:, 0].min() >= top - 4 and changed[:, 0].max() <= bottom + 4
 
 
-def test_captions_say_what_is_there():
+def test_captions_name_what_is_there():
     scene = Scene((Thing("cat", "red"), Thing("boat", "blue")), "left", "beach", "oil")
     for seed in range(50):
         said = captions.caption(scene, Random(seed))

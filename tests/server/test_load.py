@@ -1,11 +1,11 @@
-"""What benchmarks/load.py measures, in small: nothing is lost, nothing is left, nothing grows."""
+"""What benchmarks/server_load.py measures, in small: nothing is lost, nothing is left, nothing grows."""
 
 import asyncio
 import json
 
 import pytest
 
-from benchmarks import load
+from benchmarks import server_load as load
 
 pytestmark = pytest.mark.alone
 QUEUE = 8

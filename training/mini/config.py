@@ -1,6 +1,6 @@
-"""Sizes and times: what is trained, how big, on which part of the world, and for how long.
+"""What is trained: the scenes, the sizes of the networks, and the share of the minutes of each stage.
 
-Minutes are shared out over the stages, so that any machine ends with a learning rate of zero.
+Every stage ends with a learning rate of zero, on a fast machine and on a slow one.
 """
 
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ from .world.scenes import FIRST_PART, MANY_THINGS, WHOLE_WORLD, Domain
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what comes out, but for the seed and the minutes."""
+    """Everything that decides the result, except the seed and the minutes."""
 
     domain: Domain
-    images: int  # rendered, encoded once and kept
+    images: int  # rendered and encoded once
     vae_channels: tuple[int, ...]
     unet_channels: tuple[int, ...]
     unet_heads: tuple[int, ...]
-    unet_attention: tuple[bool, ...]  # at which resolution pictures look at words
+    unet_attention: tuple[bool, ...]  # cross-attention or not, at each resolution
     text_layers: int
     batch: int
     learning_rate: float = 1e-3
@@ -28,8 +28,8 @@ class Recipe:
     vae_batch: int = 8
     vae_crop: int = 64
     caption_dropout: float = 0.1
-    foreground_weight: float = 4.0  # how much more an error counts where something stands
-    text_training_share: float = 0.3  # of the U-Net's time; then the text encoder stays as it is
+    foreground_weight: float = 4.0  # added to the weight 1 of the loss where a thing is
+    text_training_share: float = 0.3  # of the U-Net's time. The text encoder is frozen afterwards.
     # shares of the minutes
     vae_share: float = 0.25
     text_encoder_share: float = 0.06
@@ -38,7 +38,7 @@ class Recipe:
     image_encoder_share: float = 0.04
 
 
-# Two processor cores, an hour and a half: few subjects, crisp.
+# Two processor cores, an hour and a half: few subjects, sharp images.
 _CPU = Recipe(
     domain=FIRST_PART,
     images=48_000,
@@ -51,7 +51,7 @@ _CPU = Recipe(
 )
 RECIPES = {
     "cpu": _CPU,
-    # Another sitting (`--from`), of scenes with several things.
+    # To fine-tune (`--from`) on scenes with several things.
     "many": replace(_CPU, domain=MANY_THINGS, batch=48),
     # One large GPU, half an hour: the whole world.
     "gpu": Recipe(

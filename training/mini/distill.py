@@ -1,12 +1,13 @@
-"""Four steps without guidance: a LoRA that takes the U-Net in four steps as far as guidance takes it in twelve.
+"""Four steps without guidance: a LoRA with which four steps of the U-Net reach what twelve guided steps reach.
 
-The teacher's own paths are learned (progressive distillation, Salimans and Ho, 2022, in one go; guidance folded in,
-Meng et al., 2023): DPM++ leads it from noise to picture, and where it stood after every quarter of the way is kept.
-From each stand the student is asked for the velocity with which a single DDIM step arrives at the next one. What it
-changes is low-rank (LoRA, Hu et al., 2021), and so a small file beside the weights.
+This is progressive distillation (Salimans and Ho, 2022) in one stage, with guidance included (Meng et al., 2023). The
+teacher goes from noise to an image with DPM++ and guidance. Its latents after each quarter of the steps are the
+waypoints. The student learns, for each segment between two waypoints, the velocity with which a single DDIM step goes
+from one to the next. Its change of the weights has low rank (LoRA, Hu et al., 2021), so the file is small.
 """
 
 from copy import deepcopy
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -24,21 +25,21 @@ from .world.captions import caption
 from .world.scenes import sample
 
 SEGMENTS = 4
-TEACHER_STEPS = 12  # of the teacher: more do not make its pictures right more often
+TEACHER_STEPS = 12  # more steps do not make more images correct
 GUIDANCE = 3.0
 RANK = 32
-RATE = 1e-3
-PATH_SHARE = 0.35  # the share of the time for the teacher's paths
-_ENDS = ("conv_in", "conv_out", "time_embedding")
+LEARNING_RATE = 1e-3
+PATH_SHARE = 0.35  # of the time, for the teacher's paths
+_END_LAYERS = ("conv_in", "conv_out", "time_embedding")
 
 
 class LowRank(nn.Module):
-    """A weight plus the product of two thin matrices, which is zero at first."""
+    """A weight plus the product of two thin matrices, which starts as zero."""
 
     def __init__(self, weight: torch.Tensor):
         super().__init__()
-        self.inside = weight.shape[1:]
-        columns = self.inside.numel()
+        self.input_shape = weight.shape[1:]
+        columns = self.input_shape.numel()
         self.down = nn.Parameter(torch.randn(RANK, columns) / columns**0.5)
         self.up = nn.Parameter(torch.zeros(len(weight), RANK))
 
@@ -47,28 +48,36 @@ class LowRank(nn.Module):
 
 
 def add_low_rank(unet: UNet2DConditionModel) -> dict[str, LowRank]:
-    """Freeze a U-Net but for low-rank changes of its hidden matrices; returns those, by their layers' names."""
+    """Freeze a U-Net and add low-rank changes to its hidden matrices. Returns the changes by layer name."""
     unet.requires_grad_(False)
     changes = {}
     for name, module in list(unet.named_modules()):
-        if isinstance(module, nn.Linear | nn.Conv2d) and not name.startswith(_ENDS):
+        if isinstance(module, nn.Linear | nn.Conv2d) and not name.startswith(_END_LAYERS):
             changes[name] = LowRank(module.weight).to(module.weight.device)
             parametrize.register_parametrization(module, "weight", changes[name])
     return changes
 
 
 def lora_state_dict(changes: dict[str, LowRank]) -> dict[str, torch.Tensor]:
-    """The changes in fp16, under the names by which PEFT and diffusers know a LoRA of a U-Net."""
-    found = {}
+    """Return the changes in fp16, with the names that PEFT and diffusers use for a LoRA of a U-Net."""
+    matrices = {}
     for name, change in changes.items():
-        flat = (1,) * (len(change.inside) - 1)  # of a convolution, `up` is one of 1×1
-        found[f"unet.{name}.lora_A.weight"] = change.down.detach().view(RANK, *change.inside)
-        found[f"unet.{name}.lora_B.weight"] = change.up.detach().view(*change.up.shape, *flat)
-    return {name: matrix.half().cpu().contiguous() for name, matrix in found.items()}
+        kernel = (1,) * (len(change.input_shape) - 1)  # for a convolution, `up` is a 1×1 convolution
+        matrices[f"unet.{name}.lora_A.weight"] = change.down.detach().view(RANK, *change.input_shape)
+        matrices[f"unet.{name}.lora_B.weight"] = change.up.detach().view(*change.up.shape, *kernel)
+    return {name: matrix.half().cpu().contiguous() for name, matrix in matrices.items()}
+
+
+@dataclass
+class TeacherPaths:
+    """What the student learns from."""
+
+    ids: torch.Tensor  # (N, 77) token ids
+    waypoints: torch.Tensor  # (N, SEGMENTS + 1, C, h, w) fp16 latents, from noise to image
 
 
 class Teacher:
-    """A finished model, led by guidance."""
+    """A finished model, sampled with guidance."""
 
     def __init__(
         self,
@@ -87,9 +96,8 @@ class Teacher:
             return self.text(ids.to(self.runtime.device).long()).last_hidden_state
 
     @torch.no_grad()
-    def sample_paths(self, batch: int) -> dict[str, torch.Tensor]:
-        """Captions of training's scenes, `ids` (N, 77), and the teacher's latents on its way from noise to
-        their pictures, `stands` (N, JUMPS + 1, C, h, w), for batch number `batch`."""
+    def sample_paths(self, batch: int) -> TeacherPaths:
+        """Sample images for captions of training scenes, and return their paths. `batch` is the batch number."""
         recipe, device, first = self.recipe, self.runtime.device, (batch + 1) * 10**6
         rng = Random(f"path {self.runtime.seed}/{batch}")
         scenes = [sample(recipe.domain, first + i, self.runtime.seed) for i in range(recipe.batch)]
@@ -100,92 +108,92 @@ class Teacher:
         sampler.set_timesteps(TEACHER_STEPS)
         g = torch.Generator().manual_seed(first)
         x = torch.randn((len(ids), *latent_shape(self.unet)), generator=g).to(device)
-        stands = [x]
+        waypoints = [x]
         for i, t in enumerate(sampler.timesteps):
             with self.runtime.autocast():
-                told, free = self.unet(torch.cat([x, x]), t, states).sample.float().chunk(2)
-            x = sampler.step(free + GUIDANCE * (told - free), t, x).prev_sample
+                cond, uncond = self.unet(torch.cat([x, x]), t, states).sample.float().chunk(2)
+            x = sampler.step(uncond + GUIDANCE * (cond - uncond), t, x).prev_sample
             if (i + 1) % (TEACHER_STEPS // SEGMENTS) == 0:
-                stands.append(x)
-        return {"ids": ids.short(), "stands": torch.stack(stands, 1).half().cpu()}
+                waypoints.append(x)
+        return TeacherPaths(ids.short(), torch.stack(waypoints, 1).half().cpu())
 
-    def collect_paths(self, clock: TimeBudget) -> dict[str, torch.Tensor]:
-        """Paths until the clock is done."""
-        kept = self.runtime.load("paths")
-        if kept is not None:
-            return kept
-        found = []
-        while clock.progress < 1:
-            found.append(self.sample_paths(clock.step))
-            clock.step += 1
-        paths = {name: torch.cat([part[name] for part in found]) for name in ("ids", "stands")}
-        self.runtime.save("paths", paths)
-        self.runtime.log(f"fast: {len(paths['ids'])} paths in {clock.seconds / 60:.1f} minutes")
+    def collect_paths(self, budget: TimeBudget) -> TeacherPaths:
+        """Sample paths until the budget is spent, or load those of an earlier run."""
+        saved = self.runtime.load("paths")
+        if saved is not None:
+            return TeacherPaths(saved["ids"], saved["stands"])
+        batches = []
+        while budget.progress < 1:
+            batches.append(self.sample_paths(budget.step))
+            budget.step += 1
+        paths = TeacherPaths(torch.cat([b.ids for b in batches]), torch.cat([b.waypoints for b in batches]))
+        self.runtime.save("paths", {"ids": paths.ids, "stands": paths.waypoints})
+        self.runtime.log(f"fast: {len(paths.ids)} paths in {budget.seconds / 60:.1f} minutes")
         return paths
 
 
 class Student:
-    """The U-Net with its low-rank changes, their running mean, and the four jumps."""
+    """The U-Net with its low-rank changes, their running mean, and the four segments."""
 
     def __init__(self, runtime: Runtime, unet: UNet2DConditionModel):
         torch.manual_seed(runtime.seed + 6)
         self.runtime, self.unet = runtime, deepcopy(unet).train()
         self.changes = add_low_rank(self.unet)
-        self.learning = [p for change in self.changes.values() for p in change.parameters()]
-        self.mean = [p.detach().clone() for p in self.learning]
-        self.optimizer = torch.optim.AdamW(self.learning, betas=(0.9, 0.99), weight_decay=0.0)
+        self.parameters = [p for change in self.changes.values() for p in change.parameters()]
+        self.mean = [p.detach().clone() for p in self.parameters]
+        self.optimizer = torch.optim.AdamW(self.parameters, betas=(0.9, 0.99), weight_decay=0.0)
         sampler = make_scheduler()
         sampler.set_timesteps(SEGMENTS)
         self.timesteps = sampler.timesteps.to(runtime.device)
         alphas = torch.cat([sampler.alphas_cumprod[sampler.timesteps], torch.ones(1)])
-        self.alphas = alphas.to(runtime.device)  # of every stand; the last has no noise
+        self.alphas = alphas.to(runtime.device)  # of every waypoint. The last one has no noise.
 
     def errors(
-        self, stand: torch.Tensor, following: torch.Tensor, jump: torch.Tensor, states: torch.Tensor
+        self, start: torch.Tensor, end: torch.Tensor, segment: torch.Tensor, states: torch.Tensor
     ) -> torch.Tensor:
-        """Squared error of the velocity at each `stand` (B, C, h, w) before `jump` (B,): (B,).
+        """Return the squared error (B,) of the velocity from `start` to `end` (B, C, h, w) of each `segment` (B,).
 
         DDIM: x_u = α_u x₀ + σ_u ε with x₀ = α_t x − σ_t v and ε = σ_t x + α_t v, solved for v.
         """
-        now, then = (self.alphas[k][:, None, None, None] for k in (jump, jump + 1))
+        now, then = (self.alphas[k][:, None, None, None] for k in (segment, segment + 1))
         a, s, b, r = now.sqrt(), (1 - now).sqrt(), then.sqrt(), (1 - then).sqrt()
-        velocity = ((b * a + r * s) * stand - following) / (b * s - r * a)
+        velocity = ((b * a + r * s) * start - end) / (b * s - r * a)
         with self.runtime.autocast():
-            found = self.unet(stand, self.timesteps[jump], states).sample
-        return (found.float() - velocity).square().mean((1, 2, 3))
+            predicted = self.unet(start, self.timesteps[segment], states).sample
+        return (predicted.float() - velocity).square().mean((1, 2, 3))
 
-    def step(self, teacher: Teacher, paths: dict[str, torch.Tensor], clock: TimeBudget) -> torch.Tensor:
-        """One step of training; returns the errors of the four jumps, not-a-number where none was drawn."""
+    def step(self, teacher: Teacher, paths: TeacherPaths, budget: TimeBudget) -> torch.Tensor:
+        """Take one training step. Returns the errors of the four segments, not-a-number for one that was not drawn."""
         for group in self.optimizer.param_groups:
-            group["lr"] = RATE * warm_then_decay(clock.progress, clock.step, warmup=50)
-        g = torch.Generator().manual_seed(hash((self.runtime.seed, clock.step)) % 2**62)
-        rows = torch.randint(len(paths["ids"]), (teacher.recipe.batch,), generator=g)
-        jump = torch.randint(SEGMENTS, rows.shape, generator=g)
-        stand, following = (paths["stands"][rows, k].float().to(self.runtime.device) for k in (jump, jump + 1))
-        states = teacher.states(paths["ids"][rows])
-        errors = self.errors(stand, following, jump.to(self.runtime.device), states)
+            group["lr"] = LEARNING_RATE * warm_then_decay(budget.progress, budget.step, warmup=50)
+        g = torch.Generator().manual_seed(hash((self.runtime.seed, budget.step)) % 2**62)
+        chosen = torch.randint(len(paths.ids), (teacher.recipe.batch,), generator=g)
+        segment = torch.randint(SEGMENTS, chosen.shape, generator=g)
+        start, end = (paths.waypoints[chosen, k].float().to(self.runtime.device) for k in (segment, segment + 1))
+        states = teacher.states(paths.ids[chosen])
+        errors = self.errors(start, end, segment.to(self.runtime.device), states)
         errors.mean().backward()
-        nn.utils.clip_grad_norm_(self.learning, 1.0)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        clock.step += 1
-        keep = (1 - 1 / clock.step) ** 7.94  # as of the U-Net
-        torch._foreach_lerp_(self.mean, [p.detach() for p in self.learning], 1 - keep)
-        seen = errors.detach().cpu()
-        return torch.stack([seen[jump == k].mean() for k in range(SEGMENTS)])
+        budget.step += 1
+        keep = (1 - 1 / budget.step) ** 7.94  # as for the U-Net
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self.parameters], 1 - keep)
+        errors = errors.detach().cpu()
+        return torch.stack([errors[segment == k].mean() for k in range(SEGMENTS)])
 
 
 def train(teacher: Teacher, minutes: float, steps: int | None = None) -> dict[str, torch.Tensor]:
-    """The LoRA, as `lora` names it."""
+    """Train the LoRA and return its weights, as `lora_state_dict` names them."""
     runtime = teacher.runtime
     paths = teacher.collect_paths(TimeBudget(minutes * PATH_SHARE, steps))
-    student, clock = Student(runtime, teacher.unet), TimeBudget(minutes * (1 - PATH_SHARE), steps)
-    seen: list[torch.Tensor] = []
-    while clock.progress < 1:
-        seen.append(student.step(teacher, paths, clock))
-        if clock.step % 50 == 0 or clock.progress >= 1:
-            errors = " ".join(f"{e:.4f}" for e in torch.stack(seen[-50:]).nanmean(0))
-            runtime.log(f"fast: step {clock.step}, {clock.progress:.0%}, error of each jump {errors}")
-    for p, mean in zip(student.learning, student.mean, strict=True):
+    student, budget = Student(runtime, teacher.unet), TimeBudget(minutes * (1 - PATH_SHARE), steps)
+    errors: list[torch.Tensor] = []
+    while budget.progress < 1:
+        errors.append(student.step(teacher, paths, budget))
+        if budget.step % 50 == 0 or budget.progress >= 1:
+            means = " ".join(f"{e:.4f}" for e in torch.stack(errors[-50:]).nanmean(0))
+            runtime.log(f"fast: step {budget.step}, {budget.progress:.0%}, error of each segment {means}")
+    for p, mean in zip(student.parameters, student.mean, strict=True):
         p.data.copy_(mean)
     return lora_state_dict(student.changes)

@@ -1,4 +1,4 @@
-"""Write the trained parts as a Stable Diffusion folder that plain diffusers loads, in fp16."""
+"""Write the trained networks as a Stable Diffusion folder that plain diffusers loads, in fp16."""
 
 import hashlib
 import json
@@ -10,9 +10,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from .unet import make_scheduler
+from diffusekit.hub import FAST_LORA
 
-FAST = "fast.safetensors"  # the LoRA of few steps
+from .unet import make_scheduler
 
 
 def export(
@@ -26,29 +26,25 @@ def export(
     text_projection: torch.Tensor | None = None,
     fast: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Save what is given below `folder`; every other part stays as it lies there."""
+    """Save what is given to `folder`. Every other file of the folder stays as it is."""
     if tokenizer is not None:
         tokenizer.save_pretrained(folder / "tokenizer")
     make_scheduler().save_pretrained(folder / "scheduler")
-    for name, part in (
-        ("text_encoder", text),
-        ("unet", unet),
-        ("vae", vae),
-        ("image_encoder", image),
-    ):
-        if part is not None:
-            _check(name, part)
-            part.half().save_pretrained(folder / name)
-            part.float()
-            _tidy(folder / name / "config.json")
+    for name, network in (("text_encoder", text), ("unet", unet), ("vae", vae), ("image_encoder", image)):
+        if network is not None:
+            _save_network(folder / name, network)
     if text_projection is not None:
-        save_file(
-            {"text_projection.weight": text_projection.half().contiguous()},
-            folder / "text_projection.safetensors",
-        )
+        weights = {"text_projection.weight": text_projection.half().contiguous()}
+        save_file(weights, folder / "text_projection.safetensors")
     if fast is not None:
-        save_file(fast, folder / FAST)
-    parts = {
+        save_file(fast, folder / FAST_LORA)
+    (folder / "model_index.json").write_text(json.dumps(_model_index(), indent=2) + "\n")
+    sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}" for p in _weight_files(folder)]
+    (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n")
+
+
+def _model_index() -> dict[str, object]:
+    return {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,
         "feature_extractor": [None, None],
@@ -61,26 +57,26 @@ def export(
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    (folder / "model_index.json").write_text(json.dumps(parts, indent=2) + "\n")
-    sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}" for p in _weights(folder)]
-    (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n")
 
 
-def _weights(folder: Path) -> list[Path]:
+def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
 
-def _tidy(config: Path) -> None:
-    """Two entries set right: transformers loads in the precision its config names, and a plain
-    `from_pretrained` shall get float32; and where a network once lay is nobody's business."""
-    entries = json.loads(config.read_text())
-    entries.pop("_name_or_path", None)
-    if "dtype" in entries:
-        entries["dtype"] = "float32"
-    config.write_text(json.dumps(entries, indent=2) + "\n")
-
-
-def _check(name: str, part: torch.nn.Module) -> None:
-    for key, value in part.state_dict().items():
+def _save_network(folder: Path, network: torch.nn.Module) -> None:
+    """Save a network in fp16. It is in float32 again afterwards."""
+    for key, value in network.state_dict().items():
         if value.is_floating_point() and not (value.abs().max() < 60_000):
-            raise ValueError(f"{name}.{key} does not fit in fp16 (or is not finite)")
+            raise ValueError(f"{folder.name}.{key} does not fit in fp16, or is not finite")
+    network.half().save_pretrained(folder)  # type: ignore[operator]
+    network.float()
+    _clean_config(folder / "config.json")
+
+
+def _clean_config(path: Path) -> None:
+    """Set the precision to float32, which a plain `from_pretrained` should give, and remove the path it came from."""
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    if "dtype" in config:
+        config["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2) + "\n")

@@ -1,8 +1,8 @@
-"""Another sitting: one part of a finished model goes on learning, all others stay as they are.
+"""Fine-tune one network of a finished model. All other networks stay as they are.
 
-A text encoder that reads on says nearly the same as before of all but pairs, and an autoencoder's latents stay
-near what they were; after either the U-Net goes on too, since it is what listens, or what draws, and after a text
-encoder the image tower, which agrees with it.
+A text encoder keeps its states for all captions except pairs, and an autoencoder keeps its latents. After either of
+them the U-Net has to be fine-tuned too, because it reads those states and those latents. After a text encoder the
+image encoder as well, because the two have to agree.
 """
 
 import shutil
@@ -16,16 +16,18 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from diffusekit.hub import FAST_LORA
+
 from . import dataset, distill, image_encoder, text_encoder, unet, vae, widen
 from .config import Recipe
-from .export import FAST, export
+from .export import export
 from .runtime import Runtime, TimeBudget
 from .world.scenes import WHOLE_WORLD
 
 
 @dataclass(frozen=True)
 class FinetuneRun:
-    """What goes on, from which folder, by which recipe, and how long."""
+    """The model to start from, the recipe, and the time."""
 
     start: Path
     recipe: Recipe
@@ -33,9 +35,9 @@ class FinetuneRun:
     minutes: float
     steps: int | None = None
 
-    def load(self, kind: type, name: str) -> Any:
-        """A network of the folder, in float32."""
-        return kind.from_pretrained(self.start / name, torch_dtype=torch.float32).to(self.runtime.device)  # type: ignore[attr-defined]
+    def load(self, network: type, name: str) -> Any:
+        """Load a network of the model, in float32."""
+        return network.from_pretrained(self.start / name, torch_dtype=torch.float32).to(self.runtime.device)  # type: ignore[attr-defined]
 
     @property
     def tokenizer(self) -> CLIPTokenizer:
@@ -43,89 +45,78 @@ class FinetuneRun:
 
     @property
     def whole_world(self) -> Recipe:
+        """The same recipe with every subject and style."""
         return replace(self.recipe, domain=WHOLE_WORLD)
 
 
-def _text(sitting: FinetuneRun) -> dict[str, Any]:
-    text = sitting.load(CLIPTextModel, "text_encoder")
-    text = text_encoder.train(sitting.recipe, sitting.runtime, sitting.minutes, sitting.tokenizer, sitting.steps, text)
-    return {"text": text}
+def _text_encoder(run: FinetuneRun) -> dict[str, Any]:
+    text = run.load(CLIPTextModel, "text_encoder")
+    return {"text": text_encoder.train(run.recipe, run.runtime, run.minutes, run.tokenizer, run.steps, text)}
 
 
-def _unet(sitting: FinetuneRun) -> dict[str, Any]:
-    recipe, runtime = replace(sitting.recipe, text_training_share=0.0), sitting.runtime
-    codec = sitting.load(AutoencoderKL, "vae").eval()
-    latents = dataset.encode(recipe, runtime, codec, sitting.tokenizer)
-    text = sitting.load(CLIPTextModel, "text_encoder")
-    net = sitting.load(UNet2DConditionModel, "unet")
-    learner = unet.UNetTrainer(recipe, runtime, text, sitting.tokenizer, net)
-    _, net = unet.train(learner, TimeBudget(sitting.minutes, sitting.steps), latents, codec)
+def _unet(run: FinetuneRun) -> dict[str, Any]:
+    recipe, runtime = replace(run.recipe, text_training_share=0.0), run.runtime
+    autoencoder = run.load(AutoencoderKL, "vae").eval()
+    latents = dataset.encode(recipe, runtime, autoencoder, run.tokenizer)
+    text = run.load(CLIPTextModel, "text_encoder")
+    net = run.load(UNet2DConditionModel, "unet")
+    trainer = unet.UNetTrainer(recipe, runtime, text, run.tokenizer, net)
+    _, net = unet.train(trainer, TimeBudget(run.minutes, run.steps), latents, autoencoder)
     return {"unet": net}
 
 
-def _vae(sitting: FinetuneRun) -> dict[str, Any]:
-    before = sitting.load(AutoencoderKL, "vae").eval()
-    had, channels = before.config.latent_channels, sitting.recipe.latent_channels
-    codec = widen.widen_vae(before, channels) if channels > had else deepcopy(before)
-    vae.finetune(sitting.whole_world, sitting.runtime, sitting.minutes, codec, before, sitting.steps)
-    if channels == had:
-        return {"vae": codec}
-    return {"vae": codec, "unet": widen.widen_unet(sitting.load(UNet2DConditionModel, "unet"), channels)}
+def _vae(run: FinetuneRun) -> dict[str, Any]:
+    before = run.load(AutoencoderKL, "vae").eval()
+    old_channels, channels = before.config.latent_channels, run.recipe.latent_channels
+    autoencoder = widen.widen_vae(before, channels) if channels > old_channels else deepcopy(before)
+    vae.finetune(run.whole_world, run.runtime, run.minutes, autoencoder, before, run.steps)
+    if channels == old_channels:
+        return {"vae": autoencoder}
+    return {"vae": autoencoder, "unet": widen.widen_unet(run.load(UNet2DConditionModel, "unet"), channels)}
 
 
-def _decoder(sitting: FinetuneRun) -> dict[str, Any]:
-    codec = sitting.load(AutoencoderKL, "vae").eval()
-    vae.train_decoder(sitting.whole_world, sitting.runtime, sitting.minutes, codec, sitting.steps)
-    return {"vae": codec}
+def _decoder(run: FinetuneRun) -> dict[str, Any]:
+    autoencoder = run.load(AutoencoderKL, "vae").eval()
+    vae.train_decoder(run.whole_world, run.runtime, run.minutes, autoencoder, run.steps)
+    return {"vae": autoencoder}
 
 
-def _tower(sitting: FinetuneRun) -> dict[str, Any]:
-    text = sitting.load(CLIPTextModel, "text_encoder").eval()
-    image = sitting.load(CLIPVisionModelWithProjection, "image_encoder")
-    projection = load_file(sitting.start / "text_projection.safetensors")["text_projection.weight"]
+def _image_encoder(run: FinetuneRun) -> dict[str, Any]:
+    text = run.load(CLIPTextModel, "text_encoder").eval()
+    image = run.load(CLIPVisionModelWithProjection, "image_encoder")
+    projection = load_file(run.start / "text_projection.safetensors")["text_projection.weight"]
+    start = image, projection.float()
     image, projection = image_encoder.train(
-        sitting.whole_world,
-        sitting.runtime,
-        sitting.minutes,
-        text,
-        sitting.tokenizer,
-        sitting.steps,
-        (image, projection.float()),
+        run.whole_world, run.runtime, run.minutes, text, run.tokenizer, run.steps, start
     )
     return {"image": image, "text_projection": projection}
 
 
-def _fast(sitting: FinetuneRun) -> dict[str, Any]:
-    teacher = distill.Teacher(
-        sitting.recipe,
-        sitting.runtime,
-        sitting.load(CLIPTextModel, "text_encoder"),
-        sitting.tokenizer,
-        sitting.load(UNet2DConditionModel, "unet"),
-    )
-    return {"fast": distill.train(teacher, sitting.minutes, sitting.steps)}
+def _few_step_lora(run: FinetuneRun) -> dict[str, Any]:
+    text, net = run.load(CLIPTextModel, "text_encoder"), run.load(UNet2DConditionModel, "unet")
+    teacher = distill.Teacher(run.recipe, run.runtime, text, run.tokenizer, net)
+    return {"fast": distill.train(teacher, run.minutes, run.steps)}
 
 
 STAGES = {
-    "text": _text,
+    "text": _text_encoder,
     "vae": _vae,
     "unet": _unet,
     "decoder": _decoder,
-    "tower": _tower,
-    "fast": _fast,
+    "tower": _image_encoder,
+    "fast": _few_step_lora,
 }
-_UNDER_FAST = {"text", "unet"}  # what the LoRA of few steps was made for
+_INVALIDATE_FAST_LORA = {"text", "unet"}
 
 
-def finetune(stage: str, sitting: FinetuneRun, output: Path) -> None:
-    """One stage of a finished model, and the whole model as a folder again."""
-    sitting.runtime.log(
-        f"start: {sitting.runtime.device}, bf16 {sitting.runtime.use_bf16}, {stage}, from {sitting.start}"
-    )
-    changed = STAGES[stage](sitting)
-    if output.resolve() != sitting.start.resolve():
-        shutil.copytree(sitting.start, output, dirs_exist_ok=True)
-    if _UNDER_FAST & changed.keys() and (output / FAST).exists():
-        (output / FAST).unlink()
-        sitting.runtime.log(f"{FAST} was made for what was there before: make it anew (--stage fast)")
+def finetune(stage: str, run: FinetuneRun, output: Path) -> None:
+    """Run one stage and write the whole model, with what the stage changed, to `output`."""
+    runtime = run.runtime
+    runtime.log(f"start: {runtime.device}, bf16 {runtime.use_bf16}, {stage}, from {run.start}")
+    changed = STAGES[stage](run)
+    if output.resolve() != run.start.resolve():
+        shutil.copytree(run.start, output, dirs_exist_ok=True)
+    if _INVALIDATE_FAST_LORA & changed.keys() and (output / FAST_LORA).exists():
+        (output / FAST_LORA).unlink()
+        runtime.log(f"{FAST_LORA} removed: it was trained for the networks of before. Train it again (--stage fast)")
     export(output, **changed)

@@ -1,8 +1,8 @@
-"""A CLIP image tower fitted to the finished text encoder: how well do a picture and a text agree?
+"""Train a CLIP image encoder against the finished text encoder, to score how well an image and a text agree.
 
-The text encoder stays as it is (Zhai et al., 2022: locked-text tuning the other way round); the image
-tower and both projections are trained with the contrastive loss of CLIP (Radford et al., 2021), with
-hard negatives: for every caption another with its color, number, side or subject changed.
+The text encoder is frozen (the reverse of locked-image tuning, Zhai et al., 2022). The image encoder and the text
+projection are trained with the contrastive loss of CLIP (Radford et al., 2021) and with hard negatives: for every
+caption another one with a color, a number, a side or a subject changed.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from transformers import (
 
 from .config import Recipe
 from .dataset import to_tensor, tokenize
-from .optimizers import warm_then_decay
+from .optimizers import set_learning_rate, update_weights, warm_then_decay
 from .runtime import Runtime, TimeBudget
 from .world.captions import caption
 from .world.pen import COLORS
@@ -41,10 +41,10 @@ def build(recipe: Recipe) -> CLIPVisionModelWithProjection:
     )
 
 
-def alter_scene(scene: Scene, part: Domain, rng: Random) -> Scene:
-    """A scene that differs in one thing a caption says."""
+def alter_scene(scene: Scene, domain: Domain, rng: Random) -> Scene:
+    """Return a scene that differs in one thing that a caption says."""
     first, *rest = scene.things
-    choices = [replace(scene, things=(replace(first, subject=rng.choice(part.subjects)), *rest))]
+    choices = [replace(scene, things=(replace(first, subject=rng.choice(domain.subjects)), *rest))]
     if first.color and first.subject != "galaxy":
         choices.append(replace(scene, things=(replace(first, color=rng.choice(list(COLORS))), *rest)))
     if first.count > 1:
@@ -57,38 +57,39 @@ def alter_scene(scene: Scene, part: Domain, rng: Random) -> Scene:
 
 
 class ContrastiveModel(torch.nn.Module):
-    """Both ends of CLIP: image tower and text projection, over a text encoder that is not trained."""
+    """Image encoder and text projection of CLIP, with a frozen text encoder."""
 
     def __init__(self, recipe: Recipe, text: CLIPTextModel):
         super().__init__()
         self.image = build(recipe)
         self.text_projection = torch.nn.Linear(recipe.text_width, recipe.text_width, bias=False)
         self.scale = torch.nn.Parameter(torch.tensor(2.66))
-        self._text = [text]  # in a list: not a submodule, so not trained
+        self._text = [text]  # in a list it is not a submodule, so it is not trained
 
     def text(self, ids: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             pooled = self._text[0](ids).pooler_output
         return F.normalize(self.text_projection(pooled).float(), dim=-1)
 
-    def forward(self, pictures: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
-        seen = F.normalize(self.image(pictures).image_embeds.float(), dim=-1)
-        said = torch.cat([self.text(right), self.text(wrong)])
-        likeness = self.scale.exp().clamp(max=100) * seen @ said.T
-        answer = torch.arange(len(seen), device=seen.device)
-        return (F.cross_entropy(likeness, answer) + F.cross_entropy(likeness[:, : len(seen)].T, answer)) / 2
+    def forward(self, images: torch.Tensor, correct: torch.Tensor, altered: torch.Tensor) -> torch.Tensor:
+        image = F.normalize(self.image(images).image_embeds.float(), dim=-1)
+        text = torch.cat([self.text(correct), self.text(altered)])
+        logits = self.scale.exp().clamp(max=100) * image @ text.T
+        target = torch.arange(len(image), device=image.device)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(image)].T, target)) / 2
 
 
 def _batch(recipe: Recipe, tokenizer: CLIPTokenizer, seed: str, size: int) -> tuple[torch.Tensor, ...]:
+    """Return images, correct captions and altered captions."""
     rng, scenes = Random(seed), []
     while len(scenes) < size:
         scene = sample(recipe.domain, rng.randrange(2**40))
         if scene.things:
             scenes.append(scene)
-    pictures = np.stack([np.asarray(draw(s, rng.randrange(2**40), recipe.side)) for s in scenes])
-    right = [caption(s, rng) for s in scenes]
-    wrong = [caption(alter_scene(s, recipe.domain, rng), rng) for s in scenes]
-    return to_tensor(pictures), tokenize(tokenizer, right), tokenize(tokenizer, wrong)
+    images = np.stack([np.asarray(draw(s, rng.randrange(2**40), recipe.side)) for s in scenes])
+    correct = [caption(s, rng) for s in scenes]
+    altered = [caption(alter_scene(s, recipe.domain, rng), rng) for s in scenes]
+    return to_tensor(images), tokenize(tokenizer, correct), tokenize(tokenizer, altered)
 
 
 def train(
@@ -100,41 +101,44 @@ def train(
     steps: int | None = None,
     start: tuple[CLIPVisionModelWithProjection, torch.Tensor] | None = None,
 ) -> tuple[CLIPVisionModelWithProjection, torch.Tensor]:
-    """Fit the tower, or one that was fitted before; returns it and the text projection (P, D)."""
+    """Train an image encoder, or `start` further. Returns it and the text projection (P, D)."""
     torch.manual_seed(runtime.seed + 3)
-    towers = ContrastiveModel(recipe, text)
+    model = ContrastiveModel(recipe, text)
     if start is not None:
-        towers.image, towers.text_projection.weight.data = start
-    towers.to(runtime.device)
-    done = runtime.load("clip-done")
-    if done is not None:
-        towers.load_state_dict(done)
-        return towers.image.eval(), towers.text_projection.weight.detach()
-    optimizer = torch.optim.AdamW(towers.parameters(), 6e-4, weight_decay=0.05)
-    clock = TimeBudget(minutes, steps)
-    while clock.progress < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = 6e-4 * warm_then_decay(clock.progress, clock.step, warmup=50)
-        batch = [v.to(runtime.device) for v in _batch(recipe, tokenizer, f"clip {runtime.seed} {clock.step}", 64)]
+        model.image, model.text_projection.weight.data = start
+    model.to(runtime.device)
+    finished = runtime.load("clip-done")
+    if finished is not None:
+        model.load_state_dict(finished)
+    else:
+        _fit(model, recipe, runtime, tokenizer, TimeBudget(minutes, steps))
+        runtime.save("clip-done", model.state_dict())
+    return model.image.eval(), model.text_projection.weight.detach()
+
+
+def _fit(
+    model: ContrastiveModel, recipe: Recipe, runtime: Runtime, tokenizer: CLIPTokenizer, budget: TimeBudget
+) -> None:
+    optimizers = [torch.optim.AdamW(model.parameters(), 6e-4, weight_decay=0.05)]
+    while budget.progress < 1:
+        set_learning_rate(optimizers, 6e-4 * warm_then_decay(budget.progress, budget.step, warmup=50))
+        batch = [v.to(runtime.device) for v in _batch(recipe, tokenizer, f"clip {runtime.seed} {budget.step}", 64)]
         with runtime.autocast():
-            loss = towers(*batch)
+            loss = model(*batch)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        clock.step += 1
-        if clock.step % 50 == 0:
-            runtime.log(f"clip: step {clock.step}, {clock.progress:.0%}, loss {loss.item():.3f}")
-    towers.eval()
-    runtime.log(
-        f"clip: {clock.step} steps, prefers the true caption for {_accuracy(towers, recipe, runtime, tokenizer):.1%}"
-    )
-    runtime.save("clip-done", towers.state_dict())
-    return towers.image, towers.text_projection.weight.detach()
+        update_weights(optimizers, model.parameters())
+        budget.step += 1
+        if budget.step % 50 == 0:
+            runtime.log(f"image encoder: step {budget.step}, {budget.progress:.0%}, loss {loss.item():.3f}")
+    model.eval()
+    accuracy = _measure_accuracy(model, recipe, runtime, tokenizer)
+    runtime.log(f"image encoder: {budget.step} steps, prefers the correct caption for {accuracy:.1%}")
 
 
 @torch.no_grad()
-def _accuracy(towers: ContrastiveModel, recipe: Recipe, runtime: Runtime, tokenizer: CLIPTokenizer) -> float:
-    pictures, right, wrong = (v.to(runtime.device) for v in _batch(recipe, tokenizer, "clip test", 256))
-    seen = towers.image(pictures).image_embeds
-    return ((seen * towers.text(right)).sum(-1) > (seen * towers.text(wrong)).sum(-1)).float().mean().item()
+def _measure_accuracy(model: ContrastiveModel, recipe: Recipe, runtime: Runtime, tokenizer: CLIPTokenizer) -> float:
+    """Return the share of test images that are nearer to the correct caption than to the altered one."""
+    images, correct, altered = (v.to(runtime.device) for v in _batch(recipe, tokenizer, "clip test", 256))
+    features = model.image(images).image_embeds
+    closer = (features * model.text(correct)).sum(-1) > (features * model.text(altered)).sum(-1)
+    return closer.float().mean().item()

@@ -1,7 +1,7 @@
-"""What training looked like: `python -m training.mini.loss_curves build/mini [build/next ...] --output curves.png`.
+"""Draw the loss of the U-Net: `python -m training.mini.loss_curves build/mini [build/next ...] --output curves.png`.
 
-Reads the logs and contact sheets that the U-Net's sittings left in their work folders, in order: the loss at
-eight noise levels, what a wrong caption would have cost there, and the pictures at 1, 10 and 100 % of all steps.
+Reads the logs and contact sheets in the work folders of training and of all fine-tuning runs, in order. Draws the loss
+at eight noise levels, what a wrong caption adds to it, and the contact sheets at 1, 10 and 100 % of all steps.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from PIL import Image
 from .unet import make_scheduler
 
 _LINE = re.compile(r"unet: step (\d+), .*loss ([\d. ]+)\| wrong caption ([-+\d. ]+)")
-TIMESTEPS = torch.linspace(60, 999, 8).long()  # of `Learner.report`
+TIMESTEPS = torch.linspace(60, 999, 8).long()  # of `UNetTrainer.describe_losses`
 SHARES = (0.01, 0.1, 1.0)
 
 
 @dataclass
 class TrainingLog:
-    """Steps since the beginning, and at each the losses (8) and costs (8); contact sheets by step."""
+    """Steps since the start, losses (8) and costs of a wrong caption (8) at each, and contact sheets."""
 
     steps: list[int] = field(default_factory=list)
     losses: list[list[float]] = field(default_factory=list)
@@ -34,51 +34,51 @@ class TrainingLog:
 
 
 def read_logs(folders: list[Path]) -> TrainingLog:
-    """All sittings one after the other; what was logged twice counts as it was the last time."""
-    found, before = TrainingLog(), 0
+    """Read all runs, one after the other. If a step was logged twice, the last line counts."""
+    history, before = TrainingLog(), 0
     for folder in folders:
         lines = {int(m[1]): m for m in _LINE.finditer((folder / "log.txt").read_text())}
         for step in sorted(lines):
-            found.steps.append(before + step)
-            found.losses.append([float(v) for v in lines[step][2].split()])
-            found.costs.append([float(v) for v in lines[step][3].split()])
+            history.steps.append(before + step)
+            history.losses.append([float(v) for v in lines[step][2].split()])
+            history.costs.append([float(v) for v in lines[step][3].split()])
         for sheet in folder.glob("preview-0*.png"):
-            found.sheets[before + int(sheet.stem.split("-")[1])] = sheet
-        before = found.steps[-1] if found.steps else before
+            history.sheets[before + int(sheet.stem.split("-")[1])] = sheet
+        before = history.steps[-1] if history.steps else before
         if (folder / "preview-last.png").exists():
-            found.sheets[before] = folder / "preview-last.png"
-        found.ends.append(before)
-    return found
+            history.sheets[before] = folder / "preview-last.png"
+        history.ends.append(before)
+    return history
 
 
-def draw_curves(found: TrainingLog) -> Image.Image:
-    """Two charts side by side over thousands of steps, and the contact sheets below."""
+def draw_curves(history: TrainingLog) -> Image.Image:
+    """Draw two charts over thousands of steps, and the contact sheets below."""
     alphas = make_scheduler().alphas_cumprod
-    thousands = np.array(found.steps) / 1000
+    thousands = np.array(history.steps) / 1000
     figure = Figure(figsize=(10, 3.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for i, t in enumerate(TIMESTEPS):
-        tone = (0.1, 0.25 + 0.08 * i, 0.9 - 0.1 * i)
+        color = (0.1, 0.25 + 0.08 * i, 0.9 - 0.1 * i)
         noise = f"{1 - alphas[t]:.0%} noise" if i in (0, 7) else f"{1 - alphas[t]:.0%}"
-        left.plot(thousands, [v[i] for v in found.losses], color=tone, label=noise)
-        right.plot(thousands, [v[i] for v in found.costs], color=tone)
+        left.plot(thousands, [v[i] for v in history.losses], color=color, label=noise)
+        right.plot(thousands, [v[i] for v in history.costs], color=color)
     left.set(title="loss", xlabel="thousand steps", yscale="log")
-    right.set(title="what a wrong caption would cost", xlabel="thousand steps")
+    right.set(title="what a wrong caption adds", xlabel="thousand steps")
     left.set_yticks((0.15, 0.2, 0.3, 0.5, 1.0), ("0.15", "0.2", "0.3", "0.5", "1"))
     left.minorticks_off()
     left.legend(fontsize=7, ncols=2)
-    for end in found.ends[:-1]:
+    for end in history.ends[:-1]:
         left.axvline(end / 1000, color="gray", lw=0.6)
         right.axvline(end / 1000, color="gray", lw=0.6)
     figure.canvas.draw()
     charts = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    return _stack(charts, [found.sheets[s] for s in choose_sheets(found)])
+    return _stack(charts, [history.sheets[s] for s in choose_sheets(history)])
 
 
-def choose_sheets(found: TrainingLog) -> list[int]:
-    """The steps nearest to 1, 10 and 100 % of which there is a contact sheet."""
-    return [min(found.sheets, key=lambda s: abs(s - share * found.ends[-1])) for share in SHARES]
+def choose_sheets(history: TrainingLog) -> list[int]:
+    """Return the steps with a contact sheet that are nearest to 1, 10 and 100 %."""
+    return [min(history.sheets, key=lambda s: abs(s - share * history.ends[-1])) for share in SHARES]
 
 
 def _stack(charts: Image.Image, sheets: list[Path]) -> Image.Image:
@@ -98,15 +98,15 @@ def _stack(charts: Image.Image, sheets: list[Path]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.mini.loss_curves", description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", help="work folders, the first sitting first")
+    parser.add_argument("folders", type=Path, nargs="+", help="work folders, the first run first")
     parser.add_argument("--output", type=Path, default=Path("curves.png"))
     options = parser.parse_args()
-    found = read_logs(options.folders)
-    if not found.steps:
-        parser.error("no U-Net has been logged there yet")
-    draw_curves(found).save(options.output)
-    steps = ", ".join(f"{step:,} ({step / found.ends[-1]:.0%})" for step in choose_sheets(found))
-    print(f"{options.output}: {found.ends[-1]:,} steps; pictures at {steps}")
+    history = read_logs(options.folders)
+    if not history.steps:
+        parser.error("the logs of these folders have no line of a U-Net yet")
+    draw_curves(history).save(options.output)
+    steps = ", ".join(f"{step:,} ({step / history.ends[-1]:.0%})" for step in choose_sheets(history))
+    print(f"{options.output}: {history.ends[-1]:,} steps, contact sheets at {steps}")
 
 
 if __name__ == "__main__":

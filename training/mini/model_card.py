@@ -1,7 +1,7 @@
-"""The pictures of the model card: `python -m training.mini.model_card` draws them with the shipped weights.
+"""Draw the images of the model card with the shipped weights: `python -m training.mini.model_card`.
 
-Twenty prompts that show what `mini` can and cannot do, and twelve seeds of one galaxy. First seeds,
-not chosen ones.
+Twenty prompts that show what `mini` can and cannot do, and twelve seeds of one galaxy. These are the first seeds, not
+selected ones.
 """
 
 import textwrap
@@ -37,28 +37,28 @@ SCALE = 1.5
 
 
 def draw_sheet(prompts: list[str], seeds: list[int], columns: int, *, captions: bool) -> Image.Image:
-    """One picture per prompt and seed, side by side, with the prompt below."""
-    found = [diffusekit.generate(prompt, seed=seed)[0].image for prompt, seed in zip(prompts, seeds, strict=True)]
-    side = round(found[0].width * SCALE)
-    below = 34 if captions else 0
-    rows = -(-len(found) // columns)
-    page = Image.new("RGB", (side * columns, (side + below) * rows), "white")
+    """Generate one image for each prompt and seed, and put them side by side with the prompts below."""
+    images = [diffusekit.generate(prompt, seed=seed)[0].image for prompt, seed in zip(prompts, seeds, strict=True)]
+    side = round(images[0].width * SCALE)
+    label_height = 34 if captions else 0
+    rows = -(-len(images) // columns)
+    page = Image.new("RGB", (side * columns, (side + label_height) * rows), "white")
     pen = ImageDraw.Draw(page)
-    for i, (picture, prompt) in enumerate(zip(found, prompts, strict=True)):
-        x, y = i % columns * side, i // columns * (side + below)
-        page.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (x, y))
+    for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+        x, y = i % columns * side, i // columns * (side + label_height)
+        page.paste(image.resize((side, side), Image.Resampling.LANCZOS), (x, y))
         if captions:
             pen.text((x + 4, y + side + 3), textwrap.fill(prompt, 34), fill="black", font_size=11)
     return page
 
 
 def main() -> None:
-    pictures = Path("docs/pictures")
-    pictures.mkdir(parents=True, exist_ok=True)
+    folder = Path("docs/pictures")
+    folder.mkdir(parents=True, exist_ok=True)
     grid = draw_sheet(list(PROMPTS), [1] * len(PROMPTS), 5, captions=True)
     grid.save(Path(diffusekit.__file__).parent / "mini" / "grid.jpg", quality=88)
     galaxies = draw_sheet(["A beautiful galaxy"] * 12, list(range(1, 13)), 6, captions=False)
-    galaxies.save(pictures / "galaxies.jpg", quality=88)
+    galaxies.save(folder / "galaxies.jpg", quality=88)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import torch
 
 @dataclass
 class TimeBudget:
-    """How far a stage is, from 0 to 1: by the minutes it may take, or by `steps` if given."""
+    """The progress of a stage, from 0 to 1: by its minutes, or by `steps` if given."""
 
     minutes: float
     steps: int | None = None
-    spent: float = 0.0  # seconds of earlier sittings
+    spent: float = 0.0  # seconds before an interruption
     step: int = 0
 
     def __post_init__(self) -> None:
@@ -40,7 +40,7 @@ class TimeBudget:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The machine's side of training: device, precision, and the folder where stages keep their state."""
+    """Device, precision, random seed, and the folder where stages keep their state and their log."""
 
     device: torch.device
     work: Path
@@ -48,24 +48,25 @@ class Runtime:
 
     @property
     def use_bf16(self) -> bool:
-        """Whether bfloat16 is quick here: on CUDA, and on processors that have it in hardware."""
+        """Whether bfloat16 is fast here: on CUDA, and on processors that have it in hardware."""
         return self.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bf16)
 
     def save(self, name: str, state: dict) -> None:
-        """Keep a stage's state: written beside, then renamed."""
+        """Save the state of a stage. An interruption leaves the file of before."""
         self.work.mkdir(parents=True, exist_ok=True)
-        beside = self.work / f"{name}.pt.new"
-        torch.save(state, beside)
-        beside.replace(self.work / f"{name}.pt")
+        temporary = self.work / f"{name}.pt.new"
+        torch.save(state, temporary)
+        temporary.replace(self.work / f"{name}.pt")
 
     def load(self, name: str) -> dict | None:
         path = self.work / f"{name}.pt"
         return torch.load(path, weights_only=True, map_location=self.device) if path.exists() else None
 
     def log(self, message: str) -> None:
+        """Print a line with the time and append it to `log.txt`."""
         line = f"{time.strftime('%H:%M:%S')}  {message}"
         print(line, flush=True)
         self.work.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""Teach the text encoder to read before the U-Net listens: which thing, color, place, style does a caption say?
+"""Train the text encoder to classify the scene of a caption, before the U-Net is trained.
 
-Stable Diffusion takes a text encoder that CLIP has taught. Ours is taught by questions: from the state of
-the end of the text, and from those of the paddings after it, linear heads must tell every factor of the
-scene. A U-Net attends to all 77 states, most of them paddings; what they do not carry it learns last, or never:
-pairs were drawn as two of a kind for as long as the text did not say which of its things is where.
+Stable Diffusion takes a text encoder that CLIP has trained. Ours is trained by probing: linear heads must predict
+every factor of the scene (subject, color, background, style …) from the state at the end of the text and from those of
+the paddings after it. A U-Net attends to all 77 states, most of them paddings. What they do not contain it learns last
+or never. As long as the states did not say which thing of a pair is where, pairs were drawn as two of a kind.
 """
 
 import copy
@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .config import Recipe
 from .dataset import tokenize
-from .optimizers import Muon, warm_then_decay
+from .optimizers import Muon, set_learning_rate, update_weights, warm_then_decay
 from .runtime import Runtime, TimeBudget
 from .tokenizer import LENGTH
 from .world.backgrounds import BACKGROUNDS
@@ -26,24 +26,24 @@ from .world.scenes import RELATIONS, SIZES, Domain, Scene, Thing, sample
 from .world.styles import STYLES
 from .world.subjects import SUBJECTS
 
-MIN_PAIR_SHARE = 0.4  # of the lessons at least: who is on the left of whom is learned last
-CONSISTENCY_WEIGHT = 10.0  # how much it counts that a text encoder which reads on says the same as before
-_NOTHING = Thing("", None)
-_ANSWERS: dict[str, list] = {
+MIN_PAIR_SHARE = 0.4  # of the training scenes. Which thing is on the left is learned last.
+CONSISTENCY_WEIGHT = 10.0  # of the change of the states, when a trained text encoder is trained further
+_NO_THING = Thing("", None)
+_CLASSES: dict[str, list] = {
     "subject": ["", *SUBJECTS, "galaxy"],
     "color": [None, *COLORS],
     "size": list(SIZES),
     "count": [1, 2, 3, 4],
-    "place": list(BACKGROUNDS),
+    "background": list(BACKGROUNDS),
     "style": list(STYLES),
     "relation": ["", *RELATIONS],
 }
 
 
 def build(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A CLIP text encoder in which words are loud.
+    """Build a CLIP text encoder with a larger embedding initialization.
 
-    CLIP starts its embeddings at 0.02; what all positions share then drowns the words.
+    CLIP uses 0.02. With that, what all positions have in common outweighs the words.
     """
     text = CLIPTextModel(
         CLIPTextConfig(
@@ -65,7 +65,7 @@ def build(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def add_layers(text: CLIPTextModel, layers: int) -> CLIPTextModel:
-    """The same text encoder with more layers, which change nothing until they have learned."""
+    """Return the same text encoder with more layers. They do not change its states until they are trained."""
     config = copy.deepcopy(text.config)
     config.num_hidden_layers = layers
     deeper = CLIPTextModel(config).to(text.device)
@@ -77,70 +77,74 @@ def add_layers(text: CLIPTextModel, layers: int) -> CLIPTextModel:
 
 
 def probe_labels(scene: Scene) -> list[tuple[str, int]]:
-    """(kind of question, right answer) for a scene: four about each of two things, three about all."""
-    first, second = (*scene.things, _NOTHING, _NOTHING)[:2]
-    asked = [(k, getattr(t, k)) for t in (first, second) for k in ("subject", "color", "size", "count")]
-    asked += [("place", scene.background), ("style", scene.style), ("relation", scene.relation)]
-    return [(kind, _ANSWERS[kind].index(answer)) for kind, answer in asked]
+    """Return (factor, class index) of everything to predict: four factors of each of two things, three of the scene."""
+    first, second = (*scene.things, _NO_THING, _NO_THING)[:2]
+    factors = [(k, getattr(t, k)) for t in (first, second) for k in ("subject", "color", "size", "count")]
+    factors += [(k, getattr(scene, k)) for k in ("background", "style", "relation")]
+    return [(name, _CLASSES[name].index(value)) for name, value in factors]
 
 
-_KINDS = [kind for kind, _ in probe_labels(Scene(()))]
+_FACTORS = [name for name, _ in probe_labels(Scene(()))]
 
 
-def _batch(part: Domain, tokenizer: CLIPTokenizer, seed: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (B, 77) and right answers (B, questions)."""
+def _batch(domain: Domain, tokenizer: CLIPTokenizer, seed: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids (B, 77) and labels (B, factors)."""
     rng = Random(seed)
-    scenes = [sample(part, rng.randrange(2**40)) for _ in range(size)]
+    scenes = [sample(domain, rng.randrange(2**40)) for _ in range(size)]
     ids = tokenize(tokenizer, [caption(scene, rng) for scene in scenes])
-    return ids, torch.tensor([[answer for _, answer in probe_labels(scene)] for scene in scenes])
+    return ids, torch.tensor([[label for _, label in probe_labels(scene)] for scene in scenes])
 
 
 class TextEncoderTrainer:
-    """A text encoder at its lessons, with heads that are thrown away afterwards. `known` is what it was
-    before, if it had read already: of everything but pairs it shall go on saying the same."""
+    """A text encoder and the probe heads, which are not kept after training.
+
+    `text` is a trained text encoder to train further, or None. Its states should stay the same except for pairs.
+    """
 
     def __init__(self, recipe: Recipe, runtime: Runtime, tokenizer: CLIPTokenizer, text: CLIPTextModel | None):
         self.runtime, self.tokenizer = runtime, tokenizer
         self.domain = replace(recipe.domain, pairs=max(recipe.domain.pairs, MIN_PAIR_SHARE))
         self.reference = copy.deepcopy(text).requires_grad_(False) if text else None
         self.text = (text or build(recipe, tokenizer)).to(runtime.device)
-        self.heads = torch.nn.ModuleList(torch.nn.Linear(recipe.text_width, len(_ANSWERS[kind])) for kind in _KINDS).to(
-            runtime.device
-        )
+        heads = (torch.nn.Linear(recipe.text_width, len(_CLASSES[name])) for name in _FACTORS)
+        self.heads = torch.nn.ModuleList(heads).to(runtime.device)
+        # running means
         self.accuracy = self.pair_accuracy = self.drift = 0.0
 
     def loss(self, step: int) -> torch.Tensor:
-        """Of lesson number `step`: every question, asked of the end and of one padding after it."""
-        ids, answers = self._lesson(step)
+        """Return the loss of one batch: all heads, at the end of the text and at one padding after it."""
+        ids, labels = self._make_batch(step)
         with self.runtime.autocast():
             states = self.text(ids).last_hidden_state.float()
         end = (ids == self.tokenizer.eos_token_id).int().argmax(1)
         row = torch.arange(len(ids), device=ids.device)
         after = end + (torch.rand(len(ids), device=ids.device) * (ids.shape[1] - end)).long()
         loss = torch.zeros((), device=ids.device)
-        right = []
-        for where in (end, after):
+        correct = []
+        for position in (end, after):
             for column, head in enumerate(self.heads):
-                said = head(states[row, where])
-                loss = loss + F.cross_entropy(said, answers[:, column])
-                right.append((said.argmax(1) == answers[:, column]).float())
-        share, pair = torch.stack(right).mean(0), answers[:, -1] > 0
+                logits = head(states[row, position])
+                loss = loss + F.cross_entropy(logits, labels[:, column])
+                correct.append((logits.argmax(1) == labels[:, column]).float())
+        share, pair = torch.stack(correct).mean(0), labels[:, -1] > 0
         self.accuracy += 0.02 * (share.mean().item() - self.accuracy)
         if pair.any():
             self.pair_accuracy += 0.02 * (share[pair].mean().item() - self.pair_accuracy)
-        return loss if pair.all() else loss + CONSISTENCY_WEIGHT * self._change(ids[~pair], states[~pair])
+        return loss if pair.all() else loss + CONSISTENCY_WEIGHT * self._measure_drift(ids[~pair], states[~pair])
 
-    def _lesson(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids (B, length) and answers. Most lessons have few paddings, since nothing before them can
-        notice and they take time."""
+    def _make_batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return token ids (B, length) and labels.
+
+        Most batches have few paddings, which saves time. With a causal mask, no state depends on what follows it.
+        """
         seed = f"read {self.runtime.seed} {step}"
-        ids, answers = _batch(self.domain, self.tokenizer, seed, 64)
-        said = int((ids == self.tokenizer.eos_token_id).int().argmax(1).max()) + 1
-        length = said + int((LENGTH - said) * Random(seed).random() ** 3)
-        return ids[:, :length].to(self.runtime.device), answers.to(self.runtime.device)
+        ids, labels = _batch(self.domain, self.tokenizer, seed, 64)
+        longest = int((ids == self.tokenizer.eos_token_id).int().argmax(1).max()) + 1
+        length = longest + int((LENGTH - longest) * Random(seed).random() ** 3)
+        return ids[:, :length].to(self.runtime.device), labels.to(self.runtime.device)
 
-    def _change(self, ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """Mean square of what has changed since it read before, if it had."""
+    def _measure_drift(self, ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Return the mean squared change of the states since before. Zero for a new text encoder."""
         if self.reference is None:
             return states.new_zeros(())
         with torch.no_grad(), self.runtime.autocast():
@@ -150,9 +154,7 @@ class TextEncoderTrainer:
         return change
 
     def describe_progress(self) -> str:
-        return (
-            f"{self.accuracy:.1%} of the questions right, about pairs {self.pair_accuracy:.1%}; moved {self.drift:.4f}"
-        )
+        return f"accuracy {self.accuracy:.1%}, of pairs {self.pair_accuracy:.1%}, drift {self.drift:.4f}"
 
 
 def train(
@@ -163,32 +165,27 @@ def train(
     steps: int | None = None,
     text: CLIPTextModel | None = None,
 ) -> CLIPTextModel:
-    """Teach a text encoder to read; or `text`, which can, to read on."""
+    """Train a new text encoder, or train `text` further."""
     torch.manual_seed(runtime.seed + 5)
     if text is not None and text.config.num_hidden_layers < recipe.text_layers:
         text = add_layers(text, recipe.text_layers)
-    reader = TextEncoderTrainer(recipe, runtime, tokenizer, text)
-    done = runtime.load("reader-done")
-    if done is not None:
-        reader.text.load_state_dict(done)
-        return reader.text
-    hidden = [p for n, p in reader.text.named_parameters() if p.ndim > 1 and "embedding" not in n]
-    rest = [p for n, p in reader.text.named_parameters() if p.ndim < 2 or "embedding" in n]
-    rest += reader.heads.parameters()
+    trainer = TextEncoderTrainer(recipe, runtime, tokenizer, text)
+    finished = runtime.load("reader-done")
+    if finished is not None:
+        trainer.text.load_state_dict(finished)
+        return trainer.text
+    hidden = [p for n, p in trainer.text.named_parameters() if p.ndim > 1 and "embedding" not in n]
+    rest = [p for n, p in trainer.text.named_parameters() if p.ndim < 2 or "embedding" in n]
+    rest += trainer.heads.parameters()
     optimizers = Muon(hidden), torch.optim.AdamW(rest, weight_decay=0.0)
-    clock = TimeBudget(minutes, steps)
-    while clock.progress < 1:
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = 2e-3 * warm_then_decay(clock.progress, clock.step, warmup=30)
-        reader.loss(clock.step).backward()
-        torch.nn.utils.clip_grad_norm_([*hidden, *rest], 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        clock.step += 1
-        if clock.step % 50 == 0:
-            runtime.log(f"reader: step {clock.step}, {clock.progress:.0%}, {reader.describe_progress()}")
-    runtime.log(f"reader: {clock.step} steps, {reader.describe_progress()}")
-    runtime.save("reader-done", reader.text.state_dict())
-    return reader.text
+    budget = TimeBudget(minutes, steps)
+    while budget.progress < 1:
+        set_learning_rate(optimizers, 2e-3 * warm_then_decay(budget.progress, budget.step, warmup=30))
+        trainer.loss(budget.step).backward()
+        update_weights(optimizers, [*hidden, *rest])
+        budget.step += 1
+        if budget.step % 50 == 0:
+            runtime.log(f"text encoder: step {budget.step}, {budget.progress:.0%}, {trainer.describe_progress()}")
+    runtime.log(f"text encoder: {budget.step} steps, {trainer.describe_progress()}")
+    runtime.save("reader-done", trainer.text.state_dict())
+    return trainer.text

@@ -1,7 +1,7 @@
 """A CLIP byte-pair tokenizer in which every word of the world is one token.
 
-Byte-pair merges are learned from the list of words until each is whole; all 256 bytes stay as a
-fall-back, so any text at all can be read.
+Merges are learned from the list of words until each word is one token. All 256 bytes are tokens too, so the tokenizer
+reads any text.
 """
 
 import json
@@ -17,14 +17,15 @@ LENGTH = 77
 
 
 def build(folder: Path) -> CLIPTokenizer:
-    """Write the tokenizer to `folder` and load it back with transformers.
+    """Write the tokenizer to `folder` and load it with transformers.
 
-    One that is there already is kept: the trainer breaks ties by chance, and other ids are other words.
+    An existing tokenizer is kept. The trainer breaks ties at random, so a new one would have other ids for the same
+    words, and the networks know only the ids that they were trained with.
     """
     if (folder / "tokenizer.json").exists():
         return CLIPTokenizer.from_pretrained(folder)
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()
+    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    trained.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
         vocab_size=10_000,
         min_frequency=1,
@@ -32,8 +33,8 @@ def build(folder: Path) -> CLIPTokenizer:
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    learner.train_from_iterator(vocabulary(), trainer)
-    merges = [tuple(m) for m in _merges(learner)]
+    trained.train_from_iterator(vocabulary(), trainer)
+    merges = [tuple(m) for m in _merges(trained)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = alphabet + [f"{a}</w>" for a in alphabet] + ["".join(m) for m in merges] + [START, END]
     ids = {token: i for i, token in enumerate(dict.fromkeys(entries))}
@@ -50,5 +51,5 @@ def build(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _merges(learner: Tokenizer) -> list[list[str]]:
-    return json.loads(learner.to_str())["model"]["merges"]
+def _merges(trained: Tokenizer) -> list[list[str]]:
+    return json.loads(trained.to_str())["model"]["merges"]

@@ -27,8 +27,7 @@ def lesson(prompt: str | Sequence[str], **settings: Any) -> Visualization:
     Takes the settings of `generate`; raises what it raises, and `UsageError` for more than two prompts.
     """
     prompts = check_prompts([prompt] if isinstance(prompt, str) else prompt)
-    settings["images"] = 1
-    watching = AttentionMapRecorder(stream(prompts, **settings))
+    watching = AttentionMapRecorder(stream(prompts, **settings | {"images": 1}))
     for _ in watching:
         pass
     return render(watching.traces, watching.generation.tokens, attention_maps=watching.attention_maps)

@@ -134,7 +134,7 @@ def test_hanging_up_frees_the_device(path, more):
         running.close()
         until(lambda: jobs.running_job is None)
         assert jobs.get(first.id).state == "cancelled"
-        assert jobs.get(first.id).step <= before + 100  # of 800; how soon is measured in benchmarks/load.py
+        assert jobs.get(first.id).step <= before + 100  # of 800; how soon is measured in benchmarks/server_load.py
         until(lambda: not jobs._live)
         assert jobs.counts["cancelled"] == 2
 

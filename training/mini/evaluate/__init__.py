@@ -1,1 +1,1 @@
-"""Grading of `mini` with six kinds of questions, as GenEval asks them."""
+"""Grading of `mini` with the six questions of GenEval and two of our own."""

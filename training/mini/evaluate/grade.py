@@ -1,7 +1,7 @@
-"""Grade `mini`: `python -m training.mini grade` asks for pictures, looks at them, and prints one table.
+"""Grade `mini`: `python -m training.mini grade` generates images, detects what they show, and prints one table.
 
-The prompts name held-out combinations only; a recognizer answers (recognizer.py), and how well it reads
-pictures drawn by rules stands beside. What fails is laid out in `build/grade`: look at it first.
+The prompts are about held-out combinations only. The detector is graded too, on images drawn by rules. Failures are in
+`build/grade`: look at them first.
 """
 
 import argparse
@@ -13,16 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 import diffusekit
 from diffusekit import clip_score, latents, models
 
+from ..dataset import to_tensor
 from ..world.scenes import FIRST_PART, WHOLE_WORLD, Domain, draw
 from . import detector
-from .detector import Detector, detect, images_to_tensor
+from .detector import Detector, detect
 from .prompts import QUESTIONS, Prompt, Question, make_prompts
 from .report import (
     SOURCES,
@@ -40,12 +43,12 @@ DOMAINS = {"whole": WHOLE_WORLD, "first": FIRST_PART}
 
 @dataclass(frozen=True)
 class GradePlan:
-    """How much is asked and looked at, and where what is found goes."""
+    """How many images are graded, how they are generated, and where the report goes."""
 
-    prompts: int
-    checks: int  # more rendered pictures of each question, for the recognizer's own grade
-    seeds: int  # pictures of one prompt, for diversity
-    settings: dict
+    prompts: int  # of each question
+    checks: int  # more rendered images of each question, to grade the detector
+    seeds: int  # images of one prompt, for diversity
+    settings: dict[str, Any]  # of `generate`
     work: Path
     model: str = "mini"
 
@@ -54,181 +57,166 @@ def log(message: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {message}", file=sys.stderr, flush=True)
 
 
-def generate_images(asked: Sequence[Sequence[Prompt]], plan: GradePlan) -> list[list[Image.Image]]:
-    """A picture for every prompt. The k-th prompt of every list is drawn with seed k, first seeds only."""
-    made: list[list[Image.Image]] = [[] for _ in asked]
+def generate_images(prompt_lists: Sequence[Sequence[Prompt]], plan: GradePlan) -> list[list[Image.Image]]:
+    """Generate an image for every prompt. The k-th prompt of every list gets seed k."""
+    images: list[list[Image.Image]] = [[] for _ in prompt_lists]
     started = time.monotonic()
     for seed in range(plan.prompts):
-        texts = [prompts[seed].text for prompts in asked]
-        found = diffusekit.generate(texts, model=plan.model, seed=seed, batch=8, **plan.settings)
-        for pictures, each in zip(made, found, strict=True):
-            pictures.append(each.image)
-        spent = (time.monotonic() - started) / (seed + 1) / len(asked)
+        texts = [prompts[seed].text for prompts in prompt_lists]
+        results = diffusekit.generate(texts, model=plan.model, seed=seed, batch=8, **plan.settings)
+        for same_list, result in zip(images, results, strict=True):
+            same_list.append(result.image)
+        seconds = (time.monotonic() - started) / (seed + 1) / len(prompt_lists)
         if (seed + 1) % 10 == 0:
-            log(f"pictures: {(seed + 1) * len(asked)}, {spent:.2f} s each")
-    return made
+            log(f"images: {(seed + 1) * len(prompt_lists)}, {seconds:.2f} s each")
+    return images
+
+
+def _to_batch(images: Sequence[Image.Image]) -> torch.Tensor:
+    """Convert images of one size to (N, 3, H, W) in [-1, 1]."""
+    return to_tensor(np.stack([np.asarray(image.convert("RGB")) for image in images]))
 
 
 class Grader:
-    """The judges, and what they say."""
+    """The model, its CLIP scorer and the detector, and what is measured with them."""
 
     def __init__(self, plan: GradePlan, net: Detector):
         self.plan, self.net = plan, net
         self.model = models.load(plan.model, "cpu")
-        judge = clip_score.load_scorer(self.model)
-        assert judge is not None, "the model brings no CLIP towers"
-        self.judge = judge
+        scorer = clip_score.load_scorer(self.model)
+        assert scorer is not None, "the model has no CLIP image encoder"
+        self.scorer = scorer
 
-    def reconstruct(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures through the VAE and back."""
-        some = pictures.split(25)
-        return torch.cat([latents.decode(self.model, latents.encode(self.model, p)) for p in some])
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
+        """Encode and decode images with the VAE."""
+        batches = images.split(25)
+        return torch.cat([latents.decode(self.model, latents.encode(self.model, batch)) for batch in batches])
 
-    def answer(self, question: Question, prompts: Sequence[Prompt], pictures: torch.Tensor) -> Answers:
-        seen = detect(self.net, pictures)
-        right = [question.is_correct(p.scene, s) for p, s in zip(prompts, seen, strict=True)]
-        said = self.judge.embed_texts([p.text for p in prompts])
-        likeness = (self.judge.embed_images(pictures) * said).sum(1)
-        return Answers(right, seen, detector.features(self.net, pictures), likeness)
+    def answer(self, question: Question, prompts: Sequence[Prompt], images: torch.Tensor) -> Answers:
+        """Detect what images show, and decide whether each is correct."""
+        contents = detect(self.net, images)
+        correct = [question.is_correct(p.scene, content) for p, content in zip(prompts, contents, strict=True)]
+        texts = self.scorer.embed_texts([p.text for p in prompts])
+        similarity = (self.scorer.embed_images(images) * texts).sum(1)
+        return Answers(correct, contents, detector.features(self.net, images), similarity)
 
-    def grade_domain(self, part: Domain, found: DomainGrade) -> None:
-        """Look at mini's pictures of a part, at drawn ones of the same scenes, and at more drawn ones."""
+    def grade_domain(self, domain: Domain, grade: DomainGrade) -> None:
+        """Grade mini's images of a domain, drawn images of the same scenes, and more drawn images."""
         reference, errors = [], []
         for question in QUESTIONS:
-            prompts = found.prompts[question.name]
-            drawn = images_to_tensor([draw(p.scene, p.index) for p in prompts])
+            name, prompts = question.name, grade.prompts[question.name]
+            drawn = _to_batch([draw(p.scene, p.index) for p in prompts])
             rebuilt = self.reconstruct(drawn)
             errors.append(((rebuilt - drawn) / 2).square().mean((1, 2, 3)))
-            shown = (images_to_tensor(found.images[question.name]), drawn, rebuilt)
-            looks = {
-                kind: self.answer(question, prompts, pictures) for kind, pictures in zip(SOURCES, shown, strict=True)
-            }
-            more = make_prompts(question, part, self.plan.checks, seed=2)
-            others = images_to_tensor([draw(p.scene, p.index) for p in more])
-            again = detect(self.net, others)
-            right = [question.is_correct(p.scene, s) for p, s in zip(more, again, strict=True)]
-            right += looks["drawn"].correct
-            found.answers[question.name] = looks
-            found.detector_accuracy[question.name] = sum(right) / len(right)
-            reference.append(detector.features(self.net, others))
-            share = found.share(question.name)
-            log(f"{question.name}: {share:.0%}, rendered {found.detector_accuracy[question.name]:.1%}")
-        found.reference = torch.cat(reference)
-        found.psnr = float((-10 * torch.cat(errors).log10()).mean())
+            by_source = zip(SOURCES, (_to_batch(grade.images[name]), drawn, rebuilt), strict=True)
+            grade.answers[name] = {source: self.answer(question, prompts, images) for source, images in by_source}
+            checks = make_prompts(question, domain, self.plan.checks, seed=2)
+            images = _to_batch([draw(p.scene, p.index) for p in checks])
+            contents = detect(self.net, images)
+            correct = [question.is_correct(p.scene, content) for p, content in zip(checks, contents, strict=True)]
+            correct += grade.answers[name]["drawn"].correct
+            grade.detector_accuracy[name] = sum(correct) / len(correct)
+            reference.append(detector.features(self.net, images))
+            log(f"{name}: {grade.share(name):.0%}, rendered {grade.detector_accuracy[name]:.1%}")
+        grade.reference = torch.cat(reference)
+        grade.psnr = float((-10 * torch.cat(errors).log10()).mean())
 
-    def diversity(self, prompts: Sequence[Prompt]) -> tuple[float, float]:
-        """Mean distance (one minus cosine, in mini's CLIP) of pictures of one prompt: mini's and drawn."""
-        plan, apart = self.plan, []
-        made = diffusekit.generate(
-            [p.text for p in prompts],
-            model=plan.model,
-            seed=1000,
-            images=plan.seeds,
-            batch=8,
-            **plan.settings,
-        )
+    def measure_diversity(self, prompts: Sequence[Prompt]) -> tuple[float, float]:
+        """Return the mean distance (one minus cosine, in mini's CLIP) of images of one prompt: mini's and drawn."""
+        plan, distances = self.plan, []
+        texts = [p.text for p in prompts]
+        results = diffusekit.generate(texts, model=plan.model, seed=1000, images=plan.seeds, batch=8, **plan.settings)
         for i, prompt in enumerate(prompts):
-            own = [each.image for each in made[i * plan.seeds : (i + 1) * plan.seeds]]
+            own = [result.image for result in results[i * plan.seeds : (i + 1) * plan.seeds]]
             drawn = [draw(prompt.scene, prompt.index + k) for k in range(plan.seeds)]
-            apart.append(
-                [
-                    1 - clip_score.mean_pairwise_similarity(self.judge.embed_images(images_to_tensor(p)))
-                    for p in (own, drawn)
-                ]
-            )
-        own, drawn = (sum(column) / len(column) for column in zip(*apart, strict=True))
+            distances.append([self._mean_distance(images) for images in (own, drawn)])
+        own, drawn = (sum(column) / len(column) for column in zip(*distances, strict=True))
         return own, drawn
 
-    def seconds(self, times: int = 5) -> float:
-        """Of one picture alone, decode included."""
-        spent, plan = [], self.plan
+    def _mean_distance(self, images: Sequence[Image.Image]) -> float:
+        return 1 - clip_score.mean_pairwise_similarity(self.scorer.embed_images(_to_batch(images)))
+
+    def measure_seconds(self, times: int = 5) -> float:
+        """Return the seconds of one image alone, with its decoding."""
+        seconds, plan = [], self.plan
         fast = plan.settings.get("fast", False)
         for seed in range(times):
             started = time.perf_counter()
             diffusekit.generate("a red house in the snow", model=plan.model, seed=seed, fast=fast)
-            spent.append(time.perf_counter() - started)
-        return median(spent)
+            seconds.append(time.perf_counter() - started)
+        return median(seconds)
 
-    def megabytes(self) -> float:
+    def count_megabytes(self) -> float:
         return sum(p.stat().st_size for p in self.model.folder.rglob("*") if p.is_file()) / 1e6
 
 
 def run(plan: GradePlan, net: Detector) -> str:
-    """Everything: ask, draw, look, measure; returns the table and its notes."""
-    found = {}
-    for key, part in DOMAINS.items():
-        asked = {q.name: make_prompts(q, part, plan.prompts) for q in QUESTIONS}
-        found[key] = DomainGrade(asked, {})
-    lists = [prompts for part in found.values() for prompts in part.prompts.values()]
-    made = iter(generate_images(lists, plan))
-    for part in found.values():
-        part.images = {name: next(made) for name in part.prompts}
+    """Generate, detect and measure. Returns the table and its notes."""
+    grades = {}
+    for key, domain in DOMAINS.items():
+        grades[key] = DomainGrade({q.name: make_prompts(q, domain, plan.prompts) for q in QUESTIONS}, {})
+    prompt_lists = [prompts for grade in grades.values() for prompts in grade.prompts.values()]
+    images = iter(generate_images(prompt_lists, plan))
+    for grade in grades.values():
+        grade.images = {name: next(images) for name in grade.prompts}
     grader = Grader(plan, net)
-    for key, part in DOMAINS.items():
-        grader.grade_domain(part, found[key])
-    one_each = [prompts[0] for prompts in found["whole"].prompts.values()]
-    own, drawn = grader.diversity(one_each)
+    for key, domain in DOMAINS.items():
+        grader.grade_domain(domain, grades[key])
+    diversity, drawn = grader.measure_diversity([prompts[0] for prompts in grades["whole"].prompts.values()])
     numbers = {
-        "diversity": own,
+        "diversity": diversity,
         "diversity drawn": drawn,
-        "seconds": grader.seconds(),
-        "megabytes": grader.megabytes(),
+        "seconds": grader.measure_seconds(),
+        "megabytes": grader.count_megabytes(),
         "cores": os.cpu_count() or 0,
         "load": os.getloadavg()[0],
     }
     steps = "4 steps (--fast)" if plan.settings.get("fast") else "20 guided steps"
-    text = render_table(found, numbers, steps) + "\n\n" + render_notes(found, plan.prompts, plan.checks)
-    save_report(found, numbers, text, plan.work)
-    for key, part in found.items():
-        log(f"{key}\n{describe_confusions(count_confusions(part))}")
+    text = render_table(grades, numbers, steps) + "\n\n" + render_notes(grades, plan.prompts, plan.checks)
+    save_report(grades, numbers, text, plan.work)
+    for key, grade in grades.items():
+        log(f"{key}\n{describe_confusions(count_confusions(grade))}")
     return text
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.mini grade", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini", help="a folder, to grade weights that are not shipped yet")
-    parser.add_argument("--fast", action="store_true", help="grade the weights for four steps without guidance")
-    parser.add_argument("--steps", type=int, help="default: as for everybody")
-    parser.add_argument("--sampler", help="default: as for everybody")
-    parser.add_argument("--guidance", type=float, help="default: mini's own")
-    parser.add_argument("--prompts", type=int, default=50, help="of each question")
-    parser.add_argument("--checks", type=int, default=150, help="more rendered pictures of each question")
-    parser.add_argument("--minutes", type=float, default=10, help="to teach the recognizer, if there is none yet")
-    parser.add_argument(
-        "--more",
-        type=float,
-        default=0,
-        help="minutes to teach the recognizer further, if there is one",
-    )
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=Path("build/grade"),
-        help="recognizer, table, pictures of failures",
-    )
-    parser.add_argument("--quick", action="store_true", help="only try whether it runs: the numbers mean nothing")
+    add = parser.add_argument
+    add("--model", default="mini", help="a folder, to grade weights that are not shipped yet")
+    add("--fast", action="store_true", help="grade four steps without guidance")
+    add("--steps", type=int, help="default: that of diffusekit generate")
+    add("--sampler", help="default: that of diffusekit generate")
+    add("--guidance", type=float, help="default: that of mini")
+    add("--prompts", type=int, default=50, help="number of prompts of each question")
+    add("--checks", type=int, default=150, help="number of rendered images of each question, to grade the detector")
+    add("--minutes", type=float, default=10, help="minutes to train the detector, if there is none yet")
+    add("--more", type=float, default=0, help="minutes to train an existing detector further")
+    add("--work", type=Path, default=Path("build/grade"), help="folder of the detector, the table and the failures")
+    add("--quick", action="store_true", help="only check that it runs: the numbers mean nothing")
     return parser.parse_args(arguments)
 
 
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of `generate` that the options name."""
+    named = {"steps": options.steps, "sampler": options.sampler, "guidance_scale": options.guidance}
+    settings = {name: value for name, value in named.items() if value is not None}
+    if options.fast:
+        settings["fast"] = True
+    elif options.model != "mini" and options.guidance is None:  # the default for a folder is 7.5
+        settings["guidance_scale"] = models.load("mini", "cpu").guidance_scale
+    return settings
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _options(arguments)
+    options = _parse(arguments)
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
     if options.quick:
-        options.work /= "quick"
-        plan = GradePlan(2, 4, 2, {"steps": 2}, options.work, options.model)
-        net = detector.load_or_train(options.work, minutes=1, pictures=200, steps=4, say=log)
+        work = options.work / "quick"
+        plan = GradePlan(2, 4, 2, {"steps": 2}, work, options.model)
+        net = detector.load_or_train(work, minutes=1, images=200, steps=4, log=log)
     else:
-        settings = {
-            "steps": options.steps,
-            "sampler": options.sampler,
-            "guidance_scale": options.guidance,
-        }
-        if options.fast:
-            settings["fast"] = True
-        elif options.model != "mini" and options.guidance is None:  # a folder would get 7.5
-            settings["guidance_scale"] = models.load("mini", "cpu").guidance_scale
-        settings = {name: value for name, value in settings.items() if value is not None}
-        plan = GradePlan(options.prompts, options.checks, 8, settings, options.work, options.model)
-        net = detector.load_or_train(options.work, minutes=options.minutes, pictures=32_000, more=options.more, say=log)
+        work = options.work
+        plan = GradePlan(options.prompts, options.checks, 8, _settings(options), work, options.model)
+        net = detector.load_or_train(work, minutes=options.minutes, images=32_000, more=options.more, log=log)
     print(run(plan, net))

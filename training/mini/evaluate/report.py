@@ -1,11 +1,9 @@
-"""What the grader found: one table for the model card, and what failed, as a list and as pictures.
-
-It knows what was asked and what was seen, and neither networks nor prompts' making.
-"""
+"""Report of the grader: one table for the model card, and the failures as a list and as contact sheets."""
 
 import json
 import textwrap
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,106 +12,110 @@ from PIL import Image, ImageDraw
 
 from .prompts import GENEVAL, QUESTIONS, ImageContent, Prompt, Question
 
-# Below this share of rendered pictures read right, the recognizer's answers mean nothing.
+# If the detector reads fewer of the rendered images correctly, its answers mean nothing.
 TRUSTED = 0.97
-SOURCES = ("mini", "drawn", "rebuilt")  # by mini, by rules, and by rules then through the VAE
+SOURCES = ("mini", "drawn", "rebuilt")  # by mini, by the rules of the world, and by the rules and then through the VAE
+_HEADER = (
+    "| | `mini`, whole world | `mini`, first part | goal | rendered | through the VAE | SD 1.5 | SDXL |",
+    "|---|--:|--:|--:|--:|--:|--:|--:|",
+)
+_SCENE_FIELDS = {"style": "style", "place": "background"}  # of the questions about the whole image
 
 
 @dataclass
 class Answers:
-    """Pictures of one kind answering one question: whether right, what was seen, how they look."""
+    """Images of one source for one question: whether each is correct, and what was measured."""
 
     correct: list[bool]
     contents: list[ImageContent]
-    features: torch.Tensor  # (N, 128) of the recognizer
+    features: torch.Tensor  # (N, 128) of the detector
     similarity: torch.Tensor  # (N,) cosine with their prompts in mini's own CLIP
 
 
 @dataclass
 class DomainGrade:
-    """Everything found out about one part of the world."""
+    """Everything that was measured on one domain."""
 
     prompts: dict[str, list[Prompt]]
     images: dict[str, list[Image.Image]]
-    answers: dict[str, dict[str, Answers]] = field(default_factory=dict)  # by question and kind
-    detector_accuracy: dict[str, float] = field(default_factory=dict)  # share of rendered pictures read right
+    answers: dict[str, dict[str, Answers]] = field(default_factory=dict)  # by question and source
+    detector_accuracy: dict[str, float] = field(default_factory=dict)  # on rendered images, by question
     reference: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     psnr: float = 0.0
 
-    def share(self, question: str, kind: str = "mini") -> float:
-        right = self.answers[question][kind].correct
-        return sum(right) / len(right)
+    def share(self, question: str, source: str = "mini") -> float:
+        """Return the share of correct images."""
+        correct = self.answers[question][source].correct
+        return sum(correct) / len(correct)
 
-    def similarity(self, kind: str) -> float:
-        return float(torch.cat([look[kind].similarity for look in self.answers.values()]).mean())
+    def is_trusted(self, question: str) -> bool:
+        return self.detector_accuracy[question] >= TRUSTED
 
-    def frechet_distance(self, kind: str) -> float:
-        found = torch.cat([look[kind].features for look in self.answers.values()])
-        return frechet_distance(found, self.reference)
+    def similarity(self, source: str) -> float:
+        return float(torch.cat([by_source[source].similarity for by_source in self.answers.values()]).mean())
+
+    def frechet_distance(self, source: str) -> float:
+        features = torch.cat([by_source[source].features for by_source in self.answers.values()])
+        return frechet_distance(features, self.reference)
 
 
-def frechet_distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Fréchet distance of the Gaussians of two sets of features (N, D) (Heusel et al., 2017)."""
-    one, other = one.double(), other.double()
-    apart = (one.mean(0) - other.mean(0)).square().sum()
-    a, b = one.T.cov(), other.T.cov()
-    values, vectors = torch.linalg.eigh(a)
+def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the Fréchet distance of the Gaussians of two sets of features (N, D) (Heusel et al., 2017)."""
+    a, b = a.double(), b.double()
+    mean_distance = (a.mean(0) - b.mean(0)).square().sum()
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    both = torch.linalg.eigvalsh(root @ b @ root).clamp(min=0).sqrt().sum()
-    return float(apart + a.trace() + b.trace() - 2 * both)
+    product = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    return float(mean_distance + cov_a.trace() + cov_b.trace() - 2 * product)
 
 
-def render_table(found: dict[str, DomainGrade], numbers: dict[str, float], steps: str) -> str:
-    """The card's table, in Markdown; `steps` says how the pictures were made."""
-    whole, first = found["whole"], found["first"]
-    lines = [
-        "| | `mini`, whole world | `mini`, first part | goal | rendered | through the VAE | SD 1.5 | SDXL |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    means: dict[str, list[float]] = {name: [] for name in found}
-    trust = dict.fromkeys(found, True)
+def render_table(grades: dict[str, DomainGrade], numbers: dict[str, float], steps: str) -> str:
+    """Render the table of the model card, in Markdown. `steps` says how the images were generated."""
+    return "\n".join([*_HEADER, *_question_rows(grades), *_measure_rows(grades, numbers, steps)])
+
+
+def _question_rows(grades: dict[str, DomainGrade]) -> list[str]:
+    rows = []
     for i, question in enumerate(QUESTIONS):
-        name, cells = question.name, []
-        for key, part in found.items():
-            means[key].append(part.share(name))
-            trusted = part.detector_accuracy[name] >= TRUSTED
-            trust[key] = trust[key] and trusted
-            cells.append(_cell(f"{part.share(name):.0%}", trusted))
-        reads = " / ".join(f"{100 * part.detector_accuracy[name]:.1f}" for part in found.values()) + "%"
-        through = " / ".join(f"{100 * part.share(name, 'rebuilt'):.0f}" for part in found.values()) + "%"
-        others = [f"{o:.0%}" for o in question.other_models] if question.other_models else ["", ""]
-        lines.append(_row(name, *cells, f"{question.goal:.0%}", reads, through, *others))
+        name, values = question.name, grades.values()
+        shares = [_cell(f"{grade.share(name):.0%}", grade.is_trusted(name)) for grade in values]
+        accuracy = " / ".join(f"{100 * grade.detector_accuracy[name]:.1f}" for grade in values) + "%"
+        rebuilt = " / ".join(f"{100 * grade.share(name, 'rebuilt'):.0f}" for grade in values) + "%"
+        others = [f"{share:.0%}" for share in question.other_models] if question.other_models else ["", ""]
+        rows.append(_row(name, *shares, f"{question.goal:.0%}", accuracy, rebuilt, *others))
         if i == GENEVAL - 1:
-            mean = [_cell(f"{sum(shares) / GENEVAL:.2f}", trust[key]) for key, shares in means.items()]
-            lines.append(_row("the six above", *mean, "", "", "", "0.43", "0.55"))
+            means = [_geneval_mean(grade) for grade in values]
+            rows.append(_row("the six above", *means, "", "", "", "0.43", "0.55"))
+    return rows
 
-    def three(measure: str, name: str, digits: int) -> None:
-        by_kind = [[getattr(part, measure)(kind) for part in found.values()] for kind in SOURCES]
-        mini, *beside = [[f"{v:.{digits}f}" for v in values] for values in by_kind]
-        lines.append(_row(name, *mini, "", *(" / ".join(v) for v in beside), "", ""))
 
-    three("similarity", "cosine with the prompt, `mini`'s own CLIP", 3)
-    three("frechet_distance", "Fréchet distance, recognizer's features", 1)
-    own, drawn = numbers["diversity"], numbers["diversity drawn"]
-    lines.append(
-        _row(
-            "diversity: mean distance at one prompt",
-            f"{own:.3f}",
-            "",
-            "",
-            f"{drawn:.3f}",
-            "",
-            "",
-            "",
-        )
-    )
-    psnr = [f"{part.psnr:.1f} dB" for part in (whole, first)]
-    lines.append(_row("VAE, PSNR on held-out pictures", *psnr, "30 dB", "", "", "", ""))
+def _geneval_mean(grade: DomainGrade) -> str:
+    names = [question.name for question in QUESTIONS[:GENEVAL]]
+    mean = sum(grade.share(name) for name in names) / GENEVAL
+    return _cell(f"{mean:.2f}", all(grade.is_trusted(name) for name in names))
+
+
+def _measure_rows(grades: dict[str, DomainGrade], numbers: dict[str, float], steps: str) -> list[str]:
+    values = list(grades.values())
+    psnr = [f"{grades[key].psnr:.1f} dB" for key in ("whole", "first")]
+    diversity, drawn = (f"{numbers[key]:.3f}" for key in ("diversity", "diversity drawn"))
     machine = f"{numbers['cores']:.0f} cores, load {numbers['load']:.1f}"
-    name = f"one picture, {steps} and decode ({machine})"
-    lines.append(_row(name, f"{numbers['seconds']:.2f} s", "", "3 s", *[""] * 4))
-    lines.append(_row("size", f"{numbers['megabytes']:.1f} MB", "", "64 MB", *[""] * 4))
-    return "\n".join(lines)
+    return [
+        _by_source("cosine with the prompt, `mini`'s own CLIP", values, DomainGrade.similarity, 3),
+        _by_source("Fréchet distance, detector's features", values, DomainGrade.frechet_distance, 1),
+        _row("diversity: mean distance at one prompt", diversity, "", "", drawn, "", "", ""),
+        _row("VAE, PSNR on held-out images", *psnr, "30 dB", "", "", "", ""),
+        _row(f"one image, {steps} and decode ({machine})", f"{numbers['seconds']:.2f} s", "", "3 s", *[""] * 4),
+        _row("size", f"{numbers['megabytes']:.1f} MB", "", "64 MB", *[""] * 4),
+    ]
+
+
+def _by_source(
+    name: str, grades: Iterable[DomainGrade], measure: Callable[[DomainGrade, str], float], digits: int
+) -> str:
+    mini, *others = [[f"{measure(grade, source):.{digits}f}" for grade in grades] for source in SOURCES]
+    return _row(name, *mini, "", *(" / ".join(cells) for cells in others), "", "")
 
 
 def _cell(text: str, trusted: bool) -> str:
@@ -124,94 +126,97 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def render_notes(found: dict[str, DomainGrade], prompts: int, checks: int) -> str:
-    """What the table means, in the sentences that go with it."""
+def render_notes(grades: dict[str, DomainGrade], prompts: int, checks: int) -> str:
+    """Explain the table in the sentences that go below it."""
     untrusted = sorted(
         f"{question} ({key})"
-        for key, part in found.items()
-        for question, share in part.detector_accuracy.items()
-        if share < TRUSTED
+        for key, grade in grades.items()
+        for question in grade.detector_accuracy
+        if not grade.is_trusted(question)
     )
-    said = (
-        f"{prompts} prompts a question, all of held-out combinations, one picture each, first seeds: a "
-        f"share near a half is uncertain by {50 / prompts**0.5:.0f} points. Rendered: the same asked of "
-        f"{prompts + checks} pictures drawn by rules (whole world / first part), which is how well the "
-        "recognizer reads; through the VAE: the ceiling. The cosine and the Fréchet distance of rendered "
-        "pictures are what a perfect `mini` would get. SD 1.5 and SDXL were graded on the real GenEval, with "
-        "photographs and everyday things: another test, for orientation only."
+    text = (
+        f"{prompts} prompts for each question, all about held-out combinations, one image each, first seeds. A share "
+        f"near one half is uncertain by {50 / prompts**0.5:.0f} points. Rendered: the same questions about "
+        f"{prompts + checks} images drawn by rules (whole world / first part), which measures the detector. Through "
+        "the VAE: the upper limit. The cosine and the Fréchet distance of rendered images are what a perfect `mini` "
+        "would get. SD 1.5 and SDXL were graded on the real GenEval, with photographs and everyday things. That is "
+        "another test, for orientation only."
     )
     if untrusted:
-        said += (
-            " In brackets: the recognizer reads fewer than 97% of rendered pictures right, so the number "
-            f"means nothing ({', '.join(untrusted)})."
+        text += (
+            " In brackets: the detector reads fewer than 97% of rendered images correctly, so the number means nothing "
+            f"({', '.join(untrusted)})."
         )
-    return textwrap.fill(said, 118)
+    return textwrap.fill(text, 118)
 
 
-def count_confusions(found: DomainGrade) -> dict[str, Counter]:
-    """(asked, seen) of mini's pictures, for every kind of thing that can be mistaken; the number is that
-    of all things, whatever they are, and the color that of the asked subject or of the largest thing."""
+def count_confusions(grade: DomainGrade) -> dict[str, Counter]:
+    """Count (asked, detected) on mini's images, for subject, number, color, style and place.
+
+    The number is that of all things, of any subject. The color is that of the asked subject or of the largest thing.
+    """
     counts = {kind: Counter() for kind in ("subject", "number", "color", "style", "place")}
     for name in ("one object", "counting", "colors", "style", "place"):
-        for prompt, seen in zip(found.prompts[name], found.answers[name]["mini"].contents, strict=True):
+        for prompt, content in zip(grade.prompts[name], grade.answers[name]["mini"].contents, strict=True):
             thing = prompt.scene.things[0]
-            there = seen.find(thing.subject) or sorted(seen.instances, key=lambda s: -s.radius)
-            counts["subject"][thing.subject, there[0].thing.subject if there else "nothing"] += 1
-            counts["number"][thing.count, len(seen.instances)] += 1
-            if thing.color and there:
-                counts["color"][thing.color, there[0].thing.color] += 1
-            if name in ("style", "place"):
-                field = {"style": "style", "place": "background"}[name]
-                counts[name][getattr(prompt.scene, field), getattr(seen, field)] += 1
+            detected = content.find(thing.subject) or sorted(content.instances, key=lambda i: -i.radius)
+            counts["subject"][thing.subject, detected[0].thing.subject if detected else "nothing"] += 1
+            counts["number"][thing.count, len(content.instances)] += 1
+            if thing.color and detected:
+                counts["color"][thing.color, detected[0].thing.color] += 1
+            if name in _SCENE_FIELDS:
+                attribute = _SCENE_FIELDS[name]
+                counts[name][getattr(prompt.scene, attribute), getattr(content, attribute)] += 1
     return counts
 
 
 def describe_confusions(counts: dict[str, Counter], most: int = 24) -> str:
-    """The commonest mistakes, a line for each kind."""
+    """List the most common mistakes, a line for each kind."""
     lines = []
     for kind, pairs in counts.items():
-        right = sum(n for (asked, seen), n in pairs.items() if asked == seen)
+        correct = sum(n for (asked, detected), n in pairs.items() if asked == detected)
         wrong = [(pair, n) for pair, n in pairs.most_common() if pair[0] != pair[1]][:most]
-        told = ", ".join(f"{asked} → {seen}" + (f" ×{n}" if n > 1 else "") for (asked, seen), n in wrong)
-        lines.append(f"{kind}: {right} of {sum(pairs.values())} right; {told or 'no mistakes'}")
+        listed = ", ".join(f"{asked} → {detected}" + (f" ×{n}" if n > 1 else "") for (asked, detected), n in wrong)
+        lines.append(f"{kind}: {correct} of {sum(pairs.values())} right; {listed or 'no mistakes'}")
     return "\n".join(lines)
 
 
-def draw_failures(found: DomainGrade, question: Question, path: Path, most: int = 20) -> None:
-    """A sheet of a question's failures, least like their prompts first, with what was seen below."""
-    looks, prompts = found.answers[question.name]["mini"], found.prompts[question.name]
-    failed = [i for i, right in enumerate(looks.correct) if not right]
-    failed = sorted(failed, key=lambda i: float(looks.similarity[i]))[:most]
-    side, below, columns = 160, 72, 5
-    page = Image.new("RGB", (columns * side, max(-(-len(failed) // columns), 1) * (side + below)), "white")
+def draw_failures(grade: DomainGrade, question: Question, path: Path, most: int = 20) -> None:
+    """Draw a contact sheet of wrong images, least similar to their prompts first, with what was detected."""
+    answers, prompts = grade.answers[question.name]["mini"], grade.prompts[question.name]
+    failed = [i for i, correct in enumerate(answers.correct) if not correct]
+    failed = sorted(failed, key=lambda i: float(answers.similarity[i]))[:most]
+    side, label_height, columns = 160, 72, 5
+    height = max(-(-len(failed) // columns), 1) * (side + label_height)
+    page = Image.new("RGB", (columns * side, height), "white")
     pen = ImageDraw.Draw(page)
     for k, i in enumerate(failed):
-        x, y = k % columns * side, k // columns * (side + below)
-        page.paste(found.images[question.name][i].resize((side - 4, side - 4)), (x, y))
-        seen = looks.contents[i]
-        things = ", ".join(f"{s.thing.color} {s.thing.subject}" for s in seen.instances) or "nothing"
-        text = (
-            textwrap.fill(prompts[i].text, 28)
-            + "\n"
-            + textwrap.fill(f"seen: {things}; {seen.background}, {seen.style}", 28)
-        )
-        pen.text((x + 3, y + side - 2), text, fill="black", font_size=10)
+        x, y = k % columns * side, k // columns * (side + label_height)
+        page.paste(grade.images[question.name][i].resize((side - 4, side - 4)), (x, y))
+        label = textwrap.fill(prompts[i].text, 28) + "\n" + textwrap.fill(_describe(answers.contents[i]), 28)
+        pen.text((x + 3, y + side - 2), label, fill="black", font_size=10)
     page.save(path)
 
 
-def save_report(found: dict[str, DomainGrade], numbers: dict[str, float], text: str, work: Path) -> None:
-    """The table, the numbers behind it, and pictures of what failed, in a folder."""
+def _describe(content: ImageContent) -> str:
+    things = ", ".join(f"{i.thing.color} {i.thing.subject}" for i in content.instances) or "nothing"
+    return f"detected: {things}; {content.background}, {content.style}"
+
+
+def save_report(grades: dict[str, DomainGrade], numbers: dict[str, float], text: str, work: Path) -> None:
+    """Write the table, the numbers behind it, the confusions, and contact sheets of failures to a folder."""
     (work / "table.md").write_text(text + "\n")
     shares = {
         key: {
-            q.name: {kind: part.share(q.name, kind) for kind in SOURCES} | {"reads": part.detector_accuracy[q.name]}
+            q.name: {source: grade.share(q.name, source) for source in SOURCES}
+            | {"reads": grade.detector_accuracy[q.name]}
             for q in QUESTIONS
         }
-        for key, part in found.items()
+        for key, grade in grades.items()
     }
     (work / "grades.json").write_text(json.dumps({"shares": shares, "numbers": numbers}, indent=1))
-    said = [f"## {key}\n{describe_confusions(count_confusions(part))}\n" for key, part in found.items()]
-    (work / "confusions.md").write_text("\n".join(said))
-    for key, part in found.items():
+    sections = [f"## {key}\n{describe_confusions(count_confusions(grade))}\n" for key, grade in grades.items()]
+    (work / "confusions.md").write_text("\n".join(sections))
+    for key, grade in grades.items():
         for question in QUESTIONS:
-            draw_failures(part, question, work / f"worst-{key}-{question.name.replace(' ', '-')}.png")
+            draw_failures(grade, question, work / f"worst-{key}-{question.name.replace(' ', '-')}.png")

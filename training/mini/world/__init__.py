@@ -1,1 +1,1 @@
-"""The synthetic world that `mini` is trained on: subjects, backgrounds, styles, scenes, captions."""
+"""The synthetic world that `mini` is trained on: subjects, backgrounds, styles, scenes and captions."""

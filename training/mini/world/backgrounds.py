@@ -1,7 +1,7 @@
-"""Where things stand: twelve backgrounds, and the galaxies that fill a picture by themselves.
+"""Paint the twelve backgrounds, and galaxies, which fill the whole image.
 
-Every place looks nearly the same each time. What varies and is not said in the caption would be
-learned as blur, so only the stars, the grass and a few pixels of sideways shift are left to chance.
+A background looks nearly the same each time. What varies without being in the caption is learned as blur, so only the
+stars, the grass and a small shift sideways are random.
 """
 
 import math
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .pen import RGB, mix
 
-# How a caption says where; the first phrase is the usual one.
+# How a caption names each background. The first phrase is the usual one.
 BACKGROUNDS: dict[str, tuple[str, ...]] = {
     "grass": ("on the grass", "in a meadow"),
     "square": ("on a town square", "on the square"),
@@ -31,7 +31,7 @@ BACKGROUNDS: dict[str, tuple[str, ...]] = {
 
 
 class Canvas:
-    """A picture being painted, in fractions of its side."""
+    """An image to paint on, with coordinates in fractions of its side."""
 
     def __init__(self, side: int, rng: Random):
         self.side, self.rng = side, rng
@@ -216,7 +216,7 @@ PAINTERS: dict[str, Callable[[Canvas], None]] = {
 
 
 def paint_wall(c: Canvas) -> None:
-    """The brick wall that graffiti is sprayed on."""
+    """Paint the brick wall behind graffiti."""
     c.sky((196, 120, 96), (178, 104, 82))
     for row in range(10):
         y = row * 0.1
@@ -227,7 +227,7 @@ def paint_wall(c: Canvas) -> None:
 
 
 def paint_icon(c: Canvas) -> None:
-    """The rounded tile of an app icon."""
+    """Paint the rounded tile of an app icon."""
     c.draw.rectangle([0, 0, c.side, c.side], fill=(250, 250, 250))
     tile = Image.new("RGB", (1, 8))
     for i in range(8):
@@ -239,7 +239,7 @@ def paint_icon(c: Canvas) -> None:
     c.image.paste(tile.resize((c.side, c.side), Image.Resampling.BILINEAR), (0, 0), mask)
 
 
-# (arms, dust and halo) of a galaxy by the color its caption says; None is the one nobody named.
+# Colors of (arms, dust and halo) of a galaxy, by the color in its caption. None: the caption names no color.
 _GALAXIES: dict[str | None, tuple[RGB, RGB]] = {
     None: ((130, 140, 255), (255, 70, 170)),
     "blue": ((90, 150, 255), (70, 90, 220)),
@@ -255,10 +255,10 @@ GALAXY_COLORS = tuple(name for name in _GALAXIES if name)
 
 
 def paint_galaxy(c: Canvas, color: str | None, size: float) -> None:
-    """A spiral of two arms of light, `size` of the canvas wide, with dust, knots and a warm heart.
+    """Paint a spiral of two arms, `size` of the canvas wide, with dust, knots and a warm core.
 
-    The light is a sum of smooth functions of the distance from the heart and from the nearest arm
-    (a logarithmic spiral), seen tilted, on a sky of stars.
+    The light is a sum of smooth functions of the distance to the core and to the nearest arm (a logarithmic spiral).
+    The galaxy is tilted, in front of a sky of stars.
     """
     side, rng = c.side // 2, c.rng
     turn, tilt, lean = rng.uniform(0, math.pi), rng.uniform(0.5, 0.75), rng.uniform(-0.5, 0.5)
@@ -268,11 +268,11 @@ def paint_galaxy(c: Canvas, color: str | None, size: float) -> None:
     winding = 2 * (np.arctan2(y, x) - turn - 2.6 * np.log(r + 0.12))
     arms = np.exp(-1.9 * r) * (0.5 + 0.5 * np.cos(winding)) ** 2.2
     knots = np.exp(-1.9 * r) * (0.5 + 0.5 * np.cos(winding - 0.7)) ** 12
-    halo, heart = np.exp(-2.6 * r), np.exp(-26 * r * r)
+    halo, core = np.exp(-2.6 * r), np.exp(-26 * r * r)
     edge = np.clip(1.25 - r, 0, 1) ** 0.7
     arm, dust = (np.array(v, np.float32) for v in _GALAXIES[color])
     light = (1.9 * arms * edge)[..., None] * arm + (1.1 * knots * edge)[..., None] * np.float32((255, 235, 245))
-    light += (0.8 * halo * edge)[..., None] * dust + heart[..., None] * np.float32((255, 226, 160)) * 1.15
+    light += (0.8 * halo * edge)[..., None] * dust + core[..., None] * np.float32((255, 226, 160)) * 1.15
     _space(c)
     glow = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8)).resize((c.side, c.side), Image.Resampling.BILINEAR)
     sky = np.asarray(c.image, np.float32)
@@ -281,10 +281,10 @@ def paint_galaxy(c: Canvas, color: str | None, size: float) -> None:
 
 
 def find_edges(image: Image.Image) -> Image.Image:
-    """The outlines of a painted place, as a pencil would draw them: black on white, mode L."""
-    found = image.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 - min(255, v * 3))
-    found.paste(255, (0, 0, found.width, 2))
-    found.paste(255, (0, found.height - 2, found.width, found.height))
-    found.paste(255, (0, 0, 2, found.height))
-    found.paste(255, (found.width - 2, 0, found.width, found.height))
-    return found
+    """Return the outlines of a painted background as a pencil would draw them: black on white, mode L."""
+    lines = image.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 - min(255, v * 3))
+    lines.paste(255, (0, 0, lines.width, 2))
+    lines.paste(255, (0, lines.height - 2, lines.width, lines.height))
+    lines.paste(255, (0, 0, 2, lines.height))
+    lines.paste(255, (lines.width - 2, 0, lines.width, lines.height))
+    return lines

@@ -1,4 +1,4 @@
-"""What a scene is called: full sentences, located and short forms, and the words the world needs."""
+"""Describe scenes: full sentences, forms with a position, short forms, and the vocabulary of the world."""
 
 from random import Random
 
@@ -26,7 +26,7 @@ def with_article(phrase: str) -> str:
 
 
 def noun_phrase(thing: Thing, rng: Random, *, color: bool = True) -> str:
-    """A thing with its article or number, size and color: "three small red apples"."""
+    """Describe a thing with its article or number, size and color: "three small red apples"."""
     name = thing.subject if thing.count == 1 else SUBJECTS[thing.subject].plural
     size = rng.choice(_SIZE_WORDS[thing.size])
     praise = rng.choice(PRAISE) if rng.random() < (0.6 if name == "galaxy" else 0.06) else ""
@@ -36,21 +36,21 @@ def noun_phrase(thing: Thing, rng: Random, *, color: bool = True) -> str:
 
 
 def caption(scene: Scene, rng: Random) -> str:
-    """One of the ways to say a scene; most say everything that can vary."""
+    """Describe a scene in one of many ways. Most name everything that can vary."""
     style = STYLES[scene.style]
-    place = rng.choice(BACKGROUNDS[scene.background]) if style.has_background else ""
+    where = rng.choice(BACKGROUNDS[scene.background]) if style.has_background else ""
     if not scene.things:
-        what = rng.choice(("{}", "an empty place {}", "nothing {}")).format(place)
+        what = rng.choice(("{}", "an empty place {}", "nothing {}")).format(where)
         return rng.choice(style.phrases).format(what)
     if scene.things[0].subject == "galaxy":
         what = noun_phrase(scene.things[0], rng) + rng.choice(("", "", " in space", " among the stars"))
         return rng.choice(style.phrases).format(what)
     what = _pair(scene, rng) if scene.relation else _single(scene, rng)
-    hidden = place in BACKGROUNDS["plain"] or (
+    is_implied = where in BACKGROUNDS["plain"] or (
         not scene.relation and SUBJECTS[scene.things[0].subject].background == scene.background
     )
-    if place and not (hidden and rng.random() < 0.4):
-        what = f"{place}, {what}" if rng.random() < 0.08 else f"{what} {place}"
+    if where and not (is_implied and rng.random() < 0.4):
+        what = f"{where}, {what}" if rng.random() < 0.08 else f"{what} {where}"
     return rng.choice(style.phrases).format(what)
 
 
@@ -67,14 +67,14 @@ def _pair(scene: Scene, rng: Random) -> str:
         return f"on the left {first} and on the right {second}"
     if relation == "left" and form < 0.45:
         return f"{first} and {second}"
-    if relation in ("left", "above") and form < 0.7:  # the same, said from the other side
+    if relation in ("left", "above") and form < 0.7:  # the same relation, seen from the other thing
         relation = {"left": "right", "above": "below"}[relation]
         first, second = second, first
     return f"{first} {rng.choice(_BETWEEN[relation])} {second}"
 
 
 def vocabulary() -> list[str]:
-    """Every word of the world, held-out subjects too: each gets a token of its own."""
+    """Return every word of the world, also those of held-out subjects. Each becomes one token."""
     sentences = [
         *COLORS,
         *PRAISE,

@@ -1,7 +1,7 @@
-"""A pen that draws shapes in a thing's own coordinates, and the colours it draws with.
+"""Draw shapes in the coordinates of a thing, in the colors of the world.
 
-Things are drawn in a square from (-1, -1) at the top left to (1, 1) at the bottom right; the pen
-knows where that square lies on the canvas and how the picture's style wants shapes to be filled.
+A thing is drawn in a square from (-1, -1) at the top left to (1, 1) at the bottom right. The pen converts these
+coordinates to the canvas and fills shapes as the style of the image says.
 """
 
 import math
@@ -31,12 +31,12 @@ PAPER: RGB = (250, 249, 245)
 
 
 def mix(a: RGB, b: RGB, amount: float) -> RGB:
-    """The color `amount` of the way from `a` to `b`."""
+    """Return the color that is `amount` of the way from `a` to `b`."""
     return tuple(round(x + (y - x) * amount) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
 def star_corners(points: int, inner: float) -> list[tuple[float, float]]:
-    """The corners of a star of radius 1, its inner ones at radius `inner`, one point up."""
+    """Return the corners of a star of radius 1 with one point up. The inner corners have radius `inner`."""
     corners = []
     for i in range(points * 2):
         angle, r = math.radians(i * 180 / points - 90), 1.0 if i % 2 == 0 else inner
@@ -46,15 +46,18 @@ def star_corners(points: int, inner: float) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Fill:
-    """How a style fills shapes: `color` as they are, `line` outlined on paper, `glass` with a
-    lead outline, `stencil` in one color and ink."""
+    """How a style fills shapes.
+
+    `color`: with their color. `line`: as outlines on paper. `glass`: with a lead outline. `stencil`: with one color and
+    ink.
+    """
 
     kind: str = "color"
     outline: int = 0
 
 
 class Pen:
-    """Draws one thing of a `color` at (`x`, `y`), `radius` pixels from its middle to its edge."""
+    """Draw one thing of a `color` at (`x`, `y`), with a radius of `radius` pixels."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: RGB, fill: Fill):
         self.draw, self.x, self.y, self.radius, self.fill = draw, x, y, radius, fill
@@ -106,13 +109,13 @@ class Pen:
             self.draw.line([*corners, corners[0], corners[1]], fill=outline, width=width, joint="curve")
 
     def half(self, x: float, y: float, rx: float, ry: float, start: int, end: int, tone: str = "body") -> None:
-        """A slice of an ellipse from `start` to `end` degrees, clockwise from the right."""
+        """Draw a slice of an ellipse from `start` to `end` degrees, clockwise from the right."""
         color, outline, width = self._style(tone)
         box = [*self._at(x - rx, y - ry), *self._at(x + rx, y + ry)]
         self.draw.pieslice(box, start, end, fill=color, outline=outline, width=max(width, 1))
 
     def eyes(self, y: float, gap: float = 0.2, size: float = 0.075) -> None:
-        """Two eyes at height `y`."""
+        """Draw two eyes at height `y`."""
         self.ellipse(-gap, y, size, size * 1.2, "ink")
         self.ellipse(gap, y, size, size * 1.2, "ink")
 

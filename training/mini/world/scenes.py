@@ -1,7 +1,7 @@
-"""The world that `mini` is taught: scenes that can be said in words, and a picture of each.
+"""Scenes of the synthetic world: sample them by number, and draw them.
 
-A `Scene` is everything a picture shows; `draw` makes the picture and `caption` (captions.py) the words.
-Scene number i of a world is always the same scene, on every machine. It knows nothing of models.
+A `Scene` is everything an image shows. `draw` makes the image, and `caption` in captions.py the text. Scene number i of
+a domain is the same on every machine.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things, how the first lies to the second, where, and in which style."""
+    """One or two things, the relation of the first to the second, the background and the style."""
 
     things: tuple[Thing, ...]
     relation: str = ""
@@ -42,7 +42,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Domain:
-    """A part of the world to be taught: its subjects and styles, and how often each kind of scene comes."""
+    """A part of the world to train on: its subjects, the weights of its styles, and the share of each kind of scene."""
 
     subjects: tuple[str, ...]
     styles: dict[str, float]
@@ -50,15 +50,15 @@ class Domain:
     pairs: float = 0.2
     counts: float = 0.16
     empty: float = 0.02
-    mixed_in: "Domain | None" = None  # taught beside it,
-    mixed_share: float = 0.0  # so often
+    mixed_in: "Domain | None" = None  # another domain, for a share of the scenes
+    mixed_share: float = 0.0
 
 
 WHOLE_WORLD = Domain(
     subjects=tuple(name for name in SUBJECTS if name not in HELD_OUT),
     styles={"flat": 0.4} | {name: 0.075 for name in STYLES if name != "flat"},
 )
-# What two cores can learn in an hour and a half.
+# What two cores can train on in an hour and a half.
 FIRST_PART = Domain(
     subjects=(
         "cat",
@@ -89,8 +89,7 @@ FIRST_PART = Domain(
     counts=0.1,
 )
 
-# What comes last, for another sitting: two different things, several of a thing, and, half of the time, the whole
-# world.
+# For fine-tuning: two different things, several of a thing, and the whole world in half of the scenes.
 MANY_THINGS = replace(
     FIRST_PART,
     galaxies=0.04,
@@ -102,68 +101,68 @@ MANY_THINGS = replace(
 )
 
 
-def is_held_out(subject: str, color: str | None, place: str, style: str) -> bool:
-    """Whether a combination is kept from training: a tenth of all, chosen by a hash."""
-    key = f"{subject} {color} {place} {style}".encode()
+def is_held_out(subject: str, color: str | None, background: str, style: str) -> bool:
+    """Say whether a combination is held out from training: a tenth of all, chosen by a hash."""
+    key = f"{subject} {color} {background} {style}".encode()
     return hashlib.sha256(key).digest()[0] < 26
 
 
 def is_unseen(scene: Scene) -> bool:
-    """Whether any thing of a scene is a held-out subject or a held-out combination."""
+    """Say whether any thing of a scene is a held-out subject or a held-out combination."""
     return any(
         t.subject in HELD_OUT or is_held_out(t.subject, t.color, scene.background, scene.style) for t in scene.things
     )
 
 
-def sample(part: Domain, index: int, seed: int = 0, *, unseen: bool = False) -> Scene:
-    """Scene `index` of the world `seed`: for training, or of the combinations held out from it."""
+def sample(domain: Domain, index: int, seed: int = 0, *, unseen: bool = False) -> Scene:
+    """Return scene `index` of a domain. With `unseen`, one that is held out from training."""
     rng = Random(f"{seed}/{index}/{unseen}")
     while True:
-        scene = _sample(part, rng)
+        scene = _sample(domain, rng)
         if not scene.things or is_unseen(scene) == unseen:
             return scene
 
 
-def _sample(part: Domain, rng: Random) -> Scene:
-    if part.mixed_in and rng.random() < part.mixed_share:
-        part = part.mixed_in
+def _sample(domain: Domain, rng: Random) -> Scene:
+    if domain.mixed_in and rng.random() < domain.mixed_share:
+        domain = domain.mixed_in
     kind = rng.random()
-    if kind < part.galaxies:
+    if kind < domain.galaxies:
         color = rng.choice(GALAXY_COLORS) if rng.random() < 0.6 else None
         return Scene((Thing("galaxy", color, rng.choice(("", "", "small", "big"))),), background="space")
-    style = rng.choices(list(part.styles), list(part.styles.values()))[0]
-    place = rng.choice(list(BACKGROUNDS)) if STYLES[style].has_background else "plain"
-    kind -= part.galaxies
-    if kind < part.empty and STYLES[style].has_background:
-        return Scene((), background=place, style=style)
-    first = _thing(part, rng, style)
-    if kind < part.empty + part.counts:
-        return Scene((replace(first, count=rng.choice((2, 2, 3, 3, 4)), size=""),), background=place, style=style)
-    if kind < part.empty + part.counts + part.pairs:
+    style = rng.choices(list(domain.styles), list(domain.styles.values()))[0]
+    background = rng.choice(list(BACKGROUNDS)) if STYLES[style].has_background else "plain"
+    kind -= domain.galaxies
+    if kind < domain.empty and STYLES[style].has_background:
+        return Scene((), background=background, style=style)
+    first = _thing(domain, rng, style)
+    if kind < domain.empty + domain.counts:
+        return Scene((replace(first, count=rng.choice((2, 2, 3, 3, 4)), size=""),), background=background, style=style)
+    if kind < domain.empty + domain.counts + domain.pairs:
         relation = rng.choices(RELATIONS, (0.5, 0.2, 0.15, 0.15))[0]
-        second = _thing(part, rng, style)
+        second = _thing(domain, rng, style)
         if relation == "in":
-            second = replace(second, subject=rng.choice([n for n in part.subjects if SUBJECTS[n].is_container]))
+            second = replace(second, subject=rng.choice([n for n in domain.subjects if SUBJECTS[n].is_container]))
         if second.subject != first.subject:
             things = replace(first, size=""), replace(second, size="")
-            return Scene(things, relation, place, style)
+            return Scene(things, relation, background, style)
     natural = SUBJECTS[first.subject]
-    if STYLES[style].has_background and rng.random() < 0.12:  # as it is when nobody says more
+    if STYLES[style].has_background and rng.random() < 0.12:  # its natural color and background
         return Scene(
             (Thing(first.subject, natural.color if STYLES[style].has_color else None),),
             background=natural.background,
             style=style,
         )
-    return Scene((first,), background=place, style=style)
+    return Scene((first,), background=background, style=style)
 
 
-def _thing(part: Domain, rng: Random, style: str) -> Thing:
+def _thing(domain: Domain, rng: Random, style: str) -> Thing:
     color = rng.choice(list(COLORS)) if STYLES[style].has_color else None
     size = rng.choices(("", "small", "big"), (0.7, 0.15, 0.15))[0]
-    return Thing(rng.choice(part.subjects), color, size)
+    return Thing(rng.choice(domain.subjects), color, size)
 
 
-# Middles (x, y) and radii, in fractions of the side.
+# Centers (x, y) and radii, in fractions of the side.
 _COUNTED = {
     1: ((0.5, 0.55, 0.28),),
     2: ((0.28, 0.57, 0.19), (0.72, 0.57, 0.19)),
@@ -180,7 +179,7 @@ _RELATED = {
 
 @dataclass(frozen=True)
 class Instance:
-    """One drawn thing and its box (left, top, right, bottom) in fractions of the picture."""
+    """One drawn thing, with its center and radius in fractions of the image."""
 
     thing: Thing
     x: float
@@ -189,37 +188,33 @@ class Instance:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        return (
-            self.x - self.radius,
-            self.y - self.radius,
-            self.x + self.radius,
-            self.y + self.radius,
-        )
+        """(left, top, right, bottom) in fractions of the image."""
+        return self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius
 
 
 def arrange(scene: Scene, rng: Random) -> list[Instance]:
-    """Where everything in a scene goes, in the order it is painted."""
+    """Return the positions of everything in a scene, in the order of painting."""
     if not scene.things:
         return []
     if scene.relation:
-        spots = [Instance(t, *at) for t, at in zip(scene.things, _RELATED[scene.relation], strict=True)]
+        instances = [Instance(t, *at) for t, at in zip(scene.things, _RELATED[scene.relation], strict=True)]
     else:
         thing = scene.things[0]
         scale = SIZES[thing.size]
-        spots = [Instance(thing, x, y, r * scale) for x, y, r in _COUNTED[thing.count]]
-    dx, dy = (rng.uniform(-0.05, 0.05) if len(spots) < 3 else 0.0 for _ in range(2))
-    if len(spots) == 1 and SUBJECTS.get(spots[0].thing.subject) and SUBJECTS[spots[0].thing.subject].flies:
+        instances = [Instance(thing, x, y, r * scale) for x, y, r in _COUNTED[thing.count]]
+    dx, dy = (rng.uniform(-0.05, 0.05) if len(instances) < 3 else 0.0 for _ in range(2))
+    if len(instances) == 1 and SUBJECTS.get(instances[0].thing.subject) and SUBJECTS[instances[0].thing.subject].flies:
         dy -= 0.08
-    return [replace(s, x=s.x + dx, y=s.y + dy) for s in spots]
+    return [replace(s, x=s.x + dx, y=s.y + dy) for s in instances]
 
 
 def draw(scene: Scene, seed: int = 0, side: int = 128) -> Image.Image:
-    """Paint a scene, `side` pixels wide; `seed` decides what its caption does not."""
+    """Draw a scene, `side` pixels wide. `seed` decides what the caption does not."""
     return draw_with_instances(scene, seed, side)[0]
 
 
 def draw_with_instances(scene: Scene, seed: int = 0, side: int = 128) -> tuple[Image.Image, list[Instance]]:
-    """What `draw` paints, and where everything in it went."""
+    """Draw a scene and return the image and the positions of everything in it."""
     rng, style = Random(f"draw {seed}"), STYLES[scene.style]
     canvas = Canvas(side * 2, rng)
     if scene.things and scene.things[0].subject == "galaxy":
@@ -230,18 +225,18 @@ def draw_with_instances(scene: Scene, seed: int = 0, side: int = 128) -> tuple[I
         PAINTERS[scene.background](canvas)
         if scene.style == "pencil":
             canvas.image.paste(find_edges(canvas.image).convert("RGB"))
-    spots = arrange(scene, rng)
-    for spot in spots:
-        if spot.thing.subject != "galaxy":
-            color = COLORS[spot.thing.color or "white"]
+    instances = arrange(scene, rng)
+    for instance in instances:
+        if instance.thing.subject != "galaxy":
+            color = COLORS[instance.thing.color or "white"]
             pen = Pen(
                 canvas.draw,
-                spot.x * canvas.side,
-                spot.y * canvas.side,
-                spot.radius * canvas.side,
+                instance.x * canvas.side,
+                instance.y * canvas.side,
+                instance.radius * canvas.side,
                 color,
                 style.fill,
             )
-            SUBJECTS[spot.thing.subject].draw(pen)
-    picture = canvas.image.reduce(2)
-    return Image.fromarray(style.finish(np.asarray(picture))), spots
+            SUBJECTS[instance.thing.subject].draw(pen)
+    image = canvas.image.reduce(2)
+    return Image.fromarray(style.finish(np.asarray(image))), instances

@@ -1,7 +1,7 @@
-"""How a picture is made: nine styles, each a way to fill shapes and a way to finish the picture.
+"""The nine styles. A style has a way to fill shapes and a way to finish the image.
 
-Textures lie still: a brush stroke or a stitch is at the same place in every picture, so that a small
-model can learn it.
+Textures do not move: a brush stroke or a stitch has the same position in every image, so that a small model can learn
+it.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PLAIN = Fill()
 
 @dataclass(frozen=True)
 class Style:
-    """`phrases` are how captions say it, with {} for the rest; `place` is whether a place shows."""
+    """`phrases` are how captions name the style, with {} for the rest."""
 
     phrases: tuple[str, ...]
     finish: Callable[[np.ndarray], np.ndarray]
@@ -29,7 +29,7 @@ class Style:
 
 @cache
 def _noise(side: int, cells: int, seed: int) -> np.ndarray:
-    """Smooth noise in [-1, 1], `cells` bumps across; always the same."""
+    """Return smooth noise (side, side) in [-1, 1] with `cells` bumps across. It depends on the seed only."""
     values = np.random.default_rng(seed).uniform(-1, 1, (cells, cells)).astype(np.float32)
     return np.asarray(Image.fromarray(values, mode="F").resize((side, side), Image.Resampling.BICUBIC))
 
@@ -98,7 +98,7 @@ def _stencil(p: np.ndarray) -> np.ndarray:
 
 @cache
 def _panes(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness and leading of a fixed Voronoi window of 24 panes."""
+    """Return brightness and lead of a fixed Voronoi window with 24 panes."""
     rng = np.random.default_rng(7)
     centers = rng.uniform(0, 1, (24, 2))
     y, x = np.mgrid[0:side, 0:side] / side

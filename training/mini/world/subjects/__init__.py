@@ -1,6 +1,6 @@
-"""What can be drawn: every subject is a few ellipses and polygons in the square from -1 to 1.
+"""The subjects of the world. Each is drawn with a few ellipses and polygons in the square from -1 to 1.
 
-Galaxies are not here: they fill a picture by themselves (places.py).
+Galaxies fill the whole image and are painted in `backgrounds.py`.
 """
 
 from . import animals, held_out, things, vehicles

@@ -1,7 +1,7 @@
-"""Draw the pictures of README and docs with the weights that ship: `python benchmarks/pictures.py [NAME ...]`.
+"""The images of README.md and docs/: `python -m benchmarks.docs_images [NAME ...]` draws them with the shipped weights.
 
-The commands are those of docs/visualise.md. The pictures of web pages need Debian's chromium; those of
-inversion are made by benchmarks/inversion.py, the galaxies and the grid of the model card by training.mini.model_card.
+The commands are those of docs/visualise.md. Screenshots of the web UI need Debian's chromium. benchmarks/inversion.py
+makes the images of inversion, and `training.mini.model_card` the galaxies and the grid of the model card.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-FOLDER = Path(__file__).parent / "pictures"
+FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 DIFFUSEKIT = (sys.executable, "-m", "diffusekit")
 STAR = ("a yellow star over the sea", "--seed", "7")
 VERBS = {
@@ -33,7 +33,7 @@ def run(*words: str) -> None:
 
 
 def visualise(name: str, *words: str) -> None:
-    """Save what a verb draws; stills as JPEG, at most `WIDE` pixels across."""
+    """Save what a verb draws. Stills become JPEG files, at most `WIDE` pixels wide."""
     target = FOLDER / name
     if target.suffix == ".webp":
         run("visualise", *words, "--output", str(target), "--overwrite")
@@ -41,8 +41,8 @@ def visualise(name: str, *words: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         still = Path(folder) / "still.png"
         run("visualise", *words, "--output", str(still))
-        with Image.open(still) as picture:
-            small = picture.convert("RGB")
+        with Image.open(still) as image:
+            small = image.convert("RGB")
             small.thumbnail((WIDE, WIDE * 4))
             small.save(target, quality=88)
 
@@ -59,12 +59,12 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield found
-        found.close()
+        chromium = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
-def shot(page: Any, name: str) -> None:
+def screenshot(page: Any, name: str) -> None:
     page.screenshot(path=FOLDER / name, type="jpeg", quality=85)
 
 
@@ -78,12 +78,12 @@ def lesson() -> None:
         page.get_by_text("model's guess").first.click()
         page.get_by_text("star", exact=True).first.hover()
         page.wait_for_timeout(500)
-        shot(page, "lesson.jpg")
+        screenshot(page, "lesson.jpg")
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """A server of its own, in an empty folder; yields its address."""
+def serve() -> Iterator[str]:
+    """Start a server in an empty folder and yield its address."""
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen([*DIFFUSEKIT, "serve", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True)
         assert process.stdout
@@ -107,8 +107,8 @@ PROMPTS = (
 
 
 def web() -> None:
-    """The tabs as they look after a few pictures, and while one comes out of the noise."""
-    with served() as address, browser() as chromium:
+    """Take screenshots of the tabs after a few images and during a generation."""
+    with serve() as address, browser() as chromium:
         page = chromium.new_page(viewport={"width": 1280, "height": 860})
         page.set_default_timeout(120_000)
         page.goto(address)
@@ -116,12 +116,12 @@ def web() -> None:
         for prompt in PROMPTS:
             generate(page, prompt)
         tab(page, "Gallery")
-        shot(page, "ui-gallery.jpg")
+        screenshot(page, "ui-gallery.jpg")
         page.set_viewport_size({"width": 1280, "height": 1000})
         tab(page, "See")
         page.get_by_role("button", name="Show").first.click()
         page.wait_for_timeout(20_000)
-        shot(page, "ui-see.jpg")
+        screenshot(page, "ui-see.jpg")
         page.set_viewport_size({"width": 1280, "height": 860})
         tab(page, "Generate")
         page.locator("#prompt textarea").fill("A beautiful galaxy")
@@ -133,13 +133,13 @@ def web() -> None:
         steps.press("Tab")
         page.click("#go")
         page.wait_for_function("document.querySelector('.stage progress')?.position > 0.5")
-        shot(page, "ui-generate.jpg")
+        screenshot(page, "ui-generate.jpg")
         page.wait_for_selector("#result img[data-testid=detailed-image]")
         phone = chromium.new_page(viewport={"width": 390, "height": 844})
         phone.goto(address)
         phone.wait_for_selector("#go")
         generate(phone, "a red cat on the grass")
-        shot(phone, "ui-phone.jpg")
+        screenshot(phone, "ui-phone.jpg")
 
 
 def generate(page: Any, prompt: str) -> None:
@@ -164,11 +164,11 @@ MAKERS: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or list(MAKERS)
-    unknown = [name for name in wanted if name not in MAKERS]
+    names = sys.argv[1:] or list(MAKERS)
+    unknown = [name for name in names if name not in MAKERS]
     if unknown:
-        sys.exit(f"there is no {unknown[0]}; there are {', '.join(MAKERS)}")
-    for name in wanted:
+        sys.exit(f"unknown name {unknown[0]}: choose from {', '.join(MAKERS)}")
+    for name in names:
         started = time.monotonic()
         MAKERS[name]()
         print(f"{name}: {time.monotonic() - started:.0f} s")

@@ -1,7 +1,7 @@
-"""Measure what the documents claim: `python benchmarks/measure.py` prints the tables of docs/measurements.md.
+"""The tables of docs/measurements.md: `python -m benchmarks.diffusers_comparison`.
 
-Parity with diffusers' own pipeline for every sampler, cold start beside a plain diffusers script, and
-seconds per picture. Runs on the CPU; nothing else should run beside it.
+Cold start against a plain diffusers script, seconds for an image, sizes, and parity with the pipelines of diffusers for
+every sampler. Runs on the CPU. Nothing else should run at the same time.
 """
 
 import json
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import diffusekit
@@ -33,53 +34,38 @@ def seconds(command: list[str]) -> float:
 
 
 def cold_start(rounds: int = 5) -> None:
-    """The same picture from nothing, ours and plain diffusers in turn."""
+    """Measure the same image from a cold start, with diffusekit and with plain diffusers in turn."""
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "x.png")
-        ours = [
-            sys.executable,
-            "-m",
-            "diffusekit",
-            "generate",
-            "A beautiful galaxy",
-            "--seed",
-            "7",
-            "--device",
-            "cpu",
-            "--overwrite",
-            "-o",
-            out,
-        ]
-        theirs = [
-            sys.executable,
-            "-c",
-            PLAIN.format(folder=str(MINI), out=str(Path(folder) / "y.png")),
-        ]
+        words = ("generate", "A beautiful galaxy", "--seed", "7", "--device", "cpu", "--overwrite", "-o", out)
+        ours = [sys.executable, "-m", "diffusekit", *words]
+        theirs = [sys.executable, "-c", PLAIN.format(folder=str(MINI), out=str(Path(folder) / "y.png"))]
         times: dict[str, list[float]] = {"diffusekit generate": [], "plain diffusers script": []}
         for _ in range(rounds):
             times["diffusekit generate"].append(seconds(ours))
             times["plain diffusers script"].append(seconds(theirs))
         help_times = [seconds([sys.executable, "-m", "diffusekit", "--help"]) for _ in range(rounds)]
-    print("\n| from nothing, 20 steps | median s | fastest s |\n|---|--:|--:|")
-    for name, found in times.items():
-        print(f"| {name} | {statistics.median(found):.2f} | {min(found):.2f} |")
-    a, b = (statistics.median(found) for found in times.values())
+    print("\n| cold start, 20 steps | median s | fastest s |\n|---|--:|--:|")
+    for name, values in times.items():
+        print(f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} |")
+    a, b = (statistics.median(values) for values in times.values())
     print(f"| ratio | {a / b:.2f} | {min(times['diffusekit generate']) / min(times['plain diffusers script']):.2f} |")
     print(f"\n`diffusekit --help`: median {statistics.median(help_times):.2f} s.")
 
 
 def warm(rounds: int = 10) -> None:
-    """Seconds for a picture of 20 guided steps, decode included, when the model is in memory."""
+    """Measure an image of 20 guided steps and its decoding, with the model in memory."""
     diffusekit.generate("a star", device="cpu", steps=2)
-    found = []
+    times = []
     for seed in range(rounds):
         started = time.perf_counter()
         diffusekit.generate("A beautiful galaxy", seed=seed, device="cpu")
-        found.append(time.perf_counter() - started)
-    print(f"\n20 guided steps and decode, warm: median {statistics.median(found):.2f} s, fastest {min(found):.2f} s.")
+        times.append(time.perf_counter() - started)
+    print(f"\n20 guided steps and decode, warm: median {statistics.median(times):.2f} s, fastest {min(times):.2f} s.")
 
 
 def parity() -> None:
+    """Compare the latents with those of the diffusers pipeline, for every sampler."""
     from diffusers import StableDiffusionPipeline
 
     from diffusekit import models, schedule
@@ -94,6 +80,7 @@ def parity() -> None:
 
 
 def sizes() -> None:
+    """Count the parameters and bytes of every weight file of `mini`."""
     from safetensors.torch import load_file
 
     print("\n| part | parameters | file |\n|---|--:|--:|")
@@ -104,11 +91,13 @@ def sizes() -> None:
     print(f"| everything | | {total / 1e6:.2f} MB |")
 
 
-if __name__ == "__main__":
-    from importlib.metadata import version
-
+def main() -> None:
     print(json.dumps({name: version(name) for name in ("diffusekit", "torch", "diffusers", "transformers")}))
     cold_start()
     warm()
     sizes()
     parity()
+
+
+if __name__ == "__main__":
+    main()

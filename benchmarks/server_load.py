@@ -1,7 +1,7 @@
-"""Try the server's promises under load: `python benchmarks/load.py` prints the table of docs/serving.md.
+"""The table of docs/serving.md, "Under load": `python -m benchmarks.server_load`.
 
-A `diffusekit serve` of its own on a free port of this machine, 200 simultaneous requests, 100 clients that
-hang up, 300 mixed pictures, and the time of one picture beside `generate()` in a warm process.
+Starts a `diffusekit serve` on a free port and measures 200 simultaneous requests, 100 clients that disconnect, 300
+mixed images, and the time of one image against `generate()` in a warm process.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ TINY = {"prompt": "a red cat", "steps": 2, "width": 64, "height": 64}
 
 @contextlib.contextmanager
 def server(*flags: str) -> Iterator[tuple[str, int, int]]:
-    """(host, port, process id) of a server with its model in memory; it is stopped at the end."""
+    """Start a server, yield (host, port, process id) when its model is in memory, and stop it at the end."""
     command = [sys.executable, "-m", "diffusekit", "serve", "--port", "0", *flags]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -49,7 +49,7 @@ def request(host: str, method: str, path: str, body: dict[str, Any] | None = Non
 
 
 async def ask(host: str, port: int, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
-    """(status, body) of one request on a connection of its own."""
+    """Send one request on a new connection and return (status, body)."""
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(request(host, method, path, body))
     answer = await reader.read()
@@ -59,11 +59,11 @@ async def ask(host: str, port: int, method: str, path: str, body: dict[str, Any]
 
 
 async def burst(host: str, port: int, clients: int) -> dict[str, Any]:
-    """`clients` connections that all ask for a picture in the same moment."""
+    """Request an image on `clients` connections at the same moment."""
     opened = [await asyncio.open_connection(host, port) for _ in range(clients)]
 
-    async def one(place: int) -> tuple[int, float]:
-        reader, writer = opened[place]
+    async def one(index: int) -> tuple[int, float]:
+        reader, writer = opened[index]
         began = time.perf_counter()
         writer.write(request(host, "POST", "/sdapi/v1/txt2img", TINY))
         head = await reader.readuntil(b"\r\n\r\n")
@@ -86,7 +86,7 @@ async def burst(host: str, port: int, clients: int) -> dict[str, Any]:
 
 
 async def hang_up(host: str, port: int, clients: int) -> dict[str, Any]:
-    """Clients, one after the other, that leave at the third step; what the server does then."""
+    """Disconnect at the third step, with one client after the other, and measure when the server stops."""
     late, seconds, left = [], [], 0
     for _ in range(clients):
         _, writer = await asyncio.open_connection(host, port)
@@ -116,34 +116,34 @@ async def state_of(host: str, port: int) -> dict[str, Any]:
 
 
 async def mixed(host: str, port: int, process: int, pictures: int, *, clients: int = 8) -> list[dict[str, float]]:
-    """Pictures of many sizes and samplers through three APIs; what the process holds on the way."""
-    chance, samples = random.Random(0), []
-    todo = iter(range(pictures))
+    """Request images of many sizes and samplers through three APIs, and sample the memory of the server."""
+    rng, samples = random.Random(0), []
+    numbers = iter(range(pictures))
     every = max(pictures // 6, 1)
 
     async def client() -> None:
-        for i in todo:
-            path, body = wanted(chance)
+        for i in numbers:
+            path, body = random_request(rng)
             status, _ = await ask(host, port, "POST", path, body)
             assert status in (200, 202), status
             while status == 202 and (await state_of(host, port))["job_count"]:
                 await asyncio.sleep(0.02)
             if (i + 1) % every == 0:
-                samples.append({"pictures": i + 1} | held(process))
+                samples.append({"pictures": i + 1} | process_usage(process))
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return samples
 
 
-def wanted(chance: random.Random) -> tuple[str, dict[str, Any]]:
-    """One request, by chance."""
-    side = chance.choice((64, 96, 128))
-    prompt = " ".join(chance.choices(("a", "red", "cat", "house", "galaxy", "on", "grass"), k=6))
-    sampler = chance.choice(("euler", "euler_a", "dpm++_2m", "ddim", "unipc", "lms"))
-    steps = chance.randint(2, 5)
-    both = {"prompt": prompt, "steps": steps, "seed": chance.randrange(2**31)}
+def random_request(rng: random.Random) -> tuple[str, dict[str, Any]]:
+    """Return one random request."""
+    side = rng.choice((64, 96, 128))
+    prompt = " ".join(rng.choices(("a", "red", "cat", "house", "galaxy", "on", "grass"), k=6))
+    sampler = rng.choice(("euler", "euler_a", "dpm++_2m", "ddim", "unipc", "lms"))
+    steps = rng.randint(2, 5)
+    both = {"prompt": prompt, "steps": steps, "seed": rng.randrange(2**31)}
     sized = {"width": side, "height": side}
-    return chance.choice(
+    return rng.choice(
         (
             ("/sdapi/v1/txt2img", both | sized | {"sampler_name": sampler}),
             ("/v1/images/generations", both | {"size": f"{side}x{side}", "sampler": sampler}),
@@ -154,8 +154,8 @@ def wanted(chance: random.Random) -> tuple[str, dict[str, Any]]:
     )
 
 
-def held(process: int) -> dict[str, float]:
-    """Memory in MiB, open files and threads of a process."""
+def process_usage(process: int) -> dict[str, float]:
+    """Return the memory in MiB, the open files and the threads of a process."""
     about = Path(f"/proc/{process}")
     pages = int((about / "statm").read_text().split()[1])
     return {
@@ -166,14 +166,14 @@ def held(process: int) -> dict[str, float]:
 
 
 def overhead(host: str, port: int, rounds: int) -> dict[str, float]:
-    """Seconds for one picture of `mini`: the server's, and `generate()` and `save` here, in turn."""
-    from diffusekit import pipeline
+    """Measure one image of `mini`: from the server, and with `generate()` and `save` here, in turn."""
+    import diffusekit
 
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as folder:
         for i in range(rounds + 2):
             began = time.perf_counter()
-            pipeline("a red cat", seed=i)[0].save(Path(folder, f"{i}.png"))
+            diffusekit.generate("a red cat", seed=i)[0].save(Path(folder, f"{i}.png"))
             middle = time.perf_counter()
             body = {"prompt": "a red cat", "seed": i}
             status, _ = asyncio.run(ask(host, port, "POST", "/sdapi/v1/txt2img", body))
@@ -192,7 +192,7 @@ def main() -> None:
     with server("--queue", "32", "--device", "cpu") as (host, port, process):
         print("load average", os.getloadavg()[0])
         print("burst of 200", asyncio.run(burst(host, port, 200)))
-        print("100 that hang up", asyncio.run(hang_up(host, port, 100)))
+        print("100 that disconnect", asyncio.run(hang_up(host, port, 100)))
         for row in asyncio.run(mixed(host, port, process, 300)):
             print("mixed", row)
         print("overhead", overhead(host, port, 20))
