@@ -72,7 +72,9 @@ class GenerateSettings(Settings):
     width: int | None = flag(None, "Width in pixels. Default: the model's native width.", ge=8, le=8192)
     height: int | None = flag(None, "Height in pixels. Default: the model's native height.", ge=8, le=8192)
     batch: int | None = flag(None, "Batch size. Default: 1 on a CPU, 4 on a GPU.", ge=1, le=1024)
-    embedding: tuple[str, ...] = flag((), "A learned token: its name in ./embeddings, or a path. Repeatable.")
+    embedding: tuple[str, ...] = flag(
+        (), "A learned token: its name in ./embeddings, or a path. Can be given several times."
+    )
     device: str = flag("auto", "Device: auto, cpu, cuda, cuda:1, mps or xpu.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
         "auto", "Precision of the networks: auto, float32, float16 or bfloat16."
@@ -162,7 +164,7 @@ class InvertSettings(Settings):
     checkpoint_every: int = flag(50, "Steps between checkpoints.", ge=1)
     seed: int = flag(0, "The same seed gives the same token.", ge=0, lt=MAX_SEED)
     trackers: tuple[str, ...] = flag(
-        (), "Also log to tensorboard, wandb or trackio, if installed. Repeatable.", "--tracker"
+        (), "Also log to tensorboard, wandb or trackio, if installed. Can be given several times.", "--tracker"
     )
     device: str = flag("auto", "Device: auto, cpu, cuda, cuda:1, mps or xpu.")
     dtype: Literal["auto", "float32", "bfloat16"] = flag(
@@ -190,9 +192,11 @@ class ServeSettings(Settings):
     model: str = flag("mini", "Default model of requests: mini, a folder, or a Hugging Face id.")
     auth: str | None = flag(None, "USER:PASSWORD that clients must send. Prefer the variable DIFFUSEKIT_AUTH.")
     token: str | None = flag(None, "Bearer token that clients must send. Prefer the variable DIFFUSEKIT_TOKEN.")
-    allow_host: tuple[str, ...] = flag((), "Host name of the server, like images.example.org. Repeatable.")
+    allow_host: tuple[str, ...] = flag(
+        (), "Host name of the server, like images.example.org. Can be given several times."
+    )
     allow_origin: tuple[str, ...] = flag(
-        (), "Origin of a web page that may call the server, like https://example.org. Repeatable."
+        (), "Origin of a web page that may call the server, like https://example.org. Can be given several times."
     )
     outputs: str = flag("outputs", "Folder for generated images, the only folder whose files are served.")
     embeddings: str = flag("embeddings", "Folder of learned tokens.")

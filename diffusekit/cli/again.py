@@ -1,4 +1,4 @@
-"""`diffusekit again`: make a picture again from what it says of itself, changed by flags."""
+"""`diffusekit again`: generate an image again from its metadata, changed by flags."""
 
 import sys
 from pathlib import Path
@@ -8,48 +8,47 @@ import typer
 
 from ..errors import FileRefused
 from ..settings import GenerateSettings, validate
-from .generate import Manner, run, split_size
+from .generate import OutputOptions, run, split_size
 from .options import with_group, with_settings
 
 if TYPE_CHECKING:
     from ..metadata import Record
 
 
-@with_group(Manner, "manner")
+@with_group(OutputOptions, "options")
 @with_settings(GenerateSettings, "prompt")
 def command(
     settings: dict[str, Any],
-    manner: Manner,
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture that says how it was made.")],
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Another prompt.")] = None,
+    options: OutputOptions,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image with metadata.")],
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Replace the prompt.")] = None,
 ) -> None:
-    """Make a picture again: the same settings give the same pixels; flags change them."""
+    """Generate an image again from its metadata.
+
+    The same settings give the same pixels. Flags change settings.
+    """
     from ..metadata import read
 
-    said = read(picture)
-    found = said.settings
-    if found is None:
-        raise FileRefused(f"{picture} does not say how it was made", "diffusekit info shows what a picture says")
-    # where it runs is this machine's affair, not the picture's
-    given = settings | split_size(manner.size, settings)
-    values = found.model_dump(exclude={"device", "batch"}) | given
+    metadata = read(image)
+    if metadata.settings is None:
+        raise FileRefused(f"{image} does not say how it was made", "diffusekit info shows the metadata of an image")
+    given = settings | split_size(options.size, settings)
+    # the device and the batch size belong to this machine, not to the image
+    values = metadata.settings.model_dump(exclude={"device", "batch"}) | given
     if prompt is not None:
         values["prompt"] = prompt
     merged = validate(GenerateSettings, values)
-    manner.destination(merged.images)
-    if said.record is not None:
-        _warn_of_changes(said.record)
-    run(merged, [merged.prompt], manner)
+    options.destination(merged.images)
+    if metadata.record is not None:
+        _warn_about_tokens(metadata.record)
+    run(merged, [merged.prompt], options)
 
 
-def _warn_of_changes(record: "Record") -> None:
-    """Say when a learned token is not the one the picture was made with: its pixels will differ."""
+def _warn_about_tokens(record: "Record") -> None:
+    """Warn when a learned token is not the one that the image was made with."""
     if record.embeddings:
         from ..embeddings import load_token
 
         for name, sha in record.embeddings.items():
             if load_token(name).sha256 != sha:
-                print(
-                    f"warning: {name} has been learned anew since; the picture will differ",
-                    file=sys.stderr,
-                )
+                print(f"warning: {name} has been trained again since; the image will differ", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The verbs and what they have in common; each is a module of its name, with a `command` or an `app` of several."""
+"""The verbs of the command line. Each is a module of its name, with a `command`, or an `app` of several commands."""
 
 from importlib import import_module
 from typing import Annotated
@@ -19,7 +19,7 @@ VERBS = (
     "bench",
     "visualise",
 )
-_ALSO = {"visualize": "visualise"}
+_ALIASES = {"visualize": "visualise"}
 
 
 def _version(value: bool) -> None:
@@ -28,28 +28,29 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-def _common(
+def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None: ...
 
 
 def command_line(first: str = "") -> typer.Typer:
-    """All verbs, or only the one that is the `first` word of a command line: no other is imported then."""
+    """Build the command line of all verbs, or only of the verb `first`, so that no other verb is imported."""
     app = typer.Typer(
         name="diffusekit",
-        help="Text to image with Stable Diffusion, and a look at how it works.",
+        help="Generate images with Stable Diffusion, and see how it works.",
         no_args_is_help=True,
+        rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        callback=_common,
+        callback=_options,
     )
-    known = (*VERBS, *_ALSO)
+    known = (*VERBS, *_ALIASES)
     for verb in (first,) if first in known else known:
-        module = import_module(f".{_ALSO.get(verb, verb)}", __package__)
+        module = import_module(f".{_ALIASES.get(verb, verb)}", __package__)
         if hasattr(module, "app"):
-            app.add_typer(module.app, name=verb, hidden=verb in _ALSO)
+            app.add_typer(module.app, name=verb, hidden=verb in _ALIASES)
         else:
             app.command(verb)(module.command)
     return app

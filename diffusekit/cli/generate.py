@@ -1,4 +1,4 @@
-"""`diffusekit generate`: prompts to picture files."""
+"""`diffusekit generate`: prompts to image files."""
 
 import json
 import sys
@@ -22,128 +22,122 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Manner:
-    """Where pictures go and what is told of them: the flags of every verb that makes some."""
+class OutputOptions:
+    """The flags of every verb that generates images: size, destination, metadata, what is printed."""
 
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="WxH", help="Width and height in one, like 512x512."),
+        typer.Option("--size", metavar="WxH", help="Width and height together, like 512x512."),
     ] = None
     output: Annotated[
         str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="A file, or a folder (ends in /). Default: outputs/ and the date.",
-        ),
+        typer.Option("--output", "-o", help="Output file, or folder (ends in /). Default: outputs/DATE/."),
     ] = None
-    format: Annotated[str | None, typer.Option("--format", help="png, jpeg or webp; default png.")] = None
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file of the same name.")] = False
-    no_metadata: Annotated[
-        bool,
-        typer.Option("--no-metadata", help="Do not write into the picture how it was made."),
-    ] = False
-    no_label: Annotated[bool, typer.Option("--no-label", help="With --no-metadata: not even that a model made it.")] = (
+    format: Annotated[str | None, typer.Option("--format", help="File format: png, jpeg or webp. Default: png.")] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False
+    no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Do not store the settings in the image file.")] = (
         False
     )
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of paths.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False
+    no_label: Annotated[
+        bool, typer.Option("--no-label", help="With --no-metadata: also omit the label of AI-generated images.")
+    ] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of paths.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False
 
     def destination(self, count: int) -> Destination:
-        """Where `count` pictures go; refuses what cannot be written, before any work."""
+        """Return where `count` images are written. Raises `UsageError`, before any work, if that is not possible."""
         return Destination(self.output, self.format, count, overwrite=self.overwrite)
 
 
-@with_group(Manner, "manner")
+@with_group(OutputOptions, "options")
 @with_settings(GenerateSettings, "prompt")
 def command(
     settings: dict[str, Any],
-    manner: Manner,
+    options: OutputOptions,
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PROMPT...", help="What to draw; - reads lines from stdin.", show_default=False),
+        typer.Argument(metavar="PROMPT", help="What the image shows; - reads prompts from stdin.", show_default=False),
     ] = None,
     prompts_file: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="A text file with a prompt on every line."),
+        typer.Option("--prompts", metavar="FILE", help="Text file with one prompt per line."),
     ] = None,
 ) -> None:
-    """Make pictures of prompts: diffusekit generate "A beautiful galaxy"."""
-    given = settings | split_size(manner.size, settings)
+    """Generate images from prompts.
+
+    Example: diffusekit generate "A beautiful galaxy"
+    """
+    given = settings | split_size(options.size, settings)
     resolved = resolve_settings(GenerateSettings, "generate", given)
-    wanted = _prompts(prompts or [], prompts_file)
-    for prompt in wanted:
+    texts = _read_prompts(prompts or [], prompts_file)
+    for prompt in texts:
         validate(GenerateSettings, {"prompt": prompt})
-    run(resolved, wanted, manner)
+    run(resolved, texts, options)
 
 
 def split_size(size: str | None, given: dict[str, Any]) -> dict[str, int]:
-    """`--size 512x768` as width and height."""
+    """Parse `--size 512x768` into width and height. `given` are the settings that were given beside it."""
     if size is None:
         return {}
     width, cross, height = size.lower().partition("x")
     if not (cross and width.isdigit() and height.isdigit()):
-        raise UsageError(f"the size is given as WIDTHxHEIGHT, got {size!r}", "for example --size 512x768")
+        raise UsageError(f"--size should be WIDTHxHEIGHT, got {size!r}", "for example --size 512x768")
     if "width" in given or "height" in given:
-        raise UsageError("--size and --width or --height were both given", "leave one of them out")
+        raise UsageError("--size was given together with --width or --height", "leave out one of them")
     return {"width": int(width), "height": int(height)}
 
 
-def _prompts(given: Sequence[str], file: Path | None) -> list[str]:
-    """Prompts from arguments, stdin (-) and a file, empty lines skipped."""
-    found: list[str] = []
+def _read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
+    """Collect prompts from arguments, stdin (-) and a file. Empty lines are skipped."""
+    prompts: list[str] = []
     for prompt in given:
-        found += _lines(sys.stdin.read()) if prompt == "-" else [prompt]
+        prompts += _lines(sys.stdin.read()) if prompt == "-" else [prompt]
     if file is not None:
         try:
-            found += _lines(file.read_text(encoding="utf-8"))
+            prompts += _lines(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}",
-                "one prompt a line",
+                "expected a text file with one prompt per line",
             ) from None
-    if not found:
-        raise UsageError("there is no prompt", 'diffusekit generate "A beautiful galaxy"')
-    return found
+    if not prompts:
+        raise UsageError("no prompt was given", 'for example: diffusekit generate "A beautiful galaxy"')
+    return prompts
 
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def run(settings: GenerateSettings, prompts: list[str], manner: Manner) -> None:
-    """Make and save pictures, each as soon as it is finished; prints paths, or one JSON object."""
-    destination = manner.destination(len(prompts) * settings.images)
+def run(settings: GenerateSettings, prompts: list[str], options: OutputOptions) -> None:
+    """Generate images and save each as soon as it is finished. Prints the paths, or one JSON object."""
+    destination = options.destination(len(prompts) * settings.images)
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
     with quiet_libraries():
         from ..pipeline import Generation
 
-        running = Generation(settings, prompts)
-        for _ in follow(running, show=not manner.quiet):
-            for picture in running.images[len(rows) :]:
-                rows.append(_save(picture, destination, manner))
-                if not manner.as_json:
+        generation = Generation(settings, prompts)
+        for _ in follow(generation, show=not options.quiet):
+            for image in generation.images[len(rows) :]:
+                rows.append(_save(image, destination, options))
+                if not options.as_json:
                     print(rows[-1]["path"], flush=True)
-    if manner.as_json:
-        print(
-            json.dumps(
-                {"pictures": rows, "seconds": round(time.perf_counter() - started, 3)},
-                ensure_ascii=False,
-            )
-        )
+    if options.as_json:
+        seconds = round(time.perf_counter() - started, 3)
+        print(json.dumps({"pictures": rows, "seconds": seconds}, ensure_ascii=False))
 
 
-def _save(picture: "GeneratedImage", destination: Destination, manner: Manner) -> dict[str, Any]:
+def _save(image: "GeneratedImage", destination: Destination, options: OutputOptions) -> dict[str, Any]:
     from .. import metadata
 
-    settings = picture.record.settings
+    settings = image.record.settings
     path = destination.next(settings.prompt, settings.seed or 0)
     metadata.save(
-        picture.image,
+        image.image,
         path,
-        None if manner.no_metadata else picture.record,
-        label=not (manner.no_metadata and manner.no_label),
-        overwrite=manner.overwrite,
+        None if options.no_metadata else image.record,
+        label=not (options.no_metadata and options.no_label),
+        overwrite=options.overwrite,
     )
     return {"path": str(path), "prompt": settings.prompt, "seed": settings.seed}

@@ -18,9 +18,9 @@ from ..display import printable
 from ..errors import UsageError
 from ..settings import InvertSettings
 from ..workspace import Workspace
+from .main import StopSignal
 from .options import with_settings
 from .progress import quiet_libraries
-from .stopping import Stopped
 
 if TYPE_CHECKING:
     from ..inversion.trainer import Inversion, TrainingProgress
@@ -88,7 +88,7 @@ def _asked_to_stop(*, speak: bool) -> Iterator[list[int]]:
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if asked:
-            raise Stopped(number)
+            raise StopSignal(number)
         asked.append(number)
         if speak:
             print("stopping after this step; again: at once", file=sys.stderr)
@@ -137,7 +137,7 @@ def _follow(run: "Inversion", asked: list[int], *, show: bool) -> None:
                     markup=False,
                     soft_wrap=True,
                 )
-                raise Stopped(asked[0])
+                raise StopSignal(asked[0])
 
 
 def _again(run: "Inversion") -> str:

@@ -1,25 +1,40 @@
-"""Where errors become a sentence, a hint and an exit code; the only place that decides how a run ends."""
+"""The `diffusekit` command: it runs a verb, prints errors and warnings, and decides the exit code."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import typer
 
 from ..errors import DiffusekitError
 from .app import command_line
-from .stopping import Stopped, stop
+from .flags import find_flags, insert_flags
+
+
+class StopSignal(BaseException):
+    """Ctrl-C or SIGTERM. It propagates through all running code so that it can clean up."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def raise_stop_signal(number: int, _frame: FrameType | None) -> None:
+    """Handle SIGINT and SIGTERM."""
+    raise StopSignal(number)
 
 
 def main() -> None:
-    """The `diffusekit` command."""
+    """Run the command line of this process, then end the process."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, raise_stop_signal)
     code = run(sys.argv[1:])
-    # Python takes a second to put torch away, module by module; nothing is left to be done by then.
+    # Python takes a second to unload torch, module by module. All output is written by then, so skip it.
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -27,53 +42,75 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line and return its exit code."""
+    """Run a command line and return its exit code."""
+    flags: dict[str, str] = {}
     try:
-        app = command_line(*arguments[:1])
-        code = typer.main.get_command(app).main(arguments, prog_name="diffusekit", standalone_mode=False)
+        command: Any = typer.main.get_command(command_line(*arguments[:1]))
+        flags = find_flags(command, arguments)
+        with _print_warnings(flags):
+            code = command.main(arguments, prog_name="diffusekit", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except DiffusekitError as error:
-        _say(error.message, error.hint)
+        _print_error(error.message, error.hint, flags)
         return error.exit_code
-    except Stopped as stopped:
-        if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
-            _say("stopped", "what was finished is kept")
+    except StopSignal as stopped:
+        if os.environ.get("RANK", "0") == "0":  # of several processes, only the first prints
+            _print_error("stopped", "finished files are kept")
         return stopped.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _other(error)
+        return _report(error)
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """For programs beside the command line: errors are said as it says them, and end the program."""
+def errors_as_exit() -> Iterator[None]:
+    """Print errors as the command line does and end the program. For programs beside the command line."""
     try:
         yield
     except DiffusekitError as error:
-        _say(error.message, error.hint)
+        _print_error(error.message, error.hint)
         sys.exit(error.exit_code)
 
 
-def _other(error: Any) -> int:
-    """typer's usage errors are the user's; everything else is ours."""
+@contextlib.contextmanager
+def _print_warnings(flags: Mapping[str, str]) -> Iterator[None]:
+    """Print the library's log records on stderr, one line each, with flags instead of setting names."""
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"{record.levelname.lower()}: {insert_flags(super().format(record), flags)}"
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    log = logging.getLogger("diffusekit")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+def _report(error: Any) -> int:
+    """Print an error that is not ours. Those of typer are usage errors, all others are bugs."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         context = getattr(error, "ctx", None)
-        sentence = error.format_message().rstrip(".").replace("\n", " ")
-        if sentence:  # there is none when nothing was asked for: the help is all there is to say
-            _say(sentence, f"{context.command_path if context else 'diffusekit'} --help")
+        message = error.format_message()
+        if context and message == context.get_help():  # no verb was given
+            print(message)
+        else:
+            sentence = message.rstrip(".").replace("\n", " ")
+            _print_error(sentence, f"{context.command_path if context else 'diffusekit'} --help")
         return int(error.exit_code)
     if os.environ.get("DIFFUSEKIT_DEBUG"):
         raise error
-    _say(
-        f"unexpected: {type(error).__name__}: {error}",
-        "DIFFUSEKIT_DEBUG=1 shows where; please report it",
-    )
+    message = f"unexpected {type(error).__name__}: {error}"
+    _print_error(message, "set DIFFUSEKIT_DEBUG=1 to see the traceback, and please report it")
     return 1
 
 
-def _say(message: str, hint: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def _print_error(message: str, hint: str, flags: Mapping[str, str] | None = None) -> None:
+    print(f"error: {insert_flags(message, flags or {})}", file=sys.stderr)
     if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+        print(f"hint: {insert_flags(hint, flags or {})}", file=sys.stderr)

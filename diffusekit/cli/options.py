@@ -1,88 +1,92 @@
-"""Make a verb's flags from its settings model, so that a knob is one field in `settings.py`."""
+"""Make a verb's flags from its settings model, so that a setting is one field in `settings.py`."""
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..settings import Settings
+from .flags import insert_flags
+
+Command = Callable[..., None]
 
 
-def with_settings(model: type[Settings], *leave_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag per field of `model`; it receives the given ones as `settings: dict`.
+def with_settings(model: type[Settings], *leave_out: str) -> Callable[[Command], Command]:
+    """Give a command one flag for each field of `model`. It receives those that were given as `settings: dict`.
 
-    A flag that is not given is left out, so that environment, files and defaults can speak.
+    A flag that is not given is missing from the dict, so that the environment, files and defaults apply.
     """
+    names = [name for name in model.model_fields if name not in leave_out]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command).parameters.values() if p.name != "settings"]
-        flags = [_flag(model, name) for name in model.model_fields if name not in leave_out]
+    def decorate(command: Command) -> Command:
+        def collect(given: dict[str, Any]) -> dict[str, Any]:
+            values = {name: given.pop(name) for name in names}
+            return {name: value for name, value in values.items() if value is not None and value != []}
 
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            settings = {f.name: given.pop(f.name) for f in flags}
-            command(
-                **given,
-                settings={k: v for k, v in settings.items() if v is not None and v != []},
-            )
-
-        run.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
-        del run.__wrapped__  # type: ignore[attr-defined]
-        return run
+        return _add_parameters(command, "settings", [_parameter(model, name) for name in names], collect)
 
     return decorate
 
 
-def with_group(group: type, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag per field of a dataclass; it receives them together as `name`.
+def with_group(group: type, name: str) -> Callable[[Command], Command]:
+    """Give a command one flag for each field of a dataclass. It receives them together as the parameter `name`.
 
     The fields are `Annotated` with a typer option and have a default.
     """
+    hints = get_type_hints(group, include_extras=True)
+    parameters = [_keyword(field.name, hints[field.name], field.default) for field in fields(group)]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(group, include_extras=True)
-        flags = [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-            for f in fields(group)
-        ]
-        own = [p for p in inspect.signature(command).parameters.values() if p.name != name]
-
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            values = {f.name: given.pop(f.name) for f in flags}
-            command(**given, **{name: group(**values)})
-
-        run.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
-        del run.__wrapped__  # type: ignore[attr-defined]
-        return run
+    def decorate(command: Command) -> Command:
+        return _add_parameters(
+            command, name, parameters, lambda given: group(**{p.name: given.pop(p.name) for p in parameters})
+        )
 
     return decorate
 
 
-def _flag(model: type[Settings], name: str) -> inspect.Parameter:
+def _add_parameters(
+    command: Command, name: str, parameters: Sequence[inspect.Parameter], collect: Callable[[dict[str, Any]], Any]
+) -> Command:
+    """Replace the parameter `name` of a command by `parameters`. `collect` makes its value from theirs."""
+    signature = [*(p for p in inspect.signature(command).parameters.values() if p.name != name), *parameters]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        value = collect(given)
+        command(**given, **{name: value})
+
+    run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in signature}
+    del run.__wrapped__  # type: ignore[attr-defined]
+    return run
+
+
+def _keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _flags(model: type[Settings], name: str) -> list[str]:
+    """Return the spellings of a setting on the command line, the main one first."""
+    extra = model.model_fields[name].json_schema_extra
+    declared = extra.get("flags") if isinstance(extra, dict) else None
+    return declared or [f"--{name.replace('_', '-')}"]  # type: ignore[return-value]
+
+
+def _parameter(model: type[Settings], name: str) -> inspect.Parameter:
+    """Make the typer option of a field: its flags, its description and its default."""
     field = model.model_fields[name]
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    names = extra.get("flags") or [f"--{name.replace('_', '-')}"]
-    default = (
-        "" if field.default is None else f" Default: {field.default}." if field.default not in ("", (), False) else ""
-    )
-    option = typer.Option(*names, help=f"{field.description}{default}", show_default=False)  # type: ignore[arg-type]
-    kind = _plain(field.annotation)
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind | None, option],
-    )
+    has_default = field.default is not False and field.default not in (None, "", ())
+    default = f" Default: {field.default}." if has_default else ""
+    text = insert_flags(field.description or "", {other: _flags(model, other)[0] for other in model.model_fields})
+    option = typer.Option(*_flags(model, name), help=f"{text}{default}", show_default=False)
+    return _keyword(name, Annotated[_flag_type(field.annotation) | None, option])
 
 
-def _plain(annotation: Any) -> type:
-    """int, float, bool, str or a list of str: what a flag is read as; the settings check the rest."""
+def _flag_type(annotation: Any) -> type:
+    """Return how typer parses a flag: int, float, bool, str or a list of str. The settings validate the value."""
     if getattr(annotation, "__origin__", None) is tuple:
         return list[str]
     for kind in (bool, int, float):

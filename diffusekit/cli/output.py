@@ -1,4 +1,4 @@
-"""Where pictures go: the file, the folder or the dated default, and never over another file."""
+"""Where images are written: a file, a folder, or a folder named after the day. Existing files are kept."""
 
 import re
 from datetime import date
@@ -11,19 +11,18 @@ _ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
 class Destination:
-    """Names for the pictures of one run."""
+    """The paths of the images of one run."""
 
     def __init__(self, output: str | None, kind: str | None, count: int, *, overwrite: bool = False):
-        """`output` is a file (indexed when there are several), a folder (ends in / or is one), or None.
+        """`output` is a file (numbered when there are several), a folder (it ends in / or exists), or None.
 
-        Raises `UsageError`, before any work, for an ending that is no picture's and for a file that is
-        there already.
+        Raises `UsageError`, before any work, for an ending that is not an image's and for a file that exists.
         """
         from ..metadata import FORMATS
 
         if kind is not None and kind not in _ENDINGS:
-            raise UsageError(f"there is no format {kind!r}", f"formats: {', '.join(_ENDINGS)}")
-        self.overwrite, self._count, self._made = overwrite, count, 0
+            raise UsageError(f"unknown image format {kind!r}", f"formats: {', '.join(_ENDINGS)}")
+        self.overwrite, self._count, self._index = overwrite, count, 0
         self._file: Path | None = None
         self._folder = Workspace().outputs / date.today().isoformat()
         self._ending = _ENDINGS[kind or "png"]
@@ -36,30 +35,27 @@ class Destination:
         if not self._file.suffix:
             self._file = self._file.with_suffix(self._ending)
         elif self._file.suffix.lower() not in FORMATS:
-            raise UsageError(f"{self._file.name!r} does not end like a picture", f"endings: {', '.join(FORMATS)}")
+            raise UsageError(f"{self._file.name!r} does not end like an image file", f"endings: {', '.join(FORMATS)}")
         elif kind is not None and FORMATS[self._file.suffix.lower()] != FORMATS[self._ending]:
-            raise UsageError(
-                f"{self._file.name!r} and --format {kind} contradict each other",
-                "leave one of them out",
-            )
-        taken = [p for p in self._names() if p.exists()]
-        if taken and not overwrite:
-            raise UsageError(f"{taken[0]} is already there", "choose another name, or say --overwrite")
+            raise UsageError(f"{self._file.name!r} and --format {kind} contradict each other", "leave out one of them")
+        existing = [path for path in self._files() if path.exists()]
+        if existing and not overwrite:
+            raise UsageError(f"{existing[0]} already exists", "choose another name, or use --overwrite")
 
-    def _names(self) -> list[Path]:
+    def _files(self) -> list[Path]:
         assert self._file is not None
         if self._count == 1:
             return [self._file]
         return [self._file.with_stem(f"{self._file.stem}-{i + 1:0{len(str(self._count))}}") for i in range(self._count)]
 
     def next(self, prompt: str, seed: int) -> Path:
-        """The path of the next picture; in a folder: number, seed and first words."""
-        self._made += 1
+        """Return the path of the next image. In a folder: number, seed and first words of the prompt."""
+        self._index += 1
         if self._file is not None:
-            return self._names()[self._made - 1]
+            return self._files()[self._index - 1]
         words = re.sub(r"[^\w]+", "-", prompt.lower(), flags=re.ASCII).strip("-")[:40].strip("-")
         number = 1 + max(
             (int(m[1]) for p in self._folder.glob("*-*") if (m := re.match(r"(\d{5,})-", p.name))),
             default=0,
         )
-        return self._folder / f"{number:05}-{seed}-{words or 'picture'}{self._ending}"
+        return self._folder / f"{number:05}-{seed}-{words or 'image'}{self._ending}"

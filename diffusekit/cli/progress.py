@@ -1,12 +1,15 @@
-"""A live bar on stderr while pictures are made: steps per second and time left; silent elsewhere."""
+"""A live progress bar on stderr: steps, speed and time left. Nothing is shown where stderr is not a terminal."""
 
-import logging
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from ..pipeline import Generation
     from ..visualise import TraceRecorder
     from ..visualise.attention_maps import AttentionMapRecorder
@@ -14,58 +17,42 @@ if TYPE_CHECKING:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Our own warnings go to stderr, one line each; those of the libraries stay out of the way."""
-    import os
-    import warnings
-
+    """Suppress progress bars, logs and warnings of the libraries that we use."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    handler.addFilter(_lower)
-    log = logging.getLogger("diffusekit")
-    log.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.removeHandler(handler)
-
-
-def _lower(record: logging.LogRecord) -> bool:
-    record.levelname = record.levelname.lower()
-    return True
-
-
-def follow(running: "Generation | TraceRecorder | AttentionMapRecorder", *, show: bool) -> Iterator[None]:
-    """Run a stream to its end; yields after every step, under a bar when `show` and stderr is a terminal."""
-    if not (show and sys.stderr.isatty()):
-        for _ in running:
-            yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield
-        return
+
+
+def progress_bar(*, show: bool) -> "Progress":
+    """Make a bar with a description, the steps, a `note` and the time left. `show=False` makes it silent."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("denoising", total=running.total, speed="")
-        for _ in running:
+    console = Console(stderr=True, quiet=not show)
+    return Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal))
+
+
+def follow(steps: "Generation | TraceRecorder | AttentionMapRecorder", *, show: bool) -> Iterator[None]:
+    """Run to the end under a progress bar. Yields after every step, and once more at the end."""
+    if not (show and sys.stderr.isatty()):  # rich is not even imported
+        for _ in steps:
+            yield
+        yield
+        return
+    with progress_bar(show=True) as bar:
+        task = bar.add_task("denoising", total=steps.total, note="")
+        for _ in steps:
             speed = bar.tasks[0].speed
-            bar.update(task, advance=1, total=running.total, speed=f"{speed:.1f} steps/s" if speed else "")
+            bar.update(task, advance=1, total=steps.total, note=f"{speed:.1f} steps/s" if speed else "")
             yield
     yield

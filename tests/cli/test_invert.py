@@ -14,8 +14,7 @@ import torch
 
 from diffusekit import embeddings
 from diffusekit.cli import invert
-from diffusekit.cli.main import run
-from diffusekit.cli.stopping import Stopped
+from diffusekit.cli.main import StopSignal, run
 from diffusekit.inversion.trainer import TrainingProgress
 from diffusekit.settings import InvertSettings
 from tests.helpers.inversions import pictures
@@ -164,7 +163,7 @@ def test_one_process_says_how_to_go_on(capsys, monkeypatch, processes, device, f
     monkeypatch.setattr(sys, "argv", ["diffusekit", "invert", "three", "--overwrite"])
     run = StoppedRun(processes, is_main, InvertSettings(device=device))
     with (
-        pytest.raises(Stopped),
+        pytest.raises(StopSignal),
         invert._asked_to_stop(speak=is_main) as asked,
     ):
         signal.raise_signal(signal.SIGINT)
