@@ -1,7 +1,4 @@
-"""Write a file so that it is whole or not there at all, whatever happens meanwhile.
-
-Knows no formats.
-"""
+"""Atomic file writes."""
 
 import contextlib
 import os
@@ -11,49 +8,53 @@ from pathlib import Path
 from .errors import DiskError
 
 
-def write_atomic(path: Path, data: bytes, check: Callable[[Path], object] | None = None) -> Path:
-    """Write `data` beside `path`, sync it, let `check` open it again, and rename it into place.
+def write_atomic(
+    path: Path, data: bytes, check: Callable[[Path], object] | None = None, *, durable: bool = True
+) -> Path:
+    """Write `data` to a temporary file beside `path`, let `check` read it, then rename it into place.
 
-    Raises `DiskError` when that fails; then what was at `path` is still there, and nothing else.
+    With `durable`, the file and its folder are synced first, so that the file survives a power cut.
+    Raises `DiskError` when writing fails, and whatever `check` raises. Then the old file at `path` is
+    unchanged, and the temporary file is gone.
     """
-    beside = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         crash_point("before writing")
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             half = len(data) // 2
             file.write(data[:half])
             crash_point("half written")
             file.write(data[half:])
             file.flush()
             crash_point("before syncing")
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         if check is not None:
-            check(beside)
+            check(temporary)
         crash_point("before renaming")
-        beside.replace(path)
-        _sync_folder(path.parent)
+        temporary.replace(path)
+        if durable:
+            _sync_folder(path.parent)
         crash_point("after renaming")
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise DiskError(
-            f"cannot write {path}: {error.strerror or error}",
-            "free some space or choose another place; what was there is untouched",
-        ) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DiskError(
+                f"cannot write {path}: {error.strerror or error}",
+                "check the free space and the folder's permissions; the old file is unchanged",
+            ) from error
         raise
     return path
 
 
 def crash_point(site: str) -> None:
-    """A place where a crash would hurt most; tests stop the process here."""
+    """Mark a point where a crash would do the most harm. Tests replace this function to stop the process."""
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
+    """Sync a folder, so that a rename in it survives a power cut. Only POSIX systems can."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.metadata import version
 from pathlib import Path
 
 from .display import first_line
 from .errors import ModelError
+from .version import __version__
 
 MINI = Path(__file__).with_name("mini")
 FAST_LORA = "fast.safetensors"  # a LoRA of the U-Net for few steps without guidance, beside model_index.json
@@ -27,7 +27,7 @@ def locate(name: str) -> tuple[Path, str]:
     Raises `ModelError` for an unknown name and for a model that cannot be fetched.
     """
     if name == "mini":
-        return MINI, f"diffusekit-{version('diffusekit')}"
+        return MINI, f"diffusekit-{__version__}"
     if (path := Path(name).expanduser()).is_dir():
         return path.resolve(), ""
     if not _HUB_ID.fullmatch(name) or path.suffix in (".safetensors", ".ckpt"):

@@ -1,7 +1,6 @@
-"""Pictures as people have them and pictures as tensors; untrusted files are opened only here.
+"""Pixels: PIL images and tensors, and the only place where untrusted image files are opened.
 
-Knows no models. uint8 pixels exist only in this module; elsewhere a picture is a PIL image that nobody
-looks into, or a tensor (B, 3, H, W) in [-1, 1].
+Tensors are (B, 3, H, W) in [-1, 1]. Only this module handles uint8 pixels. It imports no model.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageCms, ImageOps
 
+from .display import first_line
 from .errors import FileRefused
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ MAX_PIXELS = 64_000_000
 
 
 def to_pil(images: torch.Tensor) -> list[Image.Image]:
-    """(B, 3, H, W) in [-1, 1] to RGB pictures, rounded on the device before they are copied."""
+    """Convert a tensor (B, 3, H, W) in [-1, 1] to RGB images. Rounding happens on the tensor's device."""
     assert images.ndim == 4 and images.shape[1] == 3, images.shape
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
     return [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """A picture as (3, H, W) float32 in [-1, 1] on the CPU; `to_pil` gives the same pixels back."""
+    """Convert an image to a tensor (3, H, W), float32 in [-1, 1] on the CPU. `to_pil` restores the same pixels."""
     import numpy as np
     import torch
 
@@ -39,9 +39,9 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 
 
 def crop_square(image: Image.Image, side: int, *, offset: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
-    """The largest square of a picture, resized to `side` pixels by Lanczos; never a squash.
+    """Cut the largest square out of an image and resize it to `side` pixels with a Lanczos filter.
 
-    `offset` says where the square lies, 0 to 1 from left to right and from top to bottom.
+    `offset` is the position of the square: 0 to 1 from left to right, and from top to bottom.
     """
     assert side > 0 and min(offset) >= 0 and max(offset) <= 1, (side, offset)
     edge = min(image.size)
@@ -52,82 +52,79 @@ def crop_square(image: Image.Image, side: int, *, offset: tuple[float, float] = 
 
 
 def make_grid(images: list[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one size side by side, row by row, without gaps."""
+    """Paste images of one size into a grid, row by row, without gaps."""
     width, height = images[0].size
     sheet = Image.new("RGB", (width * columns, height * -(-len(images) // columns)))
-    for i, picture in enumerate(images):
-        sheet.paste(picture, (i % columns * width, i // columns * height))
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * width, i // columns * height))
     return sheet
 
 
 def encode(image: Image.Image, format: str) -> bytes:
-    """A picture as the bytes of a PNG or WEBP file."""
+    """Encode an image as the bytes of a PNG or WEBP file."""
     file = BytesIO()
     image.save(file, format, **({"quality": 90} if format == "WEBP" else {"compress_level": 1}))
     return file.getvalue()
 
 
 def open_image(source: Path | bytes, name: str = "") -> Image.Image:
-    """Open a picture file, or a file's bytes, without decoding it yet; messages call it `name`.
+    """Open an image file, or the bytes of one, without decoding it yet. Messages call it `name`.
 
-    Only the kinds in `FORMATS`, at most `MAX_PIXELS` pixels; raises `FileRefused` otherwise.
+    Raises `FileRefused` unless the format is in `READABLE_FORMATS` and there are at most `MAX_PIXELS` pixels.
     """
-    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    name = name or (str(source) if isinstance(source, Path) else "the image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file = BytesIO(source) if isinstance(source, bytes) else source
-            picture = Image.open(file, formats=READABLE_FORMATS)
+            image = Image.open(file, formats=READABLE_FORMATS)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise FileRefused(f"cannot open {name}: {error.strerror}", "give the path of a picture file") from None
+        raise FileRefused(f"cannot open {name}: {error.strerror}", "give the path of an image file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise FileRefused(f"{name} is too large to be opened safely", f"the limit is {MAX_PIXELS:,} pixels") from None
     except Exception:  # Pillow's readers raise anything at all on bytes made to confuse them
         raise FileRefused(
             f"{name} is not an image that can be read", f"formats: {', '.join(READABLE_FORMATS)}"
         ) from None
-    if picture.width * picture.height > MAX_PIXELS:
-        size = f"{picture.width}x{picture.height}"
-        picture.close()
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width}x{image.height}"
+        image.close()
         raise FileRefused(f"{name} is too large: {size}", f"the limit is {MAX_PIXELS:,} pixels")
-    return picture
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture (the first frame, if it moves) as 8-bit sRGB, turned as its EXIF orientation says.
+    """Convert an opened image (its first frame, if animated) to upright 8-bit sRGB.
 
-    16 bits and floats are scaled to 8 bits, an embedded color profile is followed, and what is
-    transparent becomes white. Raises `FileRefused` when the file is truncated or damaged.
+    The EXIF orientation and an embedded color profile are applied, 16-bit and float values are scaled to
+    8 bits, and transparent pixels become white. Raises `FileRefused` for a truncated or damaged file.
     """
-    turned = _load_upright(image)
-    alpha = _alpha(turned)
-    colors = _to_srgb(_to_8_bit(turned), image.info.get("icc_profile"))
+    upright = _load_upright(image)
+    alpha = _alpha(upright)
+    colors = _to_srgb(_to_8_bit(upright), image.info.get("icc_profile"))
     if alpha is not None:
         colors = Image.composite(colors, Image.new("RGB", colors.size, "white"), alpha)
-    colors.info = {}  # what Pillow would write again: a profile and a rotation that no longer hold
+    colors.info = {}  # Pillow would write the profile and the orientation again, which no longer apply
     return colors
 
 
 def read_alpha(image: Image.Image) -> Image.Image | None:
-    """How opaque each pixel is, "L", turned as `upright` turns; None when nothing is transparent.
+    """Return the opacity of each pixel as an upright "L" image, or None when nothing is transparent.
 
-    Raises `FileRefused` when the file is truncated or damaged.
+    Raises `FileRefused` for a truncated or damaged file.
     """
     return _alpha(_load_upright(image))
 
 
 def _load_upright(image: Image.Image) -> Image.Image:
-    """A decoded copy, turned as its EXIF orientation says; EXIF that cannot be read says nothing."""
+    """Decode a copy and apply its EXIF orientation. Unreadable EXIF is ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library is silent
         try:
             image.load()
         except Exception as error:  # as above: not only OSError
-            raise FileRefused(
-                f"the picture is damaged: {error or type(error).__name__}",
-                "save it again, or use another",
-            ) from None
+            raise FileRefused(f"the image is damaged: {first_line(error)}", "save it again, or use another") from None
         try:
             return ImageOps.exif_transpose(image)
         except Exception:
@@ -138,20 +135,20 @@ def _alpha(image: Image.Image) -> Image.Image | None:
     if not image.has_transparency_data:
         return None
     key = image.info.get("transparency")
-    if image.mode.startswith("I"):  # 16-bit grays, one of which is transparent
+    if image.mode.startswith("I"):  # 16-bit gray, of which one value is transparent
         import numpy as np
 
         opaque = np.where(np.asarray(image) == key, 0, 255).astype(np.uint8)
         alpha = Image.fromarray(opaque)
     else:
-        if isinstance(key, tuple) and max(key) > 255:  # 16-bit colors, of which 8 bits were read
+        if isinstance(key, tuple) and max(key) > 255:  # a 16-bit color, but only 8 bits were read
             image.info["transparency"] = tuple(value >> 8 for value in key)
         alpha = image.convert("RGBA").getchannel("A")
     return None if alpha.getextrema()[0] == 255 else alpha
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """The colors alone: "L", "RGB", "CMYK" or "LAB", 8 bits each."""
+    """Convert to "L", "RGB", "CMYK" or "LAB" with 8 bits a channel, without transparency."""
     if image.mode.startswith(("I", "F")):
         return _scale_to_8_bit(image)
     image.info.pop("transparency", None)
@@ -163,10 +160,10 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
-    """Integers of 16 bits and more, or floats, as 8-bit gray.
+    """Convert gray values of 16 bits and more, or floats, to 8 bits.
 
-    White is 65535 for integers; for floats the least of 1, 255 and 65535 that nothing exceeds. What
-    goes beyond, or below 0, is stretched from its darkest to its brightest.
+    White is 65535 for integers. For floats it is the smallest of 1, 255 and 65535 that no value exceeds.
+    An image with negative or larger values is stretched from its darkest to its brightest value.
     """
     import numpy as np
 
@@ -181,7 +178,7 @@ def _scale_to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Colors as sRGB by the embedded ICC profile; one that is broken or does not fit is ignored."""
+    """Convert to sRGB with the embedded ICC profile. A broken or unsuitable profile is ignored."""
     try:
         own = ImageCms.createProfile("LAB") if image.mode == "LAB" else None
         if profile and own is None:

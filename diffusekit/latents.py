@@ -1,9 +1,13 @@
-"""Latents: their shape, the noise they start from, and the VAE's ways from pixels and back to them.
+"""Latents: their shape, the noise they start from, and the VAE between images and latents.
 
 Knows no prompts and no samplers.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -12,37 +16,56 @@ from .models import Model
 
 
 def shape(model: Model, width: int, height: int) -> tuple[int, int, int]:
-    """(channels, h, w) of the latents of a picture; raises `UsageError` unless both sides are
-    multiples of what the model can draw."""
-    step = model.vae_scale_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
+    """Return (C, h, w) of the latents of an image of `width` by `height` pixels.
+
+    Raises `UsageError` unless the U-Net can halve both sides as often as it has levels.
+    """
+    factor = model.vae_scale_factor
+    multiple = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
     for name, pixels in (("width", width), ("height", height)):
-        if pixels % step:
-            below = max(pixels // step * step, step)
+        if pixels % multiple:
+            below = max(pixels // multiple * multiple, multiple)
             raise UsageError(
-                f"{name} must be a multiple of {step} for this model, got {pixels}",
-                f"try {below} or {below + step}",
+                f"{name} must be a multiple of {multiple} for this model, got {pixels}",
+                f"try {below} or {below + multiple}",
             )
-    return model.unet.config.in_channels, height // model.vae_scale_factor, width // model.vae_scale_factor
+    return model.unet.config.in_channels, height // factor, width // factor
 
 
 def noise(size: tuple[int, int, int], generators: list[torch.Generator]) -> torch.Tensor:
-    """Gaussian noise (B, C, h, w) in float32 on the CPU, each image drawn by its own generator."""
+    """Draw Gaussian noise (B, C, h, w) in float32 on the CPU, each image from its own generator."""
     return torch.stack([torch.randn(size, generator=g) for g in generators])
 
 
 @torch.no_grad()
-def encode(model: Model, pictures: torch.Tensor) -> torch.Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] to latents (B, C, h, w), float32 and scaled as the U-Net expects.
+def encode(model: Model, pixels: torch.Tensor) -> torch.Tensor:
+    """Encode images (B, 3, H, W) in [-1, 1] as latents (B, C, h, w), float32 and scaled as the U-Net expects.
 
-    The mean of what the VAE finds likely, so the same picture has the same latents every time.
+    The result is the mean of the VAE's distribution, so it is the same for every call.
     """
-    assert pictures.ndim == 4 and pictures.shape[1] == 3, pictures.shape
-    found = model.vae.encode(pictures.to(model.vae.device, model.vae.dtype)).latent_dist
-    return found.mean.float() * model.vae.config.scaling_factor
+    assert pixels.ndim == 4 and pixels.shape[1] == 3, pixels.shape
+    distribution = model.vae.encode(pixels.to(model.vae.device, model.vae.dtype)).latent_dist
+    return distribution.mean.float() * model.vae.config.scaling_factor
 
 
 @torch.no_grad()
-def decode(model: Model, latents: torch.Tensor) -> torch.Tensor:
-    """Latents (B, C, h, w) to pictures (B, 3, H, W) in [-1, 1]."""
+def decode(model: Model, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor:
+    """Decode latents (B, C, h, w) as images (B, 3, H, W) in [-1, 1].
+
+    `tiled` needs less memory: one image and one tile at a time, with blended seams.
+    """
     scaled = latents.to(model.vae.device, model.vae.dtype) / model.vae.config.scaling_factor
-    return model.vae.decode(scaled).sample.clamp(-1, 1)
+    with _tiling(model.vae) if tiled else nullcontext():
+        return model.vae.decode(scaled).sample.clamp(-1, 1)
+
+
+@contextmanager
+def _tiling(vae: Any) -> Iterator[None]:
+    """Switch slicing and tiling on for a while: the VAE is shared, so it is left as it was."""
+    before = vae.use_slicing, vae.use_tiling
+    vae.enable_slicing()
+    vae.enable_tiling()
+    try:
+        yield
+    finally:
+        vae.use_slicing, vae.use_tiling = before

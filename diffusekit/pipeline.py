@@ -1,6 +1,6 @@
-"""Prompt to pictures: read the text, draw the noise, walk the loop, decode.
+"""Prompts to images: encode the text, draw the noise, run the loop, decode.
 
-`stream` is the whole way, step by step; `generate` is `stream` run to its end.
+`stream` yields every step; `generate` runs `stream` to its end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from PIL import Image
@@ -19,6 +19,8 @@ from . import images, latents, metadata, models, schedule, text
 from .device import make_generators
 from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
 from .errors import DiffusekitError, OutOfMemory, UsageError
+from .models import Model
+from .options import GenerateOptions
 from .sampling import Step, denoise
 from .settings import MAX_SEED, GenerateSettings, validate
 
@@ -27,31 +29,39 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class GeneratedImage:
-    """A finished picture and how it was made."""
+    """A finished image and how it was made."""
 
     image: Image.Image
     record: metadata.Record
 
     def save(self, path: str | Path) -> Path:
-        """Write PNG, JPEG or WebP, by the ending, with the record inside; never over another file."""
+        """Write PNG, JPEG or WebP, by the file's ending, with the record inside. Existing files are kept."""
         return metadata.save(self.image, Path(path), self.record)
 
     def _repr_png_(self) -> bytes:
         return self.image._repr_png_()  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where a batch enters the loop: `latents` (B, C, h, w), scaled for the scheduler, before `first_step`."""
+
+    latents: torch.Tensor
+    first_step: int = 0
+
+
 @dataclass(frozen=True)
 class _Task:
-    """One picture to be made."""
+    """One image to generate."""
 
     prompt: str
     seed: int
 
 
 class Generation:
-    """Pictures on their way: iterate for Steps; `pictures` holds those that are finished.
+    """A run of the pipeline: iterate for its `Step`s; `images` holds the finished images.
 
-    `total` is how many Steps there will be. Stop iterating to cancel: finished pictures stay.
+    `total` is the number of Steps of the whole run. Stop iterating to cancel; finished images stay.
     """
 
     def __init__(
@@ -59,73 +69,84 @@ class Generation:
         settings: GenerateSettings,
         prompts: Sequence[str],
         tokens: Sequence[LearnedToken] | None = None,
+        *,
+        model: Model | None = None,
     ):
-        """`tokens` are learned tokens at hand; without them, those that the prompts name are found."""
+        """Without `tokens`, those that the prompts name are found; without `model`, that of the settings is loaded."""
         if tokens is None:
             tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding)
         self.tokens = tuple(tokens)
-        self.model = models.load(settings.model, settings.device, settings.dtype, fast=settings.fast)
+        self.model = model or models.load(settings.model, settings.device, settings.dtype, fast=settings.fast)
         for token in self.tokens:
             check_compatible(token, self.model)
         self.settings = _completed(settings, self.model).model_copy(
             update={"embedding": tuple(token.name for token in self.tokens)}
         )
         if settings.negative_prompt and self.settings.guidance_scale == 1:
-            log.warning("without guidance (a scale of 1) a negative prompt steers nothing")
+            log.warning("the negative prompt has no effect without guidance (a scale of 1)")
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         seed = _known(self.settings.seed)
         if seed + settings.images > MAX_SEED:
-            raise UsageError(f"there are not {settings.images} seeds from {seed} upwards", "use a smaller seed")
+            raise UsageError(
+                f"`seed` + `images` exceeds the largest seed, 2^63 - 1: got {seed} + {settings.images}",
+                "use a smaller `seed`",
+            )
         self._tasks = [_Task(p, seed + i) for p in prompts for i in range(settings.images)]
         on_gpu = self.model.placement.device.type != "cpu"
         self._batch = settings.batch if settings.batch is not None else (4 if on_gpu else 1)
+        self._tiled = False
         self._evaluations = len(self._scheduler().timesteps)
         self.images: list[GeneratedImage] = []
 
     @property
     def total(self) -> int:
-        done = -(-len(self.images) // self._batch)
-        return self._evaluations * (done + -(-(len(self._tasks) - len(self.images)) // self._batch))
+        batches = -(-len(self.images) // self._batch) + -(-(len(self._tasks) - len(self.images)) // self._batch)
+        return self._evaluations * batches
 
     def __iter__(self) -> Iterator[Step]:
         while len(self.images) < len(self._tasks):
             tasks = self._tasks[len(self.images) : len(self.images) + self._batch]
             try:
-                yield from self._make(tasks)
+                yield from self._run(tasks)
             except RuntimeError as error:
-                self._smaller(error)
+                self._save_memory(error)
 
     def preview(self, step: Step) -> list[Image.Image]:
-        """What the model believes the pictures will be, at a step."""
-        return images.to_pil(latents.decode(self.model, step.x0))
+        """Decode x0 of a step: what the model predicts the images of the batch to be."""
+        return self._decode(step.x0)
 
-    def _make(self, tasks: list[_Task]) -> Iterator[Step]:
-        """One batch: text, noise, the loop, pixels."""
+    def _run(self, tasks: list[_Task]) -> Iterator[Step]:
+        """Generate one batch and append its images."""
         settings, model = self.settings, self.model
         guidance_scale = _known(settings.guidance_scale)
         cond = text.encode(model, [task.prompt for task in tasks], self.tokens)
         uncond = None
         if guidance_scale != 1:
             uncond = text.encode(model, [settings.negative_prompt] * len(tasks), self.tokens)
-        draws = make_generators([task.seed for task in tasks])
-        scheduler = self._scheduler()
-        start = latents.noise(self._size, draws).to(model.placement.device) * scheduler.init_noise_sigma
+        scheduler, generators = self._scheduler(), make_generators([task.seed for task in tasks])
+        start = self._start(scheduler, generators)
         step = None
         for step in denoise(
             model.unet,
             scheduler,
-            start,
+            start.latents,
             cond,
             uncond=uncond,
             guidance_scale=guidance_scale,
-            generators=draws,
+            first_step=start.first_step,
+            generators=generators,
         ):
             yield step
         assert step is not None
         if not step.x_next.isfinite().all():
-            raise DiffusekitError("the picture came out as not-a-number", "try --dtype float32, or another sampler")
-        pixels = images.to_pil(latents.decode(model, step.x_next))
-        self.images += [GeneratedImage(p, self._record(task)) for p, task in zip(pixels, tasks, strict=True)]
+            raise DiffusekitError("the latents contain NaN or infinity", "set `dtype` to float32, or another `sampler`")
+        decoded = self._decode(step.x_next)
+        self.images += [GeneratedImage(i, self._record(task)) for i, task in zip(decoded, tasks, strict=True)]
+
+    def _start(self, scheduler: Any, generators: list[torch.Generator]) -> Start:
+        """Start a batch from pure noise, before the first step."""
+        noise = latents.noise(self._size, generators).to(self.model.placement.device)
+        return Start(noise * scheduler.init_noise_sigma)
 
     def _scheduler(self) -> Any:
         scheduler = schedule.make_scheduler(self.settings.sampler, self.model.scheduler_config)
@@ -134,30 +155,34 @@ class Generation:
         except ValueError as error:
             raise UsageError(
                 f"{self.settings.sampler} cannot take {self.settings.steps} steps: {error}",
-                "use fewer steps",
+                "use fewer `steps`",
             ) from None
         return scheduler
+
+    def _decode(self, x: torch.Tensor) -> list[Image.Image]:
+        return images.to_pil(latents.decode(self.model, x, tiled=self._tiled))
 
     def _record(self, task: _Task) -> metadata.Record:
         own = self.settings.model_copy(update={"prompt": task.prompt, "seed": task.seed, "images": 1})
         hashes = {token.name: token.sha256 for token in self.tokens}
         return metadata.Record.create(own, self.model.revision, self.model.placement, hashes)
 
-    def _smaller(self, error: Exception) -> None:
-        """After an out-of-memory error: half the batch, then decode in slices and tiles, then give up."""
+    def _save_memory(self, error: Exception) -> None:
+        """After an out-of-memory error: halve the batch, then decode in tiles, then give up."""
         if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error).lower():
             raise error
         if self.model.placement.device.type == "cuda":
             torch.cuda.empty_cache()
         if self._batch > 1:
             self._batch = -(-self._batch // 2)
-            log.warning("out of memory: going on with %d picture(s) at once", self._batch)
-        elif not self.model.vae.use_tiling:
-            self.model.vae.enable_slicing()
-            self.model.vae.enable_tiling()
+            log.warning("out of memory: continuing with a batch of %d", self._batch)
+        elif not self._tiled:
+            self._tiled = True
             log.warning("out of memory: decoding in tiles")
         else:
-            raise OutOfMemory("one picture does not fit in memory", "make it smaller, or use --device cpu") from error
+            raise OutOfMemory(
+                "one image does not fit in memory", "use a smaller `width` and `height`, or set `device` to cpu"
+            ) from error
 
 
 def _known(value: Any) -> Any:
@@ -165,8 +190,8 @@ def _known(value: Any) -> Any:
     return value
 
 
-def _completed(settings: GenerateSettings, model: models.Model) -> GenerateSettings:
-    """Settings with every `None` filled in, so that the record says what really happened."""
+def _completed(settings: GenerateSettings, model: Model) -> GenerateSettings:
+    """Fill in every `None`, so that the record says what really happened."""
     defaults = {
         "seed": secrets.randbelow(2**32),
         "guidance_scale": model.guidance_scale,
@@ -177,11 +202,19 @@ def _completed(settings: GenerateSettings, model: models.Model) -> GenerateSetti
     return settings.model_copy(update=missing)
 
 
-def stream(prompt: str | Sequence[str], **settings: Any) -> Generation:
-    """Start pictures of one or several prompts; iterate the result for their `Step`s.
+def stream(
+    prompt: str | Sequence[str],
+    *,
+    model: str | Model = "mini",
+    tokens: Sequence[LearnedToken | str | Path] = (),
+    **settings: Unpack[GenerateOptions],
+) -> Generation:
+    """Start images of one or several prompts; iterate the result for their `Step`s.
 
-    `settings` are the fields of `GenerateSettings`. Each prompt gets `images` pictures, with seeds
-    from `seed` upwards. Raises `UsageError` for settings that cannot be used and `ModelError`.
+    `model` is a name, or a model of `load_model`, which has its device, precision and few-step LoRA already.
+    `tokens` are learned tokens, or their names or paths; the prompts may name others of the folder `embeddings`.
+    Each prompt gets `images` images, with seeds from `seed` upwards. Raises `UsageError` for settings that
+    cannot be used, `FileRefused` for a token that does not fit, and `ModelError`.
 
     >>> for step in stream("A beautiful galaxy", steps=4, seed=7):
     ...     print(step.index, step.timestep)
@@ -191,17 +224,36 @@ def stream(prompt: str | Sequence[str], **settings: Any) -> Generation:
     3 249
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    decided = {"model": model} if isinstance(model, str) else _decided_by(model, settings)
+    values: dict[str, Any] = {**settings, **decided}
     for each in prompts:
-        validate(GenerateSettings, settings | {"prompt": each})
-    return Generation(validate(GenerateSettings, settings), prompts)
+        validate(GenerateSettings, values | {"prompt": each})
+    own = validate(GenerateSettings, values)
+    learned = tokens_in_prompts([*prompts, own.negative_prompt], [*tokens, *own.embedding])
+    return Generation(own, prompts, learned, model=None if isinstance(model, str) else model)
 
 
-def generate(prompt: str | Sequence[str], **settings: Any) -> list[GeneratedImage]:
-    """Make pictures: `generate("A beautiful galaxy", seed=7)[0].save("galaxy.png")`.
+def _decided_by(model: Model, settings: GenerateOptions) -> dict[str, Any]:
+    """Return the settings that a loaded model decides; raises `UsageError` when one of them is given too."""
+    decided = {"model": model.name, "fast": model.fast, "dtype": model.placement.dtype_name}
+    for name in ("device", "dtype", "fast"):
+        if name in settings:
+            raise UsageError(f"`{name}` is decided when a model is loaded", f"give `{name}` to load_model instead")
+    return decided
 
-    Takes what `stream` takes; returns the pictures in the order of the prompts.
+
+def generate(
+    prompt: str | Sequence[str],
+    *,
+    model: str | Model = "mini",
+    tokens: Sequence[LearnedToken | str | Path] = (),
+    **settings: Unpack[GenerateOptions],
+) -> list[GeneratedImage]:
+    """Generate images: `generate("A beautiful galaxy", seed=7)[0].save("galaxy.png")`.
+
+    Takes what `stream` takes. Returns the images in the order of the prompts.
     """
-    running = stream(prompt, **settings)
-    for _ in running:
+    generation = stream(prompt, model=model, tokens=tokens, **settings)
+    for _ in generation:
         pass
-    return running.images
+    return generation.images

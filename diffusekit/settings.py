@@ -24,6 +24,7 @@ from .schedule import SAMPLERS
 
 MAX_PROMPT = 20_000
 MAX_SEED = 2**63
+MAX_UPLOAD = 32 * 2**20  # bytes of one uploaded file, or of a request that carries images
 FAST_DEFAULTS: dict[str, Any] = {"steps": 4, "guidance_scale": 1.0, "sampler": "ddim"}
 
 

@@ -14,7 +14,7 @@ CODE = ("diffusekit", "training")
 # A module imports only from lower rows of its package, never from its own row.
 LAYERS: dict[str, list[set[str]]] = {
     "diffusekit": [
-        {"errors", "display", "schedule"},
+        {"errors", "display", "schedule", "options", "version"},
         {"images", "atomic", "charts", "settings", "workspace"},
         {"config"},
         {"device", "hub", "metadata"},

@@ -3,7 +3,6 @@
 import io
 import struct
 import time
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from PIL import Image, ImageCms
 
 from diffusekit import images
 from diffusekit.errors import FileRefused
+from tests.helpers.png import bomb, chunk, png
 
 
 def test_rounding_and_order():
@@ -25,23 +25,6 @@ def test_grid_places_row_by_row():
     sheet = images.make_grid([Image.new("RGB", (4, 3), c) for c in colors], 2)
     assert sheet.size == (8, 9)
     assert [sheet.getpixel((i % 2 * 4, i // 2 * 3)) for i in range(5)] == colors
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width, height, depth, kind, rows, extra=b""):
-    """A PNG file by hand, for what Pillow reads but does not write."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + header + extra + body
-
-
-def bomb(path, width=60_000, height=60_000):
-    """A one-bit PNG of a few kilobytes that would be 3.6 gigapixels."""
-    path.write_bytes(png(width, height, 1, 0, b"\0" * 100_000))
-    return path
 
 
 def opened(picture: Image.Image, kind: str, **options) -> Image.Image:
@@ -63,10 +46,10 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
     assert time.perf_counter() - started < 1
 
 
-@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"not a picture", b"<svg/>", b"%!PS-Adobe-3.0 EPSF"])
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"not an image", b"<svg/>", b"%!PS-Adobe-3.0 EPSF"])
 def test_what_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(FileRefused, match="not a picture"):
+    with pytest.raises(FileRefused, match="not an image"):
         images.open_image(tmp_path / "x.png")
 
 
@@ -85,7 +68,7 @@ def test_a_truncated_picture_is_refused_when_used(tmp_path):
 
 
 def test_bytes_are_opened_by_the_name_given():
-    with pytest.raises(FileRefused, match="photo 3 is not a picture"):
+    with pytest.raises(FileRefused, match="photo 3 is not an image"):
         images.open_image(b"GIF89a", "photo 3")
     assert images.open_image(images.encode(Image.new("RGB", (3, 2)), "PNG")).size == (3, 2)
 

@@ -1,16 +1,21 @@
 """Prompt to pictures: seeds, batches, sizes, memory, cancelling."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import diffusekit
+from diffusekit import embeddings
+from diffusekit.embeddings import LearnedToken
 from diffusekit.errors import DiffusekitError, OutOfMemory, UsageError
 
 
-def pixels(picture) -> np.ndarray:
-    return np.asarray(picture.image, np.int16)
+def pixels(image) -> np.ndarray:
+    return np.asarray(image.image, np.int16)
 
 
 def make(prompt="a red cat", **settings):
@@ -65,7 +70,7 @@ def test_a_size_that_cannot_be_drawn(width):
 
 def test_the_last_seeds():
     assert make(seed=2**63 - 1)[0].record.settings.seed == 2**63 - 1
-    with pytest.raises(UsageError, match="not 2 seeds"):
+    with pytest.raises(UsageError, match="exceeds the largest seed"):
         make(seed=2**63 - 1, images=2)
 
 
@@ -107,57 +112,109 @@ class Greedy:
         return self.unet(x, *args, **kwargs)
 
 
-def with_limit(limit, **settings):
-    import dataclasses
-
-    running = diffusekit.stream("a red cat", steps=2, seed=3, device="cpu", **settings)
-    running.model = dataclasses.replace(running.model, unet=Greedy(running.model.unet, limit))
-    for _ in running:
-        pass
-    return running
+def with_limit(model, limit, **settings):
+    greedy = replace(model, unet=Greedy(model.unet, limit))
+    return diffusekit.generate("a red cat", model=greedy, steps=2, seed=3, **settings)
 
 
-def test_out_of_memory_falls_back_to_smaller_batches(caplog):
-    running = with_limit(4, images=5, batch=5)  # guided: two samples a picture
-    assert len(running.images) == 5
-    assert "going on with 2 picture(s) at once" in caplog.text
+def test_out_of_memory_falls_back_to_smaller_batches(mini, caplog):
+    images = with_limit(mini, 4, images=5, batch=5)  # guided: two samples an image
+    assert len(images) == 5
+    assert "continuing with a batch of 2" in caplog.text
     expected = make(images=5, steps=2, seed=3)
-    for a, b in zip(running.images, expected, strict=True):
+    for a, b in zip(images, expected, strict=True):
         assert np.abs(pixels(a) - pixels(b)).max() <= 1
 
 
-def test_out_of_memory_for_one_picture_is_said(mini):
-    try:
-        with pytest.raises(OutOfMemory) as error:
-            with_limit(1)
-        assert error.value.exit_code == 6
-    finally:
-        mini.vae.disable_tiling()
-        mini.vae.disable_slicing()
-        diffusekit.load_model("mini", "cpu").vae.disable_tiling()
-        diffusekit.load_model("mini", "cpu").vae.disable_slicing()
+def test_out_of_memory_for_one_image_is_an_error_and_leaves_the_model_as_it_was(mini, caplog):
+    before = diffusekit.generate("a red cat", model=mini, steps=2, seed=3)[0]
+    with pytest.raises(OutOfMemory) as error:
+        with_limit(mini, 1)
+    assert error.value.exit_code == 6 and "decoding in tiles" in caplog.text
+    assert not mini.vae.use_tiling and not mini.vae.use_slicing
+    after = diffusekit.generate("a red cat", model=mini, steps=2, seed=3)[0]
+    assert (pixels(before) == pixels(after)).all()
 
 
-def test_not_a_number_is_never_a_picture(monkeypatch):
-    import dataclasses
+def test_an_image_decoded_in_tiles_leaves_the_vae_as_it_was(mini):
+    """The VAE runs out of memory once: the image is decoded in tiles, and the next one is not."""
 
-    running = diffusekit.stream("a red cat", steps=2, seed=3, device="cpu")
-    unet = running.model.unet
+    class Once:
+        def __init__(self, vae):
+            self.vae, self.tiled = vae, []
 
+        def __getattr__(self, name):
+            return getattr(self.vae, name)
+
+        def __setattr__(self, name, value):
+            if name in ("vae", "tiled"):
+                super().__setattr__(name, value)
+            else:
+                setattr(self.vae, name, value)
+
+        def decode(self, z):
+            self.tiled.append(self.vae.use_tiling)
+            if len(self.tiled) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return self.vae.decode(z)
+
+    model = replace(mini, vae=Once(mini.vae))
+    first, second = (diffusekit.generate("a red cat", model=model, steps=2, seed=3)[0] for _ in range(2))
+    assert model.vae.tiled == [False, True, False] and not mini.vae.use_tiling and not mini.vae.use_slicing
+    plain = diffusekit.generate("a red cat", model=mini, steps=2, seed=3)[0]
+    assert (pixels(second) == pixels(plain)).all() and first.image.size == plain.image.size
+
+
+def test_not_a_number_is_never_an_image(mini):
     class Broken(Greedy):
         def __call__(self, x, *args, **kwargs):
-            found = unet(x, *args, **kwargs)
-            found.sample *= float("nan")
-            return found
+            output = super().__call__(x, *args, **kwargs)
+            output.sample *= float("nan")
+            return output
 
-    running.model = dataclasses.replace(running.model, unet=Broken(unet, 99))
-    with pytest.raises(DiffusekitError, match="not-a-number"):
+    running = diffusekit.stream("a red cat", model=replace(mini, unet=Broken(mini.unet, 99)), steps=2, seed=3)
+    with pytest.raises(DiffusekitError, match="NaN or infinity"):
         for _ in running:
             pass
     assert running.images == []
 
 
-def test_public_names_are_found_and_others_are_not():
-    assert set(diffusekit.__all__) <= set(dir(diffusekit))
-    with pytest.raises(AttributeError):
-        diffusekit.nothing  # noqa: B018
+# --- what other functions return is accepted ---------------------------------------------------
+
+
+def test_a_loaded_model_is_used_as_it_is(mini):
+    image = diffusekit.generate("a red cat", model=mini, steps=3, seed=7)[0]
+    assert (pixels(image) == pixels(make()[0])).all()
+    assert image.record.settings.model == "mini" and image.record.settings.dtype == "float32"
+
+
+def test_a_loaded_models_few_step_lora_sets_the_defaults():
+    fast = diffusekit.load_model("mini", "cpu", fast=True)
+    image = diffusekit.generate("a red cat", model=fast, seed=7)[0]
+    own = image.record.settings
+    assert (own.fast, own.steps, own.guidance_scale) == (True, 4, 1.0)
+    assert (pixels(image) == pixels(diffusekit.generate("a red cat", fast=True, seed=7, device="cpu")[0])).all()
+
+
+@pytest.mark.parametrize("given", [{"device": "cpu"}, {"dtype": "float32"}, {"fast": True}])
+def test_what_a_loaded_model_decides_is_not_given_again(mini, given):
+    with pytest.raises(UsageError, match=f"`{next(iter(given))}` is decided"):
+        diffusekit.stream("a red cat", model=mini, **given)
+
+
+def test_tokens_are_given_as_objects_names_or_paths(mini, tmp_path):
+    embeddings.save(LearnedToken("my_cat", "S*", (torch.randn(1, 256),), {}), tmp_path / "my_cat.safetensors")
+    token = diffusekit.load_token(tmp_path / "my_cat.safetensors")
+    shutil.copytree(tmp_path, "embeddings", ignore=shutil.ignore_patterns("embeddings", "config"))
+    ways = [token, "my_cat", tmp_path / "my_cat.safetensors"]
+    images = [diffusekit.generate("a S*", model=mini, tokens=[way], steps=2, seed=3)[0] for way in ways]
+    assert all((pixels(image) == pixels(images[0])).all() for image in images)
+    assert {image.record.embeddings["my_cat"] for image in images} == {token.sha256}
+    assert (pixels(images[0]) != pixels(make("a", steps=2, seed=3)[0])).any()
+
+
+def test_a_token_that_was_never_saved_is_used(mini):
+    token = LearnedToken("new_cat", "S*", (torch.randn(1, 256),), {})
+    image = diffusekit.generate("a S*", model=mini, tokens=[token], steps=2, seed=3)[0]
+    assert image.record.settings.embedding == ("new_cat",)
+    assert (pixels(image) != pixels(make("a", steps=2, seed=3)[0])).any()

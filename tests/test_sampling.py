@@ -3,11 +3,13 @@
 from itertools import pairwise
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from diffusekit import schedule
 from diffusekit.conditioning import Conditioning
 from diffusekit.sampling import denoise
+from tests.helpers.oracle import LANDS_WITHIN, Oracle
 
 
 class Counting:
@@ -72,3 +74,29 @@ def test_closing_cancels_after_the_current_step():
     next(running)
     running.close()
     assert len(unet.batches) == 2
+
+
+@pytest.mark.parametrize("sampler,first", [("ddim", 2), ("euler", 3), ("heun", 2)])
+def test_a_run_from_the_middle_ends_as_the_whole_run(sampler, first):
+    scheduler, x = start(sampler, steps=5)
+    whole = list(denoise(Counting(), scheduler, x, prompts(0.1)))
+    scheduler, _ = start(sampler, steps=5)
+    rest = list(denoise(Counting(), scheduler, whole[first].x_t, prompts(0.1), first_step=first))
+    assert [step.index for step in rest] == [step.index for step in whole[first:]]
+    for a, b in zip(rest, whole[first:], strict=True):
+        assert (a.timestep, a.alpha, a.sigma) == (b.timestep, b.alpha, b.sigma)
+        assert torch.equal(a.x_t, b.x_t) and torch.equal(a.x0, b.x0) and torch.equal(a.x_next, b.x_next)
+
+
+@pytest.mark.parametrize("sampler", schedule.SAMPLERS)
+def test_every_sampler_lands_on_x0_from_the_middle(sampler):
+    """Multistep samplers have no history there, so only the end is compared."""
+    scheduler, x0 = start(sampler, steps=20, batch=1)
+    oracle, first = Oracle(x0, scheduler), 10
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    alpha, sigma = schedule.alpha_sigma(scheduler, scheduler.timesteps[first])
+    x = alpha * x0 + sigma * torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    draws = [torch.Generator().manual_seed(2)]
+    *_, last = denoise(oracle, scheduler, x, Conditioning(torch.zeros(1, 1, 1)), first_step=first, generators=draws)
+    assert (last.x_next - x0).abs().max() < LANDS_WITHIN.get(sampler, 2e-2)

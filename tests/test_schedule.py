@@ -7,11 +7,9 @@ from diffusekit import schedule
 from diffusekit.conditioning import Conditioning
 from diffusekit.models import MINI
 from diffusekit.sampling import denoise
-from tests.helpers.oracle import Oracle
+from tests.helpers.oracle import LANDS_WITHIN, Oracle
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-# Where the last step leaves some noise or PLMS' first steps are rough; the others land exactly.
-LANDS_WITHIN = {"pndm": 0.25, "lcm": 1e-3}
 
 
 def configs():

@@ -18,7 +18,7 @@ class Destination:
 
         Raises `UsageError`, before any work, for an ending that is not an image's and for a file that exists.
         """
-        from ..metadata import FORMATS
+        from ..metadata import FORMATS, format_of
 
         if kind is not None and kind not in _ENDINGS:
             raise UsageError(f"unknown image format {kind!r}", f"formats: {', '.join(_ENDINGS)}")
@@ -34,9 +34,7 @@ class Destination:
         self._file = Path(output)
         if not self._file.suffix:
             self._file = self._file.with_suffix(self._ending)
-        elif self._file.suffix.lower() not in FORMATS:
-            raise UsageError(f"{self._file.name!r} does not end like an image file", f"endings: {', '.join(FORMATS)}")
-        elif kind is not None and FORMATS[self._file.suffix.lower()] != FORMATS[self._ending]:
+        elif format_of(self._file) != FORMATS[self._ending] and kind is not None:
             raise UsageError(f"{self._file.name!r} and --format {kind} contradict each other", "leave out one of them")
         existing = [path for path in self._files() if path.exists()]
         if existing and not overwrite:

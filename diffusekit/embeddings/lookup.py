@@ -82,7 +82,7 @@ def path_of(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
 
 def tokens_in_prompts(
     prompts: Sequence[str],
-    given: Sequence[str | Path] = (),
+    given: Sequence[LearnedToken | str | Path] = (),
     folder: Path | str | None = None,
     *,
     setting: str = "--embedding",
@@ -94,8 +94,8 @@ def tokens_in_prompts(
     `flag` is the option by which a token can be given, "" where there is none.
     """
     tokens: list[LearnedToken] = []
-    for name in given:
-        token = load_token(name, folder)
+    for each in given:
+        token = each if isinstance(each, LearnedToken) else load_token(each, folder)
         if token.path is None or token.path.resolve() not in _places(tokens):
             tokens.append(token)
     taken = _places(tokens)

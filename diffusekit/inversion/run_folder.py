@@ -62,7 +62,7 @@ class RunFolder:
                 "--resume goes on with it, --overwrite starts again",
             )
         if self.token.exists():
-            raise UsageError(f"{self.token} is already there", "choose another --name, or say --overwrite")
+            raise UsageError(f"{self.token} already exists", "choose another --name, or say --overwrite")
 
     def begin(self, pictures: Path, *, resume: bool, overwrite: bool) -> None:
         """Make the folder, take its lock and check again: another process may have been here meanwhile.

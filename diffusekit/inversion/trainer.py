@@ -12,17 +12,19 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from .. import __version__, embeddings, models
+from .. import embeddings, models
 from ..device import choose as choose_device
 from ..embeddings import LearnedToken, Vocabulary
 from ..errors import Diverged, UsageError
+from ..options import InvertOptions
 from ..settings import InvertSettings, validate
+from ..version import __version__
 from ..workspace import Workspace
 from . import checkpoint, dataset, placeholder, report_inputs
 from .batches import Batches, usable_captions
@@ -383,7 +385,7 @@ def invert(
     resume: bool = False,
     overwrite: bool = False,
     strict: bool = False,
-    **settings: Any,
+    **settings: Unpack[InvertOptions],
 ) -> LearnedToken:
     """Learn a token from a folder of pictures: `invert("my_cat", init="cat")`; saved below `output`.
 
@@ -391,7 +393,7 @@ def invert(
 
     `settings` are the other fields of `InvertSettings`. Raises what `Inversion` raises, and `Diverged`.
     """
-    own = validate(InvertSettings, settings | {"pictures": str(pictures)})
+    own = validate(InvertSettings, {**settings, "pictures": str(pictures)})
     run = Inversion(own, output, resume=resume, overwrite=overwrite, strict=strict)
     try:
         for _ in run:

@@ -1,7 +1,7 @@
-"""What pictures of ComfyUI, InvokeAI, NovelAI and Fooocus say of themselves, in A1111's words.
+"""Metadata of ComfyUI, InvokeAI, NovelAI and Fooocus, translated to A1111's keys.
 
-`sd_parsers` reads their texts; here they are kept small before, and translated after. Strangers' files say
-anything: what cannot be used is left out, and nothing here raises. Knows no files.
+`sd_parsers` parses the texts. This module limits their size before and translates the result after. The
+input is untrusted: unusable values are dropped, and no error is raised.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ..errors import UsageError
 from ..schedule import SAMPLERS
 from ..settings import GenerateSettings, validate
 
-_MOST = 1_000_000  # characters of a text that is read
-_NODES, _LINKS, _VISITS = 500, 2000, 10_000  # of ComfyUI's graph; more would take long to walk
+_MAX_TEXT = 1_000_000  # characters; longer texts are not parsed
+_MAX_NODES, _MAX_LINKS, _MAX_VISITS = 500, 2000, 10_000  # of ComfyUI's graph; a larger one is slow to search
 _INPUTS = {
     "text",
     "positive",
@@ -31,7 +31,7 @@ _INPUTS = {
     "width",
     "height",
 }
-# Samplers by what others call them, without what they call the schedule of noise levels.
+# Our samplers by the names that other programs use, without the part that names the noise schedule.
 _SAMPLERS = {
     "euler": "euler",
     "euler_ancestral": "euler_a",
@@ -53,65 +53,64 @@ _SAMPLERS = {
 
 
 def read_parameters(texts: Mapping[str, str]) -> dict[str, str]:
-    """The texts of a picture as a flat dictionary with A1111's keys and `Program`; empty if it is none of
-    theirs."""
+    """Translate the texts of an image to A1111's keys and `Program`. Empty if no such program wrote them."""
     from sd_parsers import parsers
 
     fooocus = texts.get("parameters", "").lstrip().startswith("{")
-    known = (
-        ("ComfyUI", "prompt" in texts, parsers.ComfyUIParser, _graph),
+    programs = (
+        ("ComfyUI", "prompt" in texts, parsers.ComfyUIParser, _reduce_graph),
         ("InvokeAI", {"invokeai_metadata", "sd-metadata", "Dream"} & set(texts), parsers.InvokeAIParser, dict),
         ("NovelAI", texts.get("Software") == "NovelAI", parsers.NovelAIParser, dict),
         ("Fooocus", fooocus, parsers.FooocusParser, dict),
     )
-    kept = {key: text for key, text in texts.items() if len(text) <= _MOST}
-    # what is no JSON is searched for patterns that take very long on many spaces
-    kept |= {key: " ".join(kept[key].split()) for key in ("Dream", "Source") if key in kept}
-    for program, is_it, parser, prepared in known:
-        if not is_it:
+    texts = {key: text for key, text in texts.items() if len(text) <= _MAX_TEXT}
+    # text that is not JSON is searched with patterns that are slow on long runs of spaces
+    texts |= {key: " ".join(texts[key].split()) for key in ("Dream", "Source") if key in texts}
+    for program, applies, parser, prepare in programs:
+        if not applies:
             continue
         try:
-            said = _said(parser().parse(prepared(kept)))
-        except Exception:  # the parsers trust the file: anything may be raised by one that lies
+            parameters = _translate(parser().parse(prepare(texts)))
+        except Exception:  # the parsers trust their input, so hostile text can raise anything
             continue
-        if said:
-            return {"Prompt": "", "Negative prompt": ""} | said | {"Program": program}
+        if parameters:
+            return {"Prompt": "", "Negative prompt": ""} | parameters | {"Program": program}
     return {}
 
 
-def _graph(texts: Mapping[str, str]) -> dict[str, Any]:
-    """ComfyUI's graph, without what no picture needs to be made again, and with its links listed.
+def _reduce_graph(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Reduce ComfyUI's graph to the inputs that matter, and list its links.
 
-    The editor's own `workflow`, which has such a list, is not always there. Raises `ValueError` for a
-    graph that is too large to be walked.
+    The editor's own `workflow` has such a list, but not every file has a workflow. Raises `ValueError` for
+    a graph that is too large to search.
     """
     graph: dict[str, dict[str, Any]] = {}
     links: list[tuple[int, str, int, str, int, str]] = []
     samplers = 0
     for number, node in json.loads(texts["prompt"]).items():
-        inputs, kind = node["inputs"], str(node.get("class_type"))
+        inputs, node_type = node["inputs"], str(node.get("class_type"))
         for name, value in inputs.items():
             if isinstance(value, list) and len(value) == 2:
-                behind = "CLIP" if name == "clip" else "*"  # no prompt is looked for behind those
-                links.append((len(links), str(value[0]), 0, number, 0, behind))
-        sampler = "sampler_name" in inputs
-        samplers += sampler
-        own = {
+                link_type = "CLIP" if name == "clip" else "*"  # CLIP links are not searched for prompts
+                links.append((len(links), str(value[0]), 0, number, 0, link_type))
+        is_sampler = "sampler_name" in inputs
+        samplers += is_sampler
+        known = {
             name: value
             for name, value in inputs.items()
-            if name in _INPUTS and (sampler or not isinstance(value, list))
+            if name in _INPUTS and (is_sampler or not isinstance(value, list))
         }
-        graph[number] = {"class_type": kind if kind.startswith("Empty") else "", "inputs": own}
-    if len(graph) > _NODES or len(links) > _LINKS or samplers * len(links) > _VISITS:
-        raise ValueError("a graph that is too large")
+        graph[number] = {"class_type": node_type if node_type.startswith("Empty") else "", "inputs": known}
+    if len(graph) > _MAX_NODES or len(links) > _MAX_LINKS or samplers * len(links) > _MAX_VISITS:
+        raise ValueError("the graph is too large")
     return {"prompt": graph, "workflow": {"links": links}}
 
 
-def _said(found: Any) -> dict[str, str]:
-    """A1111's keys from what `sd_parsers` found. Of several samplers the first counts: the others refine."""
-    sampler = found.samplers[0]
-    values, rest = sampler.parameters, found.metadata
-    name, schedule = _sampler(str(sampler.name), values.get("scheduler", rest.get("scheduler")))
+def _translate(info: Any) -> dict[str, str]:
+    """Translate what `sd_parsers` returns. Of several samplers the first counts, because the others refine."""
+    sampler = info.samplers[0]
+    values, rest = sampler.parameters, info.metadata
+    name, schedule = _split_sampler(str(sampler.name), values.get("scheduler", rest.get("scheduler")))
     schedule = _text(rest.get("noise_schedule")) or schedule  # NovelAI's
     width, height = _size(rest)
     settings = {
@@ -121,23 +120,23 @@ def _said(found: Any) -> dict[str, str]:
         "width": width,
         "height": height,
     }
-    good = {key: value for key, value in settings.items() if _usable(key, value)}
+    valid = {key: value for key, value in settings.items() if _is_valid(key, value)}
     pairs = {
         "Prompt": ", ".join(filter(None, (_text(p.value) for p in sampler.prompts))),
         "Negative prompt": ", ".join(filter(None, (_text(p.value) for p in sampler.negative_prompts))),
-        "Steps": good.get("steps", ""),
+        "Steps": valid.get("steps", ""),
         "Sampler": SAMPLERS[_SAMPLERS[name]].label if name in _SAMPLERS else name,
         "Schedule type": "Karras" if schedule == "karras" else schedule,
-        "CFG scale": good.get("guidance_scale", ""),
-        "Seed": good.get("seed", ""),
-        "Size": f"{width}x{height}" if {"width", "height"} <= set(good) else "",
+        "CFG scale": valid.get("guidance_scale", ""),
+        "Seed": valid.get("seed", ""),
+        "Size": f"{width}x{height}" if {"width", "height"} <= set(valid) else "",
         "Model": _text(getattr(sampler.model, "name", None))[:200],
     }
     return {key: str(value) for key, value in pairs.items() if value != ""}
 
 
-def _sampler(name: str, schedule: Any) -> tuple[str, str]:
-    """(sampler, schedule): InvokeAI writes `dpmpp_2m_k`, NovelAI `k_dpmpp_2m`, the others two words."""
+def _split_sampler(name: str, schedule: Any) -> tuple[str, str]:
+    """Return (sampler, schedule). InvokeAI writes `dpmpp_2m_k`, NovelAI `k_dpmpp_2m`, the others two words."""
     name = name.lower()[:60].removeprefix("k_")
     if name.endswith("_k"):
         return name.removesuffix("_k"), "karras"
@@ -145,13 +144,13 @@ def _sampler(name: str, schedule: Any) -> tuple[str, str]:
 
 
 def _size(rest: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Width and height of the first latents, or as a field tells them, or Fooocus' `(896, 1152)`."""
+    """Width and height: Fooocus' `(896, 1152)`, or two fields, or those of ComfyUI's first empty latents."""
     if "resolution" in rest:
         width, _, height = _text(rest["resolution"]).strip("()").partition(",")
         return _number(width), _number(height)
     if "width" in rest:
         return rest["width"], rest.get("height")
-    empty = [kind for kind in rest if "LatentImage" in kind and kind.startswith("Empty")]
+    empty = [name for name in rest if name.startswith("Empty") and "LatentImage" in name]
     first = rest[empty[0]][0] if empty else {}
     return first.get("width"), first.get("height")
 
@@ -164,8 +163,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _usable(name: str, value: Any) -> bool:
-    """Whether a setting takes a value; a truth is no number here."""
+def _is_valid(name: str, value: Any) -> bool:
+    """Whether a setting accepts a value. A boolean is not accepted as a number."""
     if value is None or isinstance(value, bool):
         return False
     try:

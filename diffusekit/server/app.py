@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 
-from .. import __version__
 from ..settings import ServeSettings
+from ..version import __version__
 from . import errors
 from .jobs.queue import Jobs
 from .routes import a1111, health, mcp_tool, openai_images

@@ -21,12 +21,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import Overloaded, UsageError
-from ..settings import ServeSettings
+from ..settings import MAX_UPLOAD, ServeSettings
 from .errors import ErrorResponse, error_response
 
 PUBLIC_PATH = "/healthz"  # the one path that needs no key
 MAX_BODY = 1_000_000
-MAX_LARGE_BODY = 32 * 2**20
 BODY_TIMEOUT = 30.0  # seconds a body may take
 API_PATHS = (
     "/api/",
@@ -187,7 +186,7 @@ class SecurityMiddleware:
         declared = headers.get("content-length", "")
         length = int(declared) if declared.isdecimal() else 0
         upload = bool(policy.upload_paths) and path.startswith(policy.upload_paths)
-        limit = MAX_LARGE_BODY if upload or path.startswith(policy.large_body_paths) else MAX_BODY
+        limit = MAX_UPLOAD if upload or path.startswith(policy.large_body_paths) else MAX_BODY
         too_large = ErrorResponse(413, f"the body is larger than {limit:,} bytes", "send less")
         if length > limit:
             return too_large, receive

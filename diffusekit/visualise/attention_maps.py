@@ -142,7 +142,8 @@ def record_attention_maps(prompt: str, **settings: Any) -> tuple[Trace, Attentio
 
     Takes what `generate` takes; raises what it raises.
     """
-    watching = AttentionMapRecorder(stream(prompt, **settings | {"images": 1}))
+    settings["images"] = 1
+    watching = AttentionMapRecorder(stream(prompt, **settings))
     for _ in watching:
         pass
     return watching.traces[0], watching.attention_maps[0]
@@ -154,7 +155,8 @@ def attention(prompt: str, words: Sequence[str] = (), **settings: Any) -> Visual
     Takes the settings of `generate`. Raises `UsageError`, before any work, for a word that is not in the
     prompt.
     """
-    watching = AttentionMapRecorder(stream(prompt, **settings | {"images": 1}))
+    settings["images"] = 1
+    watching = AttentionMapRecorder(stream(prompt, **settings))
     asked = find_words(watching.generation.model, prompt, words, watching.generation.tokens)
     for _ in watching:
         pass

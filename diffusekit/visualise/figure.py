@@ -77,7 +77,7 @@ class Visualization:
                 f"endings: {', '.join(self.endings)}",
             )
         if path.exists() and not overwrite:
-            raise UsageError(f"{path} is already there", "choose another name, or say --overwrite")
+            raise UsageError(f"{path} already exists", "use another name, or set `overwrite`")
 
     def _moving(self, frames: list[Image.Image], ending: str) -> bytes:
         if ending == ".mp4":

@@ -163,7 +163,8 @@ def record_trace(prompt: str, **settings: Any) -> Trace:
 
     Takes what `generate` takes; raises what it raises.
     """
-    recording = TraceRecorder(stream(prompt, **settings | {"images": 1}))
+    settings["images"] = 1
+    recording = TraceRecorder(stream(prompt, **settings))
     for _ in recording:
         pass
     return recording.traces[0]

@@ -106,7 +106,7 @@ def test_import_of_a_pickle(capsys):
 
 def test_import_writes_over_nothing(capsys, cat):
     foreign_files.tensors(Path("my_cat.safetensors"), {"emb_params": rows()})
-    assert "already there" in out(capsys, "import", "my_cat.safetensors", code=2)
+    assert "already exists" in out(capsys, "import", "my_cat.safetensors", code=2)
     assert embeddings.load_token("my_cat").sha256 == cat.sha256
     out(capsys, "import", "my_cat.safetensors", "--overwrite")
     assert embeddings.load_token("my_cat").width == (768,)
@@ -126,7 +126,7 @@ def test_export(capsys, cat, kind):
     assert path.parent == Path(f"exports/my_cat-{kind}") and path.exists()
     again = embeddings.import_pickle(path)
     assert again.token == "S*" and torch.equal(again.vectors[0], cat.vectors[0])
-    assert "already there" in out(capsys, "export", "my_cat", "--to", kind, code=2)
+    assert "already exists" in out(capsys, "export", "my_cat", "--to", kind, code=2)
     assert "no kind" in out(capsys, "export", "my_cat", "--to", "comfy", code=2)
 
 

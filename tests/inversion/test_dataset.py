@@ -170,7 +170,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_bombs_and_other_large_things_are_passed_over_quickly(tmp_path):
-    from test_images import bomb
+    from tests.helpers.png import bomb
 
     path = folder(tmp_path, 1)
     bomb(path / "bomb.png")

@@ -152,7 +152,7 @@ def test_earlier_work_is_not_run_over(families, tmp_path):
         Inversion(settings, tmp_path / "out")
     learn(settings, tmp_path / "out", resume=True)
     before = sha(tmp_path / "out/three.safetensors")
-    with pytest.raises(UsageError, match="already there"):
+    with pytest.raises(UsageError, match="already exists"):
         Inversion(settings, tmp_path / "out")
     assert sha(tmp_path / "out/three.safetensors") == before
     learn(settings, tmp_path / "out", overwrite=True)
@@ -185,7 +185,7 @@ def test_the_old_token_stays_until_the_new_one_is_learned(families, tmp_path, mo
     learn(new, output, resume=True)
     learn(new, tmp_path / "whole")
     assert sha(token) == sha(tmp_path / "whole/three.safetensors")
-    with pytest.raises(UsageError, match="already there"):  # it is finished
+    with pytest.raises(UsageError, match="already exists"):  # it is finished
         Inversion(new, output, resume=True)
 
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusekit import metadata
+from diffusekit import atomic, metadata
 from diffusekit.errors import DiskError, FileRefused, UsageError
 from diffusekit.metadata import Record
 from diffusekit.schedule import SAMPLERS
@@ -132,7 +132,7 @@ def test_xmp_is_where_others_look(tmp_path):
 def test_nothing_is_written_over(tmp_path):
     path = metadata.save(PICTURE, tmp_path / "x.png", record())
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="already there"):
+    with pytest.raises(UsageError, match="already exists"):
         metadata.save(PICTURE, path, record(seed=9))
     assert path.read_bytes() == before
     assert metadata.read(metadata.save(PICTURE, path, record(seed=9), overwrite=True)).record == record(seed=9)
@@ -142,19 +142,27 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     path = metadata.save(PICTURE, tmp_path / "x.png", record())
     before = path.read_bytes()
 
-    def full(self, target, *_args, **_more):
-        target.write_bytes(b"half of a pict")
-        raise OSError(28, "No space left on device")
+    def fail(site):
+        if site == "half written":
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(atomic, "crash_point", fail)
     with pytest.raises(DiskError, match="No space left") as error:
         metadata.save(PICTURE, path, record(), overwrite=True)
     assert error.value.exit_code == 7
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_an_ending_that_is_no_picture(tmp_path):
-    with pytest.raises(UsageError, match="does not end like a picture"):
+def test_an_image_too_large_for_its_format(tmp_path):
+    wide = Image.new("1", (70_000, 1))
+    for name in ("x.jpg", "x.webp"):
+        with pytest.raises(UsageError, match="cannot be stored as"):
+            metadata.save(wide.convert("RGB"), tmp_path / name, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ending_that_no_image_has(tmp_path):
+    with pytest.raises(UsageError, match="does not end like an image"):
         metadata.save(PICTURE, tmp_path / "x.txt", record())
 
 

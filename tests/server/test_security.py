@@ -213,7 +213,7 @@ def test_uploads_of_what_is_mounted_may_be_anything_but_endless(app, monkeypatch
     form = {"Content-Type": "multipart/form-data; boundary=x"}
     assert client.post("/ui/upload", content=b"--x--", headers=form).json() == {"taken": True}
     assert client.post("/ui/other", content=b"--x--", headers=form).status_code == 415
-    monkeypatch.setattr(security, "MAX_LARGE_BODY", 10)
+    monkeypatch.setattr(security, "MAX_UPLOAD", 10)
     assert client.post("/ui/upload", content=b"x" * 11, headers=form).status_code == 413
 
 

@@ -47,7 +47,7 @@ class FigureOptions:
         if path.suffix.lower() not in endings:
             raise UsageError(f"{path.name!r} is not a kind of file this can be", f"endings: {', '.join(endings)}")
         if path.exists() and not self.overwrite:
-            raise UsageError(f"{path} is already there", "choose another name, or say --overwrite")
+            raise UsageError(f"{path} already exists", "choose another name, or say --overwrite")
         if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
             raise UsageError(
                 "an MP4 needs imageio-ffmpeg, which is not installed",

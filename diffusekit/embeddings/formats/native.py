@@ -218,7 +218,7 @@ def put(files: dict[Path, bytes], *, overwrite: bool, check: Callable[[Path], ob
     """Put files in their places, all or none; raises `UsageError` when one is there already."""
     for path in files:
         if (path.exists() or path.is_symlink()) and not overwrite:
-            raise UsageError(f"{path} is already there", "choose another name, or say --overwrite")
+            raise UsageError(f"{path} already exists", "use another name, or set `overwrite`")
     before: dict[Path, bytes | None] = {}
     try:
         for path, data in files.items():

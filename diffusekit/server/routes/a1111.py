@@ -17,9 +17,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from ... import __version__, embeddings, images, metadata
+from ... import embeddings, images, metadata
 from ...errors import DiffusekitError, FileRefused, UsageError
 from ...schedule import SAMPLERS
+from ...version import __version__
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
 from .responses import read_images, wait_for_job

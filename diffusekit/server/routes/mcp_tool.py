@@ -18,9 +18,9 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ... import __version__
 from ...errors import DiffusekitError, UsageError
 from ...settings import GenerateSettings
+from ...version import __version__
 from ..jobs.job import Job
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from ...embeddings.names import name_of
 from ...errors import DiffusekitError, DiskError, FileRefused, UsageError
 from . import trash
 
-MAX_BYTES = 32 * 2**20
 TRASH = trash.FOLDER
 NEAREST_WORDS = 5
 FAMILIES = {256: "mini", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
@@ -84,8 +83,6 @@ def import_token(folder: Path, path: Path, name: str, token: str) -> LearnedToke
 
     `name` and `token` replace what the file says. Raises `FileRefused`, `UsageError`, `DiskError`.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise FileRefused("the file is larger than any token", "choose the file of one token")
     if name and (fault := embeddings.name_error(name)):
         raise UsageError(f"the name {name[:60]!r} {fault}", f"for example {embeddings.safe_name(name)}")
     if token and (fault := embeddings.token_error(token)):

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from ... import models
 from ...config import resolve_settings
-from ...settings import ServeSettings
+from ...settings import MAX_UPLOAD, ServeSettings
 from .. import app as server
 from .. import security
 from .. import serve as web
@@ -78,7 +78,7 @@ def _doors(settings: ServeSettings) -> dict[str, Any]:
         "footer_links": [],
         "run_history": False,
         "enable_monitoring": False,
-        "max_file_size": "32mb",
+        "max_file_size": MAX_UPLOAD,
         "show_error": False,
         "ssr_mode": False,
         "mcp_server": False,  # ours is in server/mcp.py

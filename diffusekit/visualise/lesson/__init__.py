@@ -27,7 +27,8 @@ def lesson(prompt: str | Sequence[str], **settings: Any) -> Visualization:
     Takes the settings of `generate`; raises what it raises, and `UsageError` for more than two prompts.
     """
     prompts = check_prompts([prompt] if isinstance(prompt, str) else prompt)
-    watching = AttentionMapRecorder(stream(prompts, **settings | {"images": 1}))
+    settings["images"] = 1
+    watching = AttentionMapRecorder(stream(prompts, **settings))
     for _ in watching:
         pass
     return render(watching.traces, watching.generation.tokens, attention_maps=watching.attention_maps)

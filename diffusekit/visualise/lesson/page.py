@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ... import metadata
 from ...display import format_count
+from ...schedule import SAMPLERS
 from ...settings import GenerateSettings
 from . import html, sections
 from .html import read_file, render_template
@@ -221,7 +221,7 @@ def _settings(run: LessonRun) -> str:
         "revision": record.revision,
         "seed": settings.seed,
         "steps": settings.steps,
-        "sampler": metadata.SAMPLERS[settings.sampler].label,
+        "sampler": SAMPLERS[settings.sampler].label,
         "guidance": html.format_number(settings.guidance_scale),
         "negative prompt": settings.negative_prompt,
         "size": f"{settings.width} × {settings.height}",

@@ -171,7 +171,7 @@ def test_equal_tokens_give_equal_bytes_in_every_process(tmp_path):
 def test_nothing_is_written_over_unasked(tmp_path):
     path = embeddings.save(token(), tmp_path / "a.safetensors")
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="already there"):
+    with pytest.raises(UsageError, match="already exists"):
         embeddings.save(token(5), path)
     assert path.read_bytes() == before
     assert embeddings.read(embeddings.save(token(5), path, overwrite=True)).count == 5
@@ -235,7 +235,7 @@ def test_exports_are_read_back(tmp_path, kind, width):
         assert keys == [["S*"]] * len(width) and paths[0].name == "learned_embeds.safetensors"
     else:
         assert keys == [["emb_params"] if len(width) == 1 else ["clip_g", "clip_l"]]
-    with pytest.raises(UsageError, match="already there"):
+    with pytest.raises(UsageError, match="already exists"):
         embeddings.export_token(given, tmp_path, kind)
 
 

@@ -1,0 +1,57 @@
+"""How an image was made: complete settings, the model's revision, device and versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from ..settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from ..device import Placement
+
+_PACKAGES = ("diffusekit", "torch", "diffusers", "transformers")
+
+
+class Record(BaseModel):
+    """How one image was made. Its JSON is what `save` writes, so fields are never renamed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = 1
+    settings: GenerateSettings
+    revision: str = ""
+    device: str = ""
+    dtype: str = ""
+    versions: dict[str, str] = {}
+    embeddings: dict[str, str] = {}  # SHA-256 of the files of learned tokens, by name
+    axes: dict[str, tuple[str, ...]] = {}  # of a grid of images: the settings that vary, and their labels
+
+    @classmethod
+    def create(
+        cls,
+        settings: GenerateSettings,
+        revision: str,
+        placement: Placement,
+        embeddings: dict[str, str] | None = None,
+    ) -> Record:
+        """Make a record for this machine and the installed versions."""
+        versions = {name: _installed_version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+        return cls(
+            settings=settings,
+            revision=revision,
+            device=str(placement.device),
+            dtype=placement.dtype_name,
+            versions=versions,
+            embeddings=embeddings or {},
+        )
+
+
+def _installed_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,54 @@
+"""Types of the keyword arguments that public functions take, for editors and type checkers.
+
+A test compares them with the settings models, which check the values.
+"""
+
+from typing import Literal, TypedDict
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The fields of `GenerateSettings` besides `prompt` and `model`."""
+
+    negative_prompt: str
+    steps: int
+    guidance_scale: float | None
+    sampler: str
+    fast: bool
+    seed: int | None
+    images: int
+    width: int | None
+    height: int | None
+    batch: int | None
+    embedding: tuple[str, ...]
+    device: str
+    dtype: Literal["auto", "float32", "float16", "bfloat16"]
+
+
+class InvertOptions(TypedDict, total=False):
+    """The fields of `InvertSettings` besides `pictures`."""
+
+    token: str
+    name: str | None
+    init: str | None
+    start: Literal["word", "output"]
+    property: Literal["object", "style"]
+    captions: Literal["auto", "templates", "files", "both"]
+    vectors: int
+    steps: int
+    learning_rate: float | None
+    batch: int
+    norm_bound: float
+    pull: float
+    crops: int
+    flip: bool
+    alpha_mask: bool
+    model: str
+    preview: str | None
+    preview_every: int
+    patience: int
+    clip: str
+    checkpoint_every: int
+    seed: int
+    trackers: tuple[str, ...]
+    device: str
+    dtype: Literal["auto", "float32", "bfloat16"]
