@@ -230,7 +230,7 @@ def test_a_detector_is_loaded_and_can_be_trained_further(tmp_path):
 
 def test_images_are_resized_as_in_training():
     image = scenes.draw(Scene((Thing("cat", "red"),), background="beach"), 1)
-    resized = detector.resize(to_tensor(np.asarray(image)[None]))[0].permute(1, 2, 0)
+    resized = detector.resize(to_tensor(np.array(image)[None]))[0].permute(1, 2, 0)
     trained_on = torch.from_numpy(detector.shrink(image).copy()).float() / 127.5 - 1
     assert (resized - trained_on).abs().max() < 1.01 / 127.5
 
