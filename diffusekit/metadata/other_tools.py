@@ -31,25 +31,8 @@ _INPUTS = {
     "width",
     "height",
 }
-# Our samplers by the names that other programs use, without the part that names the noise schedule.
-_SAMPLERS = {
-    "euler": "euler",
-    "euler_ancestral": "euler_a",
-    "euler_a": "euler_a",
-    "heun": "heun",
-    "dpmpp_2m": "dpm++_2m",
-    "dpmpp_2m_sde": "dpm++_2m_sde",
-    "dpmpp_2m_sde_gpu": "dpm++_2m_sde",
-    "uni_pc": "unipc",
-    "unipc": "unipc",
-    "lms": "lms",
-    "ddim": "ddim",
-    "ddim_v3": "ddim",
-    "ddpm": "ddpm",
-    "lcm": "lcm",
-    "plms": "pndm",
-    "pndm": "pndm",
-}
+# A1111's label of a sampler by the names of other programs.
+_LABELS = {alias: sampler.label for sampler in SAMPLERS.values() for alias in sampler.aliases}
 
 
 def read_parameters(texts: Mapping[str, str]) -> dict[str, str]:
@@ -125,7 +108,7 @@ def _translate(info: Any) -> dict[str, str]:
         "Prompt": ", ".join(filter(None, (_text(p.value) for p in sampler.prompts))),
         "Negative prompt": ", ".join(filter(None, (_text(p.value) for p in sampler.negative_prompts))),
         "Steps": valid.get("steps", ""),
-        "Sampler": SAMPLERS[_SAMPLERS[name]].label if name in _SAMPLERS else name,
+        "Sampler": _LABELS.get(name, name),
         "Schedule type": "Karras" if schedule == "karras" else schedule,
         "CFG scale": valid.get("guidance_scale", ""),
         "Seed": valid.get("seed", ""),

@@ -26,22 +26,6 @@ ANSWERS = {
     " scaled so that α² + σ² = 1)",
     "sample": "the picture <span class='t-x0'>x̂<sub>0</sub></span> that it believes is behind them",
 }
-NOTES = {
-    "ddim": "DDIM does just this and no more: it adds no new noise.",
-    "ddpm": "DDPM does this and then adds a little fresh noise at every step, as the theory has it.",
-    "euler": "Euler does just this: a straight line in the direction that the noise shows.",
-    "euler_a": "Euler ancestral goes a little too far and then adds fresh noise at every step.",
-    "heun": "Heun looks twice: it tries the step, asks again where it arrives, and takes the mean direction.",
-    "dpm++_2m": "DPM++ 2M does this with one thing more: it looks at how the guess changed since the last"
-    " step and goes on in that direction, which saves many steps.",
-    "dpm++_2m_karras": "DPM++ 2M looks at how the guess changed since the last step and goes on in that"
-    " direction; Karras' spacing puts more of the steps where little noise is left.",
-    "dpm++_2m_sde": "DPM++ 2M SDE looks at how the guess changed since the last step, and adds fresh noise.",
-    "unipc": "UniPC predicts the next latents from the last guesses, and corrects them when it gets there.",
-    "lms": "LMS draws a curve through the directions of the last four steps and follows it.",
-    "pndm": "PLMS draws a curve through the directions of the last four steps and follows it.",
-    "lcm": "LCM jumps to the guess, adds fresh noise of the next level, and guesses again.",
-}
 
 
 def section_values(runs: Sequence[LessonRun], data: dict[str, Any]) -> dict[str, str]:
@@ -235,7 +219,7 @@ def _of_sampling(runs: Sequence[LessonRun]) -> dict[str, str]:
         f"<span class='nowrap'>{guess}</span>.",
         "equal": "=" if exact else "≈",
         "sampler": escape(sampler.label),
-        "sampler_note": NOTES.get(name, f"{escape(sampler.label)} is the sampler."),
+        "sampler_note": escape(sampler.description),
         "space": "This sampler does not scale the picture down: α is always 1 and σ begins large; the U-Net"
         " sees the same latents, scaled back to unit size."
         if in_sigma_space(scheduler)
