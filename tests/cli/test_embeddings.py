@@ -1,4 +1,4 @@
-"""`diffusekit embeddings`, as people use it."""
+"""`diffusekit embeddings`: every verb, on tokens of ours and of other programs."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.helpers.foreign_files import rows
 
 @pytest.fixture
 def cat(mini) -> LearnedToken:
-    """A token near `cat`, lying in ./embeddings."""
+    """A token near `cat` in ./embeddings."""
     vectors = Vocabulary(mini).vectors("cat").repeat(2, 1)
     vectors[1] *= 3
     facts = {"base_model": "mini", "init": "dog", "seed": "7", "scores": '{"picture": 0.5}'}
@@ -28,46 +28,47 @@ def cat(mini) -> LearnedToken:
 
 def out(capsys, *arguments: str, code: int = 0) -> str:
     assert run(["embeddings", *arguments]) == code
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
-    return said.out if code == 0 else said.err
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    return printed.out if code == 0 else printed.err
 
 
-def test_list(capsys, cat):
+def test_list_shows_name_token_vectors_and_model(capsys, cat):
     wide = LearnedToken("wide", "<wide>", (rows(), rows(2, 1280)))
     embeddings.save(wide, "embeddings/wide.safetensors")
     Path("embeddings/broken.safetensors").write_bytes(b"x")
     assert run(["embeddings", "list"]) == 0
-    said = capsys.readouterr()
-    first, second = said.out.splitlines()
+    printed = capsys.readouterr()
+    first, second = printed.out.splitlines()
     assert first.split() == ["my_cat", "S*", "2", "vectors", "256", "mini"]
-    assert "768+1280" in second and "broken" in said.err and "left out" in said.err
+    assert "768+1280" in second and "broken" in printed.err and "skipped" in printed.err
     found = json.loads(out(capsys, "list", "--json"))["embeddings"]
     assert [row["name"] for row in found] == ["my_cat", "wide"] and found[0]["sha256"] == cat.sha256
 
 
-def test_list_of_nothing(capsys):
+def test_list_without_tokens(capsys):
     assert out(capsys, "list") == ""
     assert json.loads(out(capsys, "list", "--json")) == {"embeddings": []}
 
 
-def test_show(capsys, cat):
-    said = out(capsys, "show", "my_cat")
-    assert "S*" in said and cat.sha256 in said and '"picture": 0.5' in said
-    first, second = [line for line in said.splitlines() if line.startswith("vector ")]
-    assert "near cat 1.00" in first and "near cat 1.00" in second and "longer than 100 %" in second
+def test_show_prints_metadata_and_nearest_words(capsys, cat):
+    printed = out(capsys, "show", "my_cat")
+    assert "S*" in printed and cat.sha256 in printed and '"picture": 0.5' in printed
+    first, second = [line for line in printed.splitlines() if line.startswith("vector ")]
+    assert "nearest words: cat 1.00" in first and "nearest words: cat 1.00" in second
+    assert "percentile 100" in second
     found = json.loads(out(capsys, "show", "my_cat", "--json"))
     assert found["facts"]["scores"] == {"picture": 0.5} and found["vectors"] == 2
     assert found["encoders"][0]["vectors"][0]["nearest"][0][0] == "cat"
 
 
-def test_show_names_the_page_and_the_previews_of_its_run(capsys, cat):
+def test_show_names_the_report_and_the_images_of_the_training_run(capsys, cat):
     assert "index.html" not in out(capsys, "show", "my_cat")
     Path("embeddings/my_cat").mkdir()
     Path("embeddings/my_cat/index.html").write_text("")
     Path("embeddings/my_cat/strip.webp").write_text("")
-    said = out(capsys, "show", "my_cat")
-    assert "embeddings/my_cat/index.html" in said and "embeddings/my_cat/strip.webp" in said
+    printed = out(capsys, "show", "my_cat")
+    assert "embeddings/my_cat/index.html" in printed and "embeddings/my_cat/strip.webp" in printed
     found = json.loads(out(capsys, "show", "my_cat", "--json"))
     assert found["previews"] == "embeddings/my_cat/strip.webp" and found["page"].endswith(".html")
 
@@ -75,19 +76,19 @@ def test_show_names_the_page_and_the_previews_of_its_run(capsys, cat):
 def test_show_of_another_models_token(capsys):
     embeddings.save(LearnedToken("wide", "W*", (rows(),)), "embeddings/wide.safetensors")
     assert run(["embeddings", "show", "wide"]) == 0
-    said = capsys.readouterr()
-    assert "W*" in said.out and "mini's is 256" in said.err and "vector 1 " not in said.out
+    printed = capsys.readouterr()
+    assert "W*" in printed.out and "mini's is 256" in printed.err and "vector 1 " not in printed.out
     assert "mini's is 256" in out(capsys, "show", "wide", "--model", "mini", code=3)
 
 
-def test_strangers_text_does_not_move_the_cursor(capsys):
+def test_metadata_of_other_programs_cannot_control_the_terminal(capsys):
     Path("embeddings").mkdir()
     told = {"base_model": "a\x1b[2J", "note": "\x1b]0;x\x07", "\x1bkey": "1"}
     foreign_files.tensors(Path("embeddings/x.safetensors"), {"emb_params": rows()}, told)
     assert "\x1b" not in out(capsys, "list") + out(capsys, "show", "x")
 
 
-def test_import(capsys):
+def test_import_converts_a_token(capsys):
     foreign_files.tensors(Path("My Style v2.safetensors"), {"emb_params": rows()})
     assert out(capsys, "import", "My Style v2.safetensors") == "embeddings/My_Style_v2.safetensors\n"
     found = embeddings.load_token("My_Style_v2")
@@ -104,7 +105,7 @@ def test_import_of_a_pickle(capsys):
     assert embeddings.load_token("toy").token == "<toy>"
 
 
-def test_import_writes_over_nothing(capsys, cat):
+def test_import_keeps_existing_files(capsys, cat):
     foreign_files.tensors(Path("my_cat.safetensors"), {"emb_params": rows()})
     assert "already exists" in out(capsys, "import", "my_cat.safetensors", code=2)
     assert embeddings.load_token("my_cat").sha256 == cat.sha256
@@ -121,7 +122,7 @@ def test_import_under_an_unsafe_name(capsys, tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", embeddings.EXPORT_FORMATS)
-def test_export(capsys, cat, kind):
+def test_export_can_be_imported_again(capsys, cat, kind):
     path = Path(out(capsys, "export", "my_cat", "--to", kind).strip())
     assert path.parent == Path(f"exports/my_cat-{kind}") and path.exists()
     again = embeddings.import_pickle(path)
@@ -130,19 +131,19 @@ def test_export(capsys, cat, kind):
     assert "no kind" in out(capsys, "export", "my_cat", "--to", "comfy", code=2)
 
 
-def test_a_dot_in_a_name_begins_no_ending(capsys, cat):
+def test_a_dot_in_a_name_does_not_start_a_file_ending(capsys, cat):
     embeddings.save(cat, "embeddings/v1.5-style.safetensors")
-    said = out(capsys, "export", "v1.5-style", "--to", "kohya")
-    assert said == "exports/v1.5-style-kohya/v1.5-style.safetensors\n"
+    printed = out(capsys, "export", "v1.5-style", "--to", "kohya")
+    assert printed == "exports/v1.5-style-kohya/v1.5-style.safetensors\n"
     assert out(capsys, "export", "my_cat", "--to", "a1111", "-o", "to/v2.0") == "to/v2.0/my_cat.pt\n"
     assert "does not end in .pt" in out(capsys, "export", "my_cat", "--to", "a1111", "-o", "x.safetensors", code=2)
 
 
-def test_remove(capsys, cat):
+def test_remove_asks_and_keeps_the_run_folder(capsys, cat):
     run_folder = Path("embeddings/my_cat")
     run_folder.mkdir()
     (run_folder / "log.jsonl").write_text("")
-    assert "nobody can be asked" in out(capsys, "remove", "my_cat", code=2)
+    assert "cannot ask whether to delete" in out(capsys, "remove", "my_cat", code=2)
     assert cat.path is not None and cat.path.exists()
     assert out(capsys, "remove", "my_cat", "--yes") == "embeddings/my_cat.safetensors\n"
     assert not cat.path.exists() and run_folder.exists()
@@ -157,21 +158,21 @@ def test_remove_with_its_run_and_a_damaged_file(capsys):
     assert not list(Path("embeddings").iterdir())
 
 
-def test_remove_takes_learned_tokens_and_nothing_else(capsys, cat):
+def test_remove_deletes_only_learned_tokens(capsys, cat):
     Path("photos").mkdir()
     Image.new("RGB", (8, 8)).save("photos/holiday.png")
     Path("embeddings/my_cat").mkdir()
     Path("embeddings/my_cat/log.jsonl").write_text("")
     Path("other.safetensors").write_bytes(b"weights")
-    doors = ("./photos", "photos/holiday.png", "embeddings/my_cat", "./other.safetensors")
+    paths = ("./photos", "photos/holiday.png", "embeddings/my_cat", "./other.safetensors")
     before = sorted(Path().rglob("*"))
-    for place in doors:
-        said = out(capsys, "remove", place, "--yes", "--run", code=3)
-        assert "nothing is deleted" in said and "hint: only learned tokens" in said
+    for path in paths:
+        printed = out(capsys, "remove", path, "--yes", "--run", code=3)
+        assert "nothing was deleted" in printed and "hint: only learned tokens" in printed
     assert sorted(Path().rglob("*")) == before
 
 
-def test_remove_by_path_leaves_a_folder_that_is_no_run(capsys, cat):
+def test_remove_by_path_keeps_a_folder_that_is_not_a_run(capsys, cat):
     elsewhere = embeddings.save(cat, "elsewhere/my_cat.safetensors")
     Path("elsewhere/my_cat").mkdir()
     Path("elsewhere/my_cat/photo.jpg").write_text("")
@@ -180,10 +181,10 @@ def test_remove_by_path_leaves_a_folder_that_is_no_run(capsys, cat):
     assert cat.path is not None and cat.path.exists()
 
 
-def test_combine(capsys, cat):
-    said = out(capsys, "combine", "cat - red + blue", "--count", "4")
-    assert len(said.splitlines()) == 4
-    assert not {"cat", "red", "blue"} & {line.split()[1] for line in said.splitlines()}
+def test_combine_adds_and_subtracts_words(capsys, cat):
+    printed = out(capsys, "combine", "cat - red + blue", "--count", "4")
+    assert len(printed.splitlines()) == 4
+    assert not {"cat", "red", "blue"} & {line.split()[1] for line in printed.splitlines()}
     found = json.loads(out(capsys, "combine", "S*", "--json"))
     assert found["nearest"][0] == ["cat", pytest.approx(1, abs=1e-4)]
     assert "no sum of words" in out(capsys, "combine", "cat +", code=2)
@@ -191,9 +192,9 @@ def test_combine(capsys, cat):
 
 def test_combine_with_a_token_of_several_files(capsys, cat):
     embeddings.save(cat, "embeddings/second.safetensors")
-    said = out(capsys, "combine", "S* - cat", code=2)
-    assert "S* is the token of my_cat and second" in said
-    assert "hint: write for example <my_cat>" in said and "--embedding" not in said
+    printed = out(capsys, "combine", "S* - cat", code=2)
+    assert "S* is the token of my_cat and second" in printed
+    assert "hint: write for example <my_cat>" in printed and "--embedding" not in printed
 
 
 def test_interpolate_under_the_name_of_a_word(capsys, cat):
@@ -203,7 +204,7 @@ def test_interpolate_under_the_name_of_a_word(capsys, cat):
     assert embeddings.load_token("my_moon").spellings == ("<my_moon>", "my_moon")
 
 
-def test_interpolate(capsys, cat, mini):
+def test_interpolate_moves_back_to_the_initial_words(capsys, cat, mini):
     assert out(capsys, "interpolate", "my_cat", "0.5", "-o", "half") == "embeddings/half.safetensors\n"
     half = embeddings.load_token("half")
     dog = Vocabulary(mini).vectors("dog")
@@ -225,12 +226,12 @@ def test_interpolate_from_the_vectors_in_the_file(capsys, cat):
     assert len(shown) < 3000
 
 
-def test_interpolate_of_a_token_that_says_nothing(capsys):
+def test_interpolate_needs_initial_words(capsys):
     embeddings.save(LearnedToken("x", "X*", (rows(1, 256),)), "embeddings/x.safetensors")
     assert "does not say" in out(capsys, "interpolate", "x", "0.5", "-o", "y", code=3)
 
 
-def test_help_is_light():
+def test_help_imports_no_heavy_library():
     code = (
         "import sys; from diffusekit.cli.main import run; run(['embeddings', '--help']);"
         "sys.exit(bool({'torch', 'numpy', 'transformers'} & set(sys.modules)))"

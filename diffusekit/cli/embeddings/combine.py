@@ -1,0 +1,33 @@
+"""`diffusekit embeddings combine`: add and subtract words and learned tokens."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from ...display import printable
+from .options import Json, ModelName
+
+
+def command(
+    expression: Annotated[str, typer.Argument(metavar="EXPRESSION", help='Like "cat - red + blue".')],
+    model: ModelName = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=1000, help="Number of words to show.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Add and subtract words or tokens; show the nearest words."""
+    from ...embeddings import Vocabulary, check_compatible, combine, tokens_in_prompts
+    from ...models import load
+
+    tokens = tokens_in_prompts([expression], setting="")
+    base = load(model or "mini")
+    for token in tokens:
+        check_compatible(token, base)
+    words = Vocabulary(base)
+    vector = combine(words, expression, tokens)
+    (nearest,) = words.nearest(vector[None], count, leave_out=expression.split())
+    if as_json:
+        print(json.dumps({"expression": expression, "nearest": nearest}))
+        return
+    for word, cosine in nearest:
+        print(f"{cosine:6.3f}  {printable(word)}")
