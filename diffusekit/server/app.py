@@ -1,6 +1,6 @@
-"""The whole server as one ASGI application: routes, contract for errors, guard. Knows no sockets.
+"""The whole server as one ASGI application: routes, error handlers, security middleware.
 
-Whatever is mounted on the application afterwards, as the web UI is, stands behind the same guard.
+What is mounted on the application later, as the web page is, is behind the same middleware.
 """
 
 from __future__ import annotations
@@ -18,24 +18,21 @@ from .routes import jobs as job_routes
 from .security import SecurityMiddleware, SecurityPolicy
 from .storage.gallery import Gallery
 
+ERROR_BODIES: errors.ErrorBodies = {"/sdapi/": a1111.error_body, "/v1/": openai_images.error_body}
 
-def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ()) -> FastAPI:
-    """The application over opened `jobs`.
 
-    `uploads` are the beginnings of paths, of what will be mounted, that take other bodies than JSON.
+def build(settings: ServeSettings, jobs: Jobs, *, upload_paths: tuple[str, ...] = ()) -> FastAPI:
+    """Build the application over opened `jobs`.
+
+    `upload_paths` are the beginnings of paths, of what will be mounted, that take other bodies than JSON.
     Raises `UsageError` for settings that would leave the server open.
     """
-    policy = SecurityPolicy.from_settings(settings, uploads)
-    # FastAPI's own pages of documentation load their scripts from elsewhere: only the data is served.
-    # It would also send traces away if the environment said so.
-    silent: TelemetryConfig = {
-        "tracing": False,
-        "metrics": False,
-        "logs": False,
-        "auto_configure": False,
-    }
+    policy = SecurityPolicy.from_settings(settings, upload_paths)
+    # FastAPI's documentation pages load scripts from other hosts, so only /openapi.json is served.
+    # FastAPI would also send traces to other hosts if the environment said so.
+    silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
     app = FastAPI(title="diffusekit", version=__version__, docs_url=None, redoc_url=None, telemetry=silent)
-    errors.add_handlers(app)
+    errors.add_handlers(app, ERROR_BODIES)
     app.include_router(health.router(jobs))
     if not settings.no_api:
         gallery = Gallery(jobs.outputs)
@@ -43,7 +40,7 @@ def build(settings: ServeSettings, jobs: Jobs, *, uploads: tuple[str, ...] = ())
             app.include_router(routes)
     if settings.mcp:
         mcp_tool.add_tool(app, jobs)
-    app.add_middleware(SecurityMiddleware, policy=policy, check_capacity=jobs.check_capacity)
+    app.add_middleware(SecurityMiddleware, policy=policy, error_bodies=ERROR_BODIES, check_capacity=jobs.check_capacity)
     if settings.allow_origin:
         app.add_middleware(
             CORSMiddleware,

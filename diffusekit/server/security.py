@@ -1,6 +1,6 @@
-"""The door: who may come in, from which page, with how much. Covers every route and whatever is mounted.
+"""Security middleware: checks host, origin, credentials, content type and body size of every request.
 
-Pure ASGI, before anything else reads the request. Knows no routes and no jobs.
+Pure ASGI, so it runs before anything else reads the request, and it covers what is mounted on the application.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import Overloaded, UsageError
 from ..settings import MAX_UPLOAD, ServeSettings
-from .errors import ErrorResponse, error_response
+from .errors import ErrorBodies, ErrorResponse, error_response
 
-PUBLIC_PATH = "/healthz"  # the one path that needs no key
+PUBLIC_PATH = "/healthz"  # the only path without credentials
 MAX_BODY = 1_000_000
 BODY_TIMEOUT = 30.0  # seconds a body may take
 API_PATHS = (
@@ -50,10 +50,11 @@ PAGE_CSP = (
 
 @dataclass(frozen=True)
 class SecurityPolicy:
-    """What the guard asks of a request.
+    """What `SecurityMiddleware` requires of a request.
 
-    `large` are the beginnings of paths whose bodies may be large, `uploads` of those that may be
-    something else than JSON (and large); `asking` are the paths where work is asked for.
+    `keys` are digests of credentials; without any, requests need none. `large_body_paths` are the beginnings of paths
+    whose bodies may be large. `upload_paths` are those of bodies that may also be something else than JSON.
+    `job_paths` are the paths that submit jobs.
     """
 
     keys: tuple[bytes, ...] = ()
@@ -66,34 +67,34 @@ class SecurityPolicy:
 
     @classmethod
     def from_settings(cls, settings: ServeSettings, upload_paths: tuple[str, ...] = ()) -> SecurityPolicy:
-        """Raises `UsageError` for a key that is none, and for an open server without any."""
+        """Raises `UsageError` for invalid credentials, and for a server that is open to others without any."""
         keys = []
         if settings.auth is not None:
             user, colon, password = settings.auth.partition(":")
             if not (user and colon and password):
-                raise UsageError("auth is not of the form USER:PASSWORD", "neither may be empty")
+                raise UsageError("`auth` must be USER:PASSWORD", "neither may be empty")
             keys.append(_digest("basic", settings.auth))
         if settings.token is not None:
             if not settings.token.strip():
-                raise UsageError("token is empty", "openssl rand -hex 32 makes a good one")
+                raise UsageError("`token` is empty", "`openssl rand -hex 32` makes a good one")
             keys.append(_digest("token", settings.token))
         here = _is_loopback(settings.host)
         if not (here or keys):
             raise UsageError(
-                f"on {settings.host} anybody could use this server",
-                "set DIFFUSEKIT_AUTH=user:password or DIFFUSEKIT_TOKEN, or leave --host out",
+                f"anybody could use a server on {settings.host} without credentials",
+                "set DIFFUSEKIT_AUTH=user:password or DIFFUSEKIT_TOKEN, or leave out `host`",
             )
         for origin in settings.allow_origin:
             parts = urlsplit(origin)
             if parts.scheme not in ("http", "https") or parts.path or not parts.netloc:
-                raise UsageError(f"allow_origin {origin!r} is no origin", "like https://example.org")
+                raise UsageError(f"`allow_origin` {origin!r} is not a valid origin", "for example https://example.org")
         names = ("localhost", settings.host, *settings.allow_host)
         hosts = tuple(name.lower().strip("[]") for name in names)
         return cls(tuple(keys), hosts, settings.allow_origin, not here, upload_paths=upload_paths)
 
 
 def _digest(kind: str, key: str) -> bytes:
-    """Keys are compared by hash: in a time that says nothing of them, not even their length."""
+    """Credentials are compared by hash, so that the time taken says nothing about them, not even their length."""
     return hashlib.sha256(f"{kind} {key}".encode("utf-8", "surrogateescape")).digest()
 
 
@@ -105,46 +106,49 @@ def _is_loopback(host: str) -> bool:
 
 
 class SecurityMiddleware:
-    """ASGI middleware: host, origin, key, kind and size of the body; headers of the answer.
+    """Checks a request, then adds security headers to its response.
 
-    `room` raises `Overloaded` when nobody more can be served: who asks for work then is told so before the
-    request is read.
+    `check_capacity` raises `Overloaded` when the queue is full. A request that submits a job is then refused before its
+    body is read.
     """
 
-    def __init__(self, app: ASGIApp, policy: SecurityPolicy, check_capacity: Callable[[], None] = lambda: None):
-        self.app, self.policy, self.check_capacity = app, policy, check_capacity
+    def __init__(
+        self, app: ASGIApp, *, policy: SecurityPolicy, error_bodies: ErrorBodies, check_capacity: Callable[[], None]
+    ):
+        self.app, self.policy = app, policy
+        self.error_bodies, self.check_capacity = error_bodies, check_capacity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         path, headers = scope["path"], Headers(scope=scope)
-        fault = self._check_request(scope, headers)
+        error = self._check_request(scope, headers)
         if scope["type"] == "websocket":
-            if fault:
+            if error:
                 await receive()
                 return await send({"type": "websocket.close", "code": 1008})
             return await self.app(scope, receive, send)
-        guarded = _with_headers(path, send)
-        if fault is None and scope["method"] == "POST" and path in self.policy.job_paths:
-            fault = self._check_capacity()
-        if fault is None and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            fault, receive = await self._check_body(path, headers, receive)
-        if fault:
-            return await error_response(fault, path)(scope, receive, guarded)
-        await self.app(scope, receive, guarded)
+        send = _with_headers(path, send)
+        if error is None and scope["method"] == "POST" and path in self.policy.job_paths:
+            error = self._check_capacity()
+        if error is None and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            error, receive = await self._check_body(path, headers, receive)
+        if error:
+            return await error_response(error, path, self.error_bodies)(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _check_request(self, scope: MutableMapping[str, Any], headers: Headers) -> ErrorResponse | None:
         policy, host = self.policy, headers.get("host", "")
         if not self._is_known_host(host):
-            return ErrorResponse(403, f"this server is not called {host[:100]!r}", "see --allow-host")
+            return ErrorResponse(403, f"unknown host {host[:100]!r}", "add it to `allow_host`")
         origin = headers.get("origin")
         if origin is not None and origin not in policy.origins and urlsplit(origin).netloc != host:
-            return ErrorResponse(403, "other web pages may not use this server", "see --allow-origin")
+            return ErrorResponse(403, "this server refuses requests from other web pages", "see `allow_origin`")
         changes = scope.get("method", "GET") not in ("GET", "HEAD", "OPTIONS")
         if changes and origin is None and headers.get("sec-fetch-site") == "cross-site":
-            return ErrorResponse(403, "other web pages may not use this server", "see --allow-origin")
+            return ErrorResponse(403, "this server refuses requests from other web pages", "see `allow_origin`")
         if policy.keys and scope["path"] != PUBLIC_PATH and not self._is_authorized(headers):
-            return ErrorResponse(401, "a user and password or a token is needed", "see docs/serving.md")
+            return ErrorResponse(401, "a user and password, or a token, is required", "see docs/serving.md")
         return None
 
     def _check_capacity(self) -> ErrorResponse | None:
@@ -155,7 +159,7 @@ class SecurityMiddleware:
         return None
 
     def _is_known_host(self, host: str) -> bool:
-        """Whether a Host header names us: the defence against DNS rebinding, which needs a name."""
+        """Whether a Host header names this server. This is the defense against DNS rebinding, which needs a name."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").lower()
         except ValueError:
@@ -168,7 +172,7 @@ class SecurityMiddleware:
             return False
 
     def _is_authorized(self, headers: Headers) -> bool:
-        """A bearer token; or user and password, where a token is also good as the password."""
+        """Whether there is a valid bearer token, or a valid user and password. The token is also a valid password."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         candidates: list[bytes] = []
         if scheme.lower() == "bearer":
@@ -177,24 +181,24 @@ class SecurityMiddleware:
             with contextlib.suppress(binascii.Error, ValueError):
                 pair = base64.b64decode(given, validate=True).decode("utf-8", "surrogateescape")
                 candidates += [_digest("basic", pair), _digest("token", pair.partition(":")[2])]
-        found = [hmac.compare_digest(c, key) for c in candidates for key in self.policy.keys]
-        return any(found)
+        matches = [hmac.compare_digest(c, key) for c in candidates for key in self.policy.keys]
+        return any(matches)
 
     async def _check_body(self, path: str, headers: Headers, receive: Receive) -> tuple[ErrorResponse | None, Receive]:
-        """Read a JSON body whole, within limits, and hand it on; let an upload through, counted."""
+        """Read a JSON body whole, within limits, and pass it on; limit an upload while it is read."""
         policy = self.policy
         declared = headers.get("content-length", "")
         length = int(declared) if declared.isdecimal() else 0
         upload = bool(policy.upload_paths) and path.startswith(policy.upload_paths)
         limit = MAX_UPLOAD if upload or path.startswith(policy.large_body_paths) else MAX_BODY
-        too_large = ErrorResponse(413, f"the body is larger than {limit:,} bytes", "send less")
+        too_large = ErrorResponse(413, f"the body is larger than {limit:,} bytes", "send a smaller one")
         if length > limit:
             return too_large, receive
         chunked = "transfer-encoding" in headers
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if (length or chunked) and kind != "application/json" and not upload:
-            said = f"the body must be application/json, not {kind[:60] or 'of no kind'}"
-            return ErrorResponse(415, said, "set the header Content-Type"), receive
+            message = f"the body must be application/json, not {kind[:60] or 'without a type'}"
+            return ErrorResponse(415, message, "set the header Content-Type"), receive
         if upload:
             return None, _limit(receive, limit)
         parts: list[bytes] = []
@@ -213,32 +217,32 @@ class SecurityMiddleware:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that first gives the body that was read."""
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+    """A `receive` that first returns a body that was read already."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
-        return waiting.pop() if waiting else await receive()
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
 
-    return again
+    return replay
 
 
 def _limit(receive: Receive, limit: int) -> Receive:
-    """A `receive` that calls a body that grows beyond its limit a client that went away."""
-    seen = 0
+    """A `receive` that reports a disconnected client when the body exceeds its limit."""
+    size = 0
 
-    async def counting() -> Message:
-        nonlocal seen
+    async def limited() -> Message:
+        nonlocal size
         message = await receive()
-        seen += len(message.get("body", b""))
-        return message if seen <= limit else {"type": "http.disconnect"}
+        size += len(message.get("body", b""))
+        return message if size <= limit else {"type": "http.disconnect"}
 
-    return counting
+    return limited
 
 
 def _with_headers(path: str, send: Send) -> Send:
     policy = STRICT_CSP if path.startswith(API_PATHS) else PAGE_CSP
 
-    async def guarded(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers["X-Content-Type-Options"] = "nosniff"
@@ -246,4 +250,4 @@ def _with_headers(path: str, send: Send) -> Send:
             headers["Content-Security-Policy"] = policy
         await send(message)
 
-    return guarded
+    return send_with_headers

@@ -1,25 +1,93 @@
-"""Listen, serve, and leave in good order. Knows no routes."""
+"""Start-up and shutdown: check the settings, open the jobs, build the application, listen, stop in good order.
+
+Heavy modules are imported only when the settings have been checked.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import UsageError
-from .jobs.queue import Jobs
-from .protocol import BoundedProtocol
+from ..settings import ServeSettings
+from .security import SecurityPolicy
 
-JOB_TIMEOUT = 25.0  # seconds the running job has after a signal; all is over within thirty
-GRACE_PERIOD = 1.0  # seconds that answers may still take when the running job is over
+if TYPE_CHECKING:
+    from .jobs.queue import Jobs
+
+JOB_TIMEOUT = 25.0  # seconds that the running job has after a signal; the process ends within thirty
+GRACE_PERIOD = 1.0  # seconds that responses may still take after the running job has ended
+MAX_HEADER = 65_536  # bytes
+HEADER_TIMEOUT = 20.0  # seconds
+
+
+class PageBuilder(Protocol):
+    """What the server needs of the web page: `diffusekit.server.ui` fits."""
+
+    UPLOAD_PATHS: tuple[str, ...]
+
+    def build(self, jobs: Jobs, settings: ServeSettings) -> Any: ...
+
+    def mount(self, app: FastAPI, page: Any, settings: ServeSettings) -> FastAPI: ...
+
+
+@dataclass
+class Application:
+    """Everything of a server but the socket. `page` is what the page builder built."""
+
+    settings: ServeSettings
+    jobs: Jobs
+    app: FastAPI
+    page: Any = None
+
+    def run(self, announce: Callable[[str], None], *, listener: socket.socket | None = None) -> None:
+        """Serve until a signal comes. `announce` gets the address once the server listens."""
+        try:
+            listener = listener or listen(self.settings.host, self.settings.port)
+            announce(address_of(listener))
+            Server(self.app, self.jobs).run(sockets=[listener])
+        finally:
+            self.jobs.close(0)
+
+
+def check(settings: ServeSettings) -> None:
+    """Raise `UsageError` or `ModelError` for settings that cannot be served, before torch is imported."""
+    from .routes import mcp_tool
+
+    SecurityPolicy.from_settings(settings)
+    if settings.mcp:
+        mcp_tool.check_installed()
+    from .. import hub
+
+    hub.locate(settings.model)
+
+
+def prepare(settings: ServeSettings, page_builder: PageBuilder | None = None) -> Application:
+    """Check the settings, open the jobs and build the application, with a page if there is a builder for it."""
+    check(settings)
+    from .app import build
+    from .jobs.queue import Jobs
+
+    jobs = Jobs(settings).open()
+    if page_builder is None:
+        return Application(settings, jobs, build(settings, jobs))
+    page = page_builder.build(jobs, settings)
+    app = build(settings, jobs, upload_paths=page_builder.UPLOAD_PATHS)
+    return Application(settings, jobs, page_builder.mount(app, page, settings), page)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; raises `UsageError` when there is none to be had."""
+    """Open a listening socket; raises `UsageError` if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.socket(family)
@@ -27,17 +95,19 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host.strip("[]"), port))
         listener.listen(2048)
     except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}", "try another --port") from None
+        reason = error.strerror or error
+        raise UsageError(f"cannot listen on {host}:{port}: {reason}", "choose another `port`") from None
     return listener
 
 
-def url(listener: socket.socket) -> str:
+def address_of(listener: socket.socket) -> str:
+    """The URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but after the first signal it answers on, refusing work, until the running job is over."""
+    """A uvicorn server that, after the first signal, responds and refuses jobs until the running job has ended."""
 
     def __init__(self, app: Any, jobs: Jobs):
         config = uvicorn.Config(
@@ -58,23 +128,62 @@ class Server(uvicorn.Server):
         self._is_stopping = True
         self._captured_signals.append(sig)
         self._jobs.stop_accepting()
-        threading.Thread(target=self._stop, name="leaving", daemon=True).start()
+        threading.Thread(target=self._stop, name="shutdown", daemon=True).start()
 
     def _stop(self) -> None:
         self._jobs.close(JOB_TIMEOUT)
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let answers come to their end, then close what has none: the streams of pages that are open."""
-        open_ = self.server_state.connections
-        for _ in range(round(GRACE_PERIOD / 0.05)):
-            if all(_is_idle(connection) for connection in open_):
-                break
-            await asyncio.sleep(0.05)
-        for connection in list(open_):
+        """Let responses finish, then close connections that never do: the streams of open pages."""
+        connections = self.server_state.connections
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_PERIOD):
+                while not all(_is_idle(connection) for connection in connections):
+                    await asyncio.sleep(0.05)
+        for connection in list(connections):
             if not _is_idle(connection):
                 connection.transport.abort()
         await super().shutdown(sockets)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 with limits on header size and time, which uvicorn's faster parser does not set."""
+
+    _received = 0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        idle = _is_idle(self)
+        if idle:
+            self._received += len(data)
+            self._start_timer()
+        super().data_received(data)
+        if idle and self._received > MAX_HEADER:
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEADER_TIMEOUT, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        """The header is complete, or the connection is closed."""
+        self._received = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _is_idle(connection: Any) -> bool:

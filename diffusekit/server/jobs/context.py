@@ -1,7 +1,4 @@
-"""What a kind of job is given to work with: its settings, and a way to tell how it goes.
-
-Knows no queue and no clients.
-"""
+"""What a running job works with: its settings, the folders of images and tokens, and methods that report progress."""
 
 from __future__ import annotations
 
@@ -20,49 +17,49 @@ log = logging.getLogger(__name__)
 
 
 class JobContext:
-    """One job in the hands of the worker."""
+    """One job while the worker runs it."""
 
-    def __init__(self, feed: JobChannel, outputs: Path, embeddings: Path, keep: Callable[[Job], object]):
-        """`keep` writes the job down."""
-        self._feed, self._keep, self._previews = feed, keep, True
-        self.outputs, self.embeddings = outputs, embeddings
+    def __init__(self, channel: JobChannel, save: Callable[[Job], object], *, outputs: Path, embeddings: Path):
+        """`save` writes the job to disk."""
+        self.channel, self.outputs, self.embeddings = channel, outputs, embeddings
+        self._save, self._previews = save, True
 
     @property
     def job(self) -> Job:
-        return self._feed.job
+        return self.channel.job
 
-    def note(self, text: str) -> None:
-        """What goes on, in a few words."""
-        self._feed.update(note=text)
+    def set_note(self, text: str) -> None:
+        """Say in a few words what happens now."""
+        self.channel.update(note=text)
 
     def report_progress(self, step: int, steps: int) -> None:
-        self._feed.update(step=step, steps=steps, note="")
+        self.channel.update(step=step, steps=steps, note="")
 
-    def show_preview(self, make: Callable[[], Sequence[Image.Image]]) -> None:
-        """Show what `make` draws, if somebody watches; it is not called otherwise."""
+    def show_preview(self, render: Callable[[], Sequence[Image.Image]]) -> None:
+        """Publish what `render` returns if somebody watches; otherwise it is not called."""
         try:
             if self._previews:
-                self._feed.publish_preview(make)
+                self.channel.publish_preview(render)
         except (OutOfMemory, RuntimeError) as error:
             self._previews = False
             log.warning("no previews of job %s: %s", self.job.id, error)
 
     def next_image_path(self, seed: int, words: str) -> Path:
-        """Where the next picture goes: the same for the same job, so that a repeated one leaves one."""
+        """The path of the next image. It is the same when the job runs again, so that no image is there twice."""
         job = self.job
         day, clock = time.strftime("%Y-%m-%d %H%M%S", time.localtime(job.created)).split()
         name = f"{clock}-{job.id[:8]}-{job.passed + 1:02}-{seed}-{words or 'picture'}.png"
         return self.outputs / day / name
 
     def add_image(self, path: Path) -> None:
-        """A picture lies at `path`; a restart goes on behind it."""
-        shown = path.relative_to(self.outputs).as_posix()
-        self._keep(self._feed.update(pictures=(*self.job.pictures, shown), passed=self.job.passed + 1))
+        """Record a finished image; after a restart the job continues behind it."""
+        name = path.relative_to(self.outputs).as_posix()
+        self._save(self.channel.update(pictures=(*self.job.pictures, name), passed=self.job.passed + 1))
 
     def take_skip_request(self) -> bool:
-        """Whether somebody asked, since the last time, to leave out what is being made."""
-        asked, self._feed.skip_requested = self._feed.skip_requested, False
-        return asked
+        """Whether, since the last call, a client asked to skip the current image."""
+        requested, self.channel.skip_requested = self.channel.skip_requested, False
+        return requested
 
-    def skip_images(self, pictures: int) -> None:
-        self._feed.update(passed=self.job.passed + pictures)
+    def skip_images(self, count: int) -> None:
+        self.channel.update(passed=self.job.passed + count)

@@ -1,7 +1,7 @@
-"""The kind of job that learns a token: training in a process of its own, watched through its log.
+"""The invert job: training in a child process, followed through its log.
 
-The process stops by itself, everything saved, when its end of a pipe closes: because somebody cancels, or
-because the server is gone. A job that is begun again goes on where the run's checkpoints end. Knows no page.
+The child saves a checkpoint and stops when its end of a pipe closes: because the job was cancelled, or because the
+server has gone. A job that is started again continues from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ...errors import DiffusekitError, UsageError
 from ...inversion import run_story
 from ...inversion.run_story import Story
 from ...settings import InvertSettings, ServeSettings, validate
+from ..models import ServerModels
 from ..storage import uploads
 from .context import JobContext
 
@@ -50,12 +51,13 @@ CLIENT_SETTINGS = (
     "seed",
     "model",
 )
+SERVER_SETTINGS = ("folder", "device", "dtype")  # in a checked job, which may be checked again
 LIMITS = {"vectors": 16, "batch": 16, "crops": 16}
 POLL_INTERVAL = 0.1  # seconds between looks at the log
-TIMEOUT = 60.0  # seconds a run has to save itself
-SIGNAL_CODES = (130, 143, -2, -15)  # a run that was stopped from outside ends with one of these
-# The thread sees the end of the pipe and interrupts as Ctrl-C does; it never outlives the process.
-_CODE = """
+TIMEOUT = 60.0  # seconds a run has to save its checkpoint
+SIGNAL_CODES = (130, 143, -2, -15)  # exit codes of a run that a signal stopped
+# A thread sees the end of the pipe and interrupts as Ctrl-C does, so the child never outlives the server.
+CHILD_CODE = """
 import _thread, os, sys, threading
 threading.Thread(target=lambda: (os.read(0, 1), _thread.interrupt_main()), daemon=True).start()
 from diffusekit.cli.main import main
@@ -64,142 +66,130 @@ main()
 
 
 class TrainingFailed(DiffusekitError):
-    """The process that learns ended without a token; it says why."""
+    """The training process ended without a token."""
 
     def __init__(self, code: int, message: str, hint: str):
         super().__init__(message, hint)
         self.exit_code = code
 
 
-def check(values: Mapping[str, Any], rules: ServeSettings, model_of: Callable[[str], str]) -> dict[str, Any]:
-    """`InvertSettings` within what the server allows; `pictures` is the id of an uploaded set.
+def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
+    """Check `InvertSettings` against the limits of the server; `pictures` is the id of an uploaded set.
 
-    `resume` goes on with a run of that name that was stopped; device and precision are the server's.
-    `model_of` gives the name for `load` of a
-    model that may be asked for. Raises `UsageError` that begins with the field's name.
+    `resume` continues a stopped run of that name. Device and precision are the server's. Raises `UsageError` that
+    begins with the field's name.
     """
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None and name not in SERVER_SETTINGS}
     resume, pictures = given.pop("resume", False), given.pop("pictures", "")
-    for name in (
-        "folder",
-        "device",
-        "dtype",
-    ):  # the server's, as in the job whose settings these are again
-        given.pop(name, None)
     if not isinstance(resume, bool):
         raise UsageError("resume must be true or false")
-    own = [name for name in InvertSettings.model_fields if name not in CLIENT_SETTINGS]
-    if refused := next((name for name in own if name in given), None):
-        raise UsageError(f"{refused} is not for clients to choose", "leave it out")
-    folder = uploads.find_folder(Path(rules.state), pictures if isinstance(pictures, str) else "")
-    settings = validate(InvertSettings, {"model": rules.model} | given)
-    for name, limit in {"steps": rules.max_training_steps, **LIMITS}.items():
-        if (wanted := getattr(settings, name)) > limit:
-            raise UsageError(f"{name} is {wanted:,}, and this server allows {limit:,}", "ask for less")
-    if settings.preview and len(settings.preview) > rules.max_prompt:
-        raise UsageError(f"preview is longer than {rules.max_prompt:,} characters", "shorten it")
-    if fault := embeddings.name_error(settings.name or ""):
-        wanted = embeddings.safe_name(settings.name or "my_cat")
-        raise UsageError(f"name {(settings.name or '')[:60]!r} {fault}", f"for example {wanted}")
-    if fault := embeddings.token_error(settings.token):
-        raise UsageError(f"token {settings.token!r} {fault}", "for example S* or <my-cat>")
-    _check_free(Path(rules.embeddings, str(settings.name)), resume=resume)
-    plain = settings.model_dump(mode="json", include=set(CLIENT_SETTINGS), exclude_none=True)
-    device = {"device": rules.device, "dtype": "auto" if rules.dtype == "float16" else rules.dtype}
-    kept = {"model": model_of(settings.model), "pictures": pictures, "folder": str(folder)}
-    return plain | device | kept | {"resume": resume}
+    if refused := next((name for name in InvertSettings.model_fields if name in given.keys() - CLIENT_SETTINGS), None):
+        raise UsageError(f"{refused} is the server's choice", "leave it out")
+    folder = uploads.find_folder(Path(server.state), pictures if isinstance(pictures, str) else "")
+    settings = validate(InvertSettings, {"model": server.model} | given)
+    _check_limits(settings, server)
+    _check_names(settings, Path(server.embeddings), resume=resume)
+    return settings.model_dump(mode="json", include=set(CLIENT_SETTINGS), exclude_none=True) | {
+        "device": server.device,
+        "dtype": "auto" if server.dtype == "float16" else server.dtype,
+        "model": ServerModels(server).resolve(settings.model),
+        "pictures": pictures,
+        "folder": str(folder),
+        "resume": resume,
+    }
 
 
-def _check_free(run: Path, *, resume: bool) -> None:
-    taken = Story(run)
-    if taken.done:
-        raise UsageError(
-            f"name {run.name!r} is taken: there is a learned token of that name",
-            "choose another name, or remove that token first",
-        )
-    if taken.begun and not resume:
-        raise UsageError(
-            f"name {run.name!r} is that of a run which is not finished",
-            "resume it, or choose another name",
-        )
+def _check_limits(settings: InvertSettings, server: ServeSettings) -> None:
+    for name, limit in {"steps": server.max_training_steps, **LIMITS}.items():
+        if (value := getattr(settings, name)) > limit:
+            raise UsageError(f"{name} is {value:,}, and this server allows {limit:,}", "ask for less")
+    if settings.preview and len(settings.preview) > server.max_prompt:
+        raise UsageError(f"preview is longer than {server.max_prompt:,} characters", "shorten it")
 
 
-def run(work: JobContext) -> Generator[None]:
-    """Let a process learn, and tell how it goes; when it is put down, it saves itself first."""
-    values = dict(work.job.settings)
-    folder, steps = Path(values["folder"]), values["steps"]
-    output = work.embeddings.resolve()
-    told = folder.parent.parent / "learning" / work.job.id
-    recipe = atomic.write_atomic(told.with_suffix(".toml"), _recipe(values, folder).encode())
-    yield from _wait_for_lock(output / values["name"], work)
-    with _training_process(recipe, output, told.with_suffix(".err")) as child:
+def _check_names(settings: InvertSettings, folder: Path, *, resume: bool) -> None:
+    """Check name and token, and that the name is free or that of a run to resume."""
+    name = settings.name or ""
+    if error := embeddings.name_error(name):
+        raise UsageError(f"name {name[:60]!r} {error}", f"for example {embeddings.safe_name(name or 'my_cat')}")
+    if error := embeddings.token_error(settings.token):
+        raise UsageError(f"token {settings.token!r} {error}", "for example S* or <my-cat>")
+    story = Story(folder / name)
+    if story.done:
+        raise UsageError(f"name {name!r} is taken by a learned token", "choose another name, or remove that token")
+    if story.begun and not resume:
+        raise UsageError(f"name {name!r} is taken by an unfinished run", "resume it, or choose another name")
+
+
+def run(context: JobContext) -> Generator[None]:
+    """Train in a child process and report progress; on shutdown it saves a checkpoint first."""
+    values = dict(context.job.settings)
+    images, steps = Path(values["folder"]), values["steps"]
+    output = context.embeddings.resolve()
+    folder = output / values["name"]
+    files = images.parent.parent / "learning" / context.job.id
+    recipe = atomic.write_atomic(files.with_suffix(".toml"), format_recipe(values, images).encode())
+    yield from _wait_for_lock(folder, context)
+    with training_process(recipe, output, files.with_suffix(".err")) as child:
         while child.poll() is None:
-            _report(work, Story(output / values["name"]), steps)
+            _report(context, Story(folder), steps)
             yield
             time.sleep(POLL_INTERVAL)
-        yield from _wait_for_signal(child.returncode)
-    _report(work, Story(output / values["name"]), steps)
-    if child.returncode or not (output / f"{values['name']}.safetensors").is_file():
-        raise _failure(child.returncode, told.with_suffix(".err"))
+        yield from wait_for_signal(child.returncode)
+    _report(context, Story(folder), steps)
+    if child.returncode or not folder.with_name(f"{folder.name}.safetensors").is_file():
+        raise _failure(child.returncode, files.with_suffix(".err"))
     recipe.unlink(missing_ok=True)
-    told.with_suffix(".err").unlink(missing_ok=True)
+    files.with_suffix(".err").unlink(missing_ok=True)
 
 
-def _wait_for_lock(folder: Path, work: JobContext) -> Generator[None]:
-    """The process of an earlier server may still be saving."""
+def _wait_for_lock(folder: Path, context: JobContext) -> Generator[None]:
+    """Wait for the child of an earlier server, which may still be saving."""
     end = time.monotonic() + TIMEOUT
     while (folder / ".lock").exists() and time.monotonic() < end:
         try:
             with FileLock(folder / ".lock", timeout=0):
                 return
         except Timeout:
-            work.note("waiting for another process in this folder")
+            context.set_note("waiting for another process in this folder")
             yield
             time.sleep(POLL_INTERVAL)
 
 
-def _wait_for_signal(code: int) -> Generator[None]:
-    """Who ends a whole group of processes ends us too, in a moment: then the run is to go on later."""
+def wait_for_signal(code: int) -> Generator[None]:
+    """Wait for our own signal if the whole process group was signalled, so that the job is requeued, not failed."""
     end = time.monotonic() + TIMEOUT
     while code in SIGNAL_CODES and time.monotonic() < end:
         yield
         time.sleep(POLL_INTERVAL)
 
 
-def _report(work: JobContext, now: Story, steps: int) -> None:
-    if not now.entries:
-        work.note("looking at what the words to start from draw")
-    elif not now.step:
-        work.note("training starts")
-    elif now.step != work.job.step or not work.job.steps:
-        work.report_progress(now.step, steps)
-    work.show_preview(lambda: run_story.shown(now))
+def _report(context: JobContext, story: Story, steps: int) -> None:
+    if not story.entries:
+        context.set_note("evaluating the initial words")
+    elif not story.step:
+        context.set_note("training starts")
+    elif story.step != context.job.step or not context.job.steps:
+        context.report_progress(story.step, steps)
+    context.show_preview(lambda: run_story.shown(story))
 
 
 @contextlib.contextmanager
-def _training_process(recipe: Path, output: Path, errors: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`diffusekit invert` in a process; it is asked to save itself, and waited for, at the end."""
-    words = [
-        "invert",
-        str(recipe.resolve()),
-        "--output",
-        str(output),
-        "--resume",
-        "--json",
-        "--quiet",
-    ]
+def training_process(recipe: Path, output: Path, errors: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `diffusekit invert` as a child process; at the end ask it to save a checkpoint, and wait for it."""
+    arguments = ["invert", str(recipe.resolve()), "--output", str(output), "--resume", "--json", "--quiet"]
     package = Path(__file__).parents[3]
     path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    hidden = ("DIFFUSEKIT_", "GRADIO_")  # settings and keys that are the server's alone
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
-    with errors.open("wb") as said:
+    private = ("DIFFUSEKIT_", "GRADIO_")  # settings and keys of the server alone
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(private)}
+    with errors.open("wb") as stderr:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-c", _CODE, *words],
+            [sys.executable, "-P", "-c", CHILD_CODE, *arguments],
             env=environment | {"PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,  # Ctrl+C in a terminal is for the server, which then puts the job down
+            stderr=stderr,
+            start_new_session=True,  # Ctrl+C in a terminal is for the server, which then requeues the job
         )
         try:
             yield child
@@ -209,25 +199,25 @@ def _training_process(recipe: Path, output: Path, errors: Path) -> Iterator[subp
             try:
                 child.wait(TIMEOUT)
             except subprocess.TimeoutExpired:
-                log.warning("the process that learns does not stop; it is ended")
+                log.warning("the training process does not stop, so it is killed")
                 child.kill()
                 child.wait()
 
 
-def _recipe(values: Mapping[str, Any], folder: Path) -> str:
-    """Settings as TOML; the pictures relative to a folder beside theirs."""
+def format_recipe(values: Mapping[str, Any], folder: Path) -> str:
+    """Settings as TOML; the path of the images is relative to a folder beside theirs."""
     fields = {name: value for name, value in values.items() if name in InvertSettings.model_fields}
     fields["pictures"] = f"../{folder.parent.name}/{folder.name}"
     return "".join(f"{name} = {_toml(value)}\n" for name, value in fields.items())
 
 
 def _toml(value: Any) -> str:
-    """JSON of a plain value, which TOML reads too but for one character."""
+    """JSON of a plain value, which is TOML too but for one character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _failure(code: int, errors: Path) -> TrainingFailed:
-    """What a process that failed had to say."""
+    """The error that a failed process printed."""
     try:
         lines = errors.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -237,5 +227,5 @@ def _failure(code: int, errors: Path) -> TrainingFailed:
             hint = lines[i + 1] if i + 1 < len(lines) else ""
             return TrainingFailed(code, lines[i].removeprefix("error: ")[:500], hint.removeprefix("hint: ")[:500])
     if lines:
-        log.error("learning ended with code %s: %s", code, lines[-1])
-    return TrainingFailed(code if code > 0 else 1, f"the process that learns ended with code {code}", "resume it")
+        log.error("training ended with code %s: %s", code, lines[-1])
+    return TrainingFailed(code if code > 0 else 1, f"the training process ended with code {code}", "resume the run")

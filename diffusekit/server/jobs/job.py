@@ -1,4 +1,4 @@
-"""A job as it is written down: what was asked for, how far it is, what came of it. Knows no torch."""
+"""A job as it is stored: its settings, state, progress and results. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FINAL_STATES: tuple[State, ...] = ("done", "failed", "cancelled")
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed; `code` is the exit code the command line would have had."""
+    """Why a job failed; `code` is the exit code that the command line would have."""
 
     code: int
     message: str
@@ -22,10 +22,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Job:
-    """A moment in the life of a job; times are seconds since 1970.
+    """The state of a job at one moment; times are seconds since 1970.
 
-    `pictures` are paths below the outputs folder. `passed` counts pictures that are finished or were
-    skipped: a restart goes on behind them. `attempts` counts how often it was begun.
+    `pictures` are the paths of its images below the outputs folder. `passed` counts images that are finished or were
+    skipped: after a restart the job continues behind them. `attempts` counts how often it was started. The names of
+    the fields are stored in `jobs.sqlite`.
     """
 
     id: str
@@ -50,23 +51,23 @@ class Job:
 
     @property
     def progress(self) -> float:
-        """How far, 0 to 1."""
+        """The share that is done, 0 to 1."""
         if self.state == "done":
             return 1.0
         return min(self.step / self.steps, 1.0) if self.steps else 0.0
 
     @property
     def eta(self) -> float | None:
-        """Seconds to its end, as far as one can tell."""
+        """Estimated seconds to its end; None when there is no estimate."""
         if self.state != "running" or self.started is None or not self.step:
             return None
         return (time.time() - self.started) * (1 - self.progress) / self.progress
 
     def to_json(self) -> dict[str, Any]:
-        """What clients are told: plain values."""
-        shown = asdict(self) | {"progress": round(self.progress, 4), "eta": self.eta}
-        del shown["passed"], shown["attempts"]
-        return shown
+        """What HTTP clients get: plain values."""
+        values = asdict(self) | {"progress": round(self.progress, 4), "eta": self.eta}
+        del values["passed"], values["attempts"]
+        return values
 
     def dump(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

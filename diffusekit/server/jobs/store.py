@@ -1,4 +1,4 @@
-"""The list of jobs on disk: a small SQLite file that one server at a time holds. Knows no work."""
+"""The list of jobs on disk: a small SQLite file that only one server at a time can open."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
 
 
 class JobStore:
-    """Jobs by number, in the order they came. Every call is one transaction, synced to the disk."""
+    """Jobs in the order they were submitted. Every call is one transaction, synced to the disk."""
 
     def __init__(self, path: Path):
-        """Raises `UsageError` while another server holds the file, `DiskError` when it cannot be had."""
+        """Raises `UsageError` while another server has the file open, `DiskError` when it cannot be opened."""
         self._path, self._lock = path, threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
-            raise DiskError(f"cannot open {path}: {error}", "choose another --state") from None
+            raise DiskError(f"cannot open {path}: {error}", "choose another `state`") from None
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -42,11 +42,12 @@ class JobStore:
         except sqlite3.Error as error:
             self._db.close()
             if "locked" in str(error):
-                raise UsageError(f"another server uses {path}", "stop it, or choose another --state") from None
-            raise DiskError(f"{path} is no list of jobs: {error}", "move it away; a new one is made") from None
+                raise UsageError(f"another server uses {path}", "stop it, or choose another `state`") from None
+            hint = "move it away, then a new one is created"
+            raise DiskError(f"{path} is not a list of jobs: {error}", hint) from None
 
     def save(self, job: Job) -> None:
-        """Write a job as it is now; a new one goes to the end."""
+        """Write a job as it is now; a new one is appended."""
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO jobs (id, state, job) VALUES (?, ?, ?)"
@@ -65,13 +66,13 @@ class JobStore:
             return [Job.load(text) for (text,) in rows]
 
     def list_unfinished(self) -> list[Job]:
-        """Jobs that wait or were being done, oldest first."""
+        """Jobs that wait or were running, oldest first."""
         with self._transaction() as db:
             rows = db.execute("SELECT job FROM jobs WHERE state IN ('queued', 'running') ORDER BY number")
             return [Job.load(text) for (text,) in rows]
 
     def prune(self) -> None:
-        """Forget all but the newest `KEPT` jobs that are over; their pictures stay."""
+        """Delete all but the newest `MAX_FINISHED` finished jobs; their images stay."""
         with self._transaction() as db:
             db.execute(
                 "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND number <="
@@ -80,7 +81,7 @@ class JobStore:
             )
 
     def delete(self, job_id: str) -> None:
-        """Strike a job that is over off the list; its pictures stay."""
+        """Delete a finished job from the list; its images stay."""
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,))
 
@@ -95,4 +96,5 @@ class JobStore:
                 with self._db:
                     yield self._db
             except sqlite3.Error as error:
-                raise DiskError(f"the list of jobs {self._path} cannot be used: {error}", "is there room?") from error
+                hint = "check the disk space and the folder's permissions"
+                raise DiskError(f"the list of jobs {self._path} cannot be used: {error}", hint) from error

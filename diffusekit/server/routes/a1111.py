@@ -1,6 +1,6 @@
-"""The API that Open WebUI, SillyTavern, LibreChat and `webuiapi` know: A1111's `/sdapi/v1`.
+"""A1111's API, `/sdapi/v1`, which Open WebUI, SillyTavern, LibreChat and `webuiapi` use.
 
-What they send beyond what is done here is ignored. Knows no other API.
+Fields that diffusekit does not support are ignored.
 """
 
 from __future__ import annotations
@@ -21,13 +21,22 @@ from ... import embeddings, images, metadata
 from ...errors import DiffusekitError, FileRefused, UsageError
 from ...schedule import SAMPLERS
 from ...version import __version__
+from ..errors import ErrorResponse, NotSupported
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
 from .responses import read_images, wait_for_job
 
+# How A1111's clients spell the fields of `GenerateSettings`.
+FIELDS = {
+    "guidance_scale": "cfg_scale",
+    "sampler": "sampler_name",
+    "images": "batch_size",
+    "model": "override_settings",
+}
+
 
 class Txt2ImgRequest(BaseModel):
-    """A1111's request, as far as it means something here. Sizes, guidance: None is what suits the model."""
+    """The supported fields of A1111's request. For size and guidance, None is the model's default."""
 
     prompt: str = ""
     negative_prompt: str = ""
@@ -46,82 +55,89 @@ class Txt2ImgRequest(BaseModel):
 
 
 class PngInfoRequest(BaseModel):
-    """A picture file in base64, with or without `data:…,` before it."""
+    """An image file in base64, with or without `data:…,` before it."""
 
     image: str
-
-
-class NotSupported(UsageError):
-    """Something A1111 does and diffusekit does not."""
-
-    status = 501
 
 
 def router(jobs: Jobs) -> APIRouter:
     """The routes under /sdapi/v1."""
     routes = APIRouter(prefix="/sdapi/v1", tags=["A1111"])
+    _add_generation(routes, jobs)
+    _add_options(routes, jobs)
+    _add_lists(routes, jobs)
+    return routes
 
+
+def error_body(error: ErrorResponse) -> dict[str, Any]:
+    """An error as A1111's clients expect it."""
+    return {"detail": error.sentence, "field": FIELDS.get(error.field, error.field), "code": error.code}
+
+
+def _add_generation(routes: APIRouter, jobs: Jobs) -> None:
     @routes.post("/txt2img")
-    async def txt2img(wanted: Txt2ImgRequest, request: Request) -> dict[str, Any]:
-        """Make pictures and wait for them; leaving cancels."""
-        asked = _settings(wanted, jobs)
-        job = await jobs.submit_async("generate", asked, owner="sdapi")
+    async def txt2img(body: Txt2ImgRequest, request: Request) -> dict[str, Any]:
+        """Generate images and wait for them; to leave cancels."""
+        job = await jobs.submit_async("generate", _settings(body, jobs), owner="sdapi")
         job = await wait_for_job(request, jobs, job)
-        made = await read_images(jobs, job)
-        shown = [base64.b64encode(data).decode() for data in made] if wanted.send_images else []
-        parameters = wanted.model_dump()
+        files = await read_images(jobs, job) if body.send_images else []
         info = await asyncio.to_thread(_info, jobs, job)
-        return {"images": shown, "parameters": parameters, "info": json.dumps(info)}
+        images = [base64.b64encode(file).decode() for file in files]
+        return {"images": images, "parameters": body.model_dump(), "info": json.dumps(info)}
 
     @routes.post("/img2img", include_in_schema=False)
     async def img2img() -> None:
-        raise NotSupported("pictures from pictures are not made here", "use /sdapi/v1/txt2img")
-
-    @routes.post("/png-info")
-    def png_info(picture: PngInfoRequest) -> dict[str, Any]:
-        """What a picture says of how it was made."""
-        return _png_info(picture.image)
+        raise NotSupported("img2img is not supported", "use /sdapi/v1/txt2img")
 
     @routes.get("/progress")
     def progress(skip_current_image: bool = False) -> dict[str, Any]:
-        """How far the running job is."""
-        return _progress(jobs, shown=not skip_current_image)
+        """The progress of the running job."""
+        return _progress(jobs, preview=not skip_current_image)
 
     @routes.post("/interrupt")
     def interrupt() -> dict[str, Any]:
-        """Stop the job whose pictures are being made; a training goes on."""
+        """Stop the running job if it generates images; a training continues."""
         if (job := jobs.running_job) and job.kind == "generate":
             jobs.cancel(job.id)
         return {}
 
     @routes.post("/skip")
     def skip() -> dict[str, Any]:
-        """Go on with the running job's next picture."""
+        """Continue with the running job's next image."""
         if (job := jobs.running_job) and job.kind == "generate":
             jobs.skip(job.id)
         return {}
 
-    _about(routes, jobs)
-    return routes
 
-
-def _about(routes: APIRouter, jobs: Jobs) -> None:
-    """The routes that say what there is."""
-
+def _add_options(routes: APIRouter, jobs: Jobs) -> None:
     @routes.get("/options")
-    def options() -> dict[str, Any]:
-        return {"sd_model_checkpoint": _title(jobs), "samples_format": "png"}
+    def get_options() -> dict[str, Any]:
+        return {"sd_model_checkpoint": jobs.models.default_title, "samples_format": "png"}
 
     @routes.post("/options")
-    def choose(options: dict[str, Any]) -> None:
-        """Choose the model of requests that name none; other options are ignored."""
+    def set_options(options: dict[str, Any]) -> None:
+        """Choose the model of all requests that name none, as A1111 does; other options are ignored."""
         if title := options.get("sd_model_checkpoint"):
-            jobs.model = _model(jobs, title)
+            jobs.models.default = jobs.models.resolve(title)
+
+    @routes.post("/png-info")
+    def png_info(body: PngInfoRequest) -> dict[str, Any]:
+        """The metadata of an image file."""
+        return _png_info(body.image)
+
+    @routes.post("/refresh-embeddings")
+    def refresh_embeddings() -> dict[str, Any]:
+        """Do nothing: the folder is read whenever a prompt needs it."""
+        return {}
+
+
+def _add_lists(routes: APIRouter, jobs: Jobs) -> None:
+    """The routes that list what there is."""
 
     @routes.get("/sd-models")
     def sd_models() -> list[dict[str, Any]]:
-        nothing = {"hash": None, "sha256": None, "filename": "", "config": None}
-        return [{"title": title, "model_name": title} | nothing for title in jobs.models()]
+        empty = {"hash": None, "sha256": None, "filename": "", "config": None}
+        return [{"title": title, "model_name": title} | empty for title in jobs.models.names()]
 
     @routes.get("/samplers")
     def samplers() -> list[dict[str, Any]]:
@@ -130,18 +146,13 @@ def _about(routes: APIRouter, jobs: Jobs) -> None:
 
     @routes.get("/schedulers")
     def schedulers() -> list[dict[str, Any]]:
-        kinds = ["Automatic", *sorted({s.schedule_type for s in SAMPLERS.values()} - {""})]
+        labels = ["Automatic", *sorted({s.schedule_type for s in SAMPLERS.values()} - {""})]
         more = {"aliases": None, "default_rho": -1, "need_inner_model": False}
-        return [{"name": kind.lower(), "label": kind} | more for kind in kinds]
+        return [{"name": label.lower(), "label": label} | more for label in labels]
 
     @routes.get("/embeddings")
-    def learned() -> dict[str, Any]:
-        return _learned(jobs)
-
-    @routes.post("/refresh-embeddings")
-    def refresh() -> dict[str, Any]:
-        """Nothing to do: the folder is read whenever a prompt needs it."""
-        return {}
+    def list_embeddings() -> dict[str, Any]:
+        return _embeddings(jobs.embeddings)
 
     @routes.get("/upscalers")
     def upscalers() -> list[dict[str, Any]]:
@@ -156,60 +167,45 @@ def _about(routes: APIRouter, jobs: Jobs) -> None:
         return []
 
 
-def _settings(wanted: Txt2ImgRequest, jobs: Jobs) -> dict[str, Any]:
-    """Our settings of A1111's."""
-    asked: dict[str, Any] = {
-        "prompt": wanted.prompt,
-        "negative_prompt": wanted.negative_prompt,
-        "steps": wanted.steps,
-        "guidance_scale": wanted.cfg_scale,
-        "seed": None if wanted.seed == -1 else wanted.seed,
-        "images": wanted.batch_size * wanted.n_iter,
-        "width": wanted.width,
-        "height": wanted.height,
-        "sampler": _sampler(wanted.sampler_name or wanted.sampler_index, wanted.scheduler),
+def _settings(body: Txt2ImgRequest, jobs: Jobs) -> dict[str, Any]:
+    """The settings of a generate job."""
+    settings: dict[str, Any] = {
+        "prompt": body.prompt,
+        "negative_prompt": body.negative_prompt,
+        "steps": body.steps,
+        "guidance_scale": body.cfg_scale,
+        "seed": None if body.seed == -1 else body.seed,
+        "images": body.batch_size * body.n_iter,
+        "width": body.width,
+        "height": body.height,
+        "sampler": find_sampler(body.sampler_name or body.sampler_index, body.scheduler),
     }
-    if title := (wanted.override_settings or {}).get("sd_model_checkpoint"):
-        asked["model"] = _model(jobs, title)
-    return asked
+    if title := (body.override_settings or {}).get("sd_model_checkpoint"):
+        settings["model"] = jobs.models.resolve(title)
+    return settings
 
 
-def _sampler(label: str | None, scheduler: str | None) -> str | None:
-    """A1111's names, older ones with the schedule in the name, or ours."""
+def find_sampler(label: str | None, scheduler: str | None) -> str | None:
+    """Our name of a sampler, by A1111's label (older ones contain the scheduler) or by our name."""
     if not label or label in SAMPLERS:
         return label or None
-    kind = "" if (scheduler or "automatic").lower() == "automatic" else (scheduler or "").lower()
+    schedule = "" if (scheduler or "automatic").lower() == "automatic" else (scheduler or "").lower()
     if label.endswith(" Karras"):
-        label, kind = label.removesuffix(" Karras"), "karras"
+        label, schedule = label.removesuffix(" Karras"), "karras"
     names = {(s.label.lower(), s.schedule_type.lower()): name for name, s in SAMPLERS.items()}
-    found = names.get((label.lower(), kind)) or names.get((label.lower(), ""))
-    if found is None:
-        known = ", ".join(dict.fromkeys(s.label for s in SAMPLERS.values()))
-        raise UsageError(f"sampler {label[:60]!r} is not known", f"there are: {known}")
-    return found
-
-
-def _model(jobs: Jobs, title: Any) -> str:
-    known = jobs.models()
-    if not isinstance(title, str) or title not in known:
-        raise UsageError(
-            f"model {str(title)[:100]!r} is not one this server has",
-            f"there are: {', '.join(known)}",
-        )
-    return known[title]
-
-
-def _title(jobs: Jobs) -> str:
-    return next((t for t, name in jobs.models().items() if name == jobs.model), jobs.model)
+    name = names.get((label.lower(), schedule)) or names.get((label.lower(), ""))
+    if name is None:
+        labels = ", ".join(dict.fromkeys(s.label for s in SAMPLERS.values()))
+        raise UsageError(f"sampler {label[:60]!r} is not known", f"there are: {labels}")
+    return name
 
 
 def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
-    """What A1111's clients read from the `info` string of an answer."""
-    found = [metadata.read(jobs.outputs / name).record for name in job.pictures]
-    records = [record for record in found if record is not None]
+    """What A1111's clients read from the `info` string of a response."""
+    about = [metadata.read(jobs.outputs / name).record for name in job.pictures]
+    records = [record for record in about if record is not None]
     asked = job.settings
-    made = records[0].settings.model_dump(mode="json") if records else asked
-    sampler = SAMPLERS[asked["sampler"]]
+    used = records[0].settings.model_dump(mode="json") if records else asked
     seeds = [record.settings.seed for record in records]
     return {
         "prompt": asked["prompts"][0],
@@ -219,13 +215,13 @@ def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
         "all_seeds": seeds,
         "subseed": asked["seed"],
         "all_subseeds": seeds,
-        "width": made["width"],
-        "height": made["height"],
-        "sampler_name": sampler.label,
-        "cfg_scale": made["guidance_scale"],
+        "width": used["width"],
+        "height": used["height"],
+        "sampler_name": SAMPLERS[asked["sampler"]].label,
+        "cfg_scale": used["guidance_scale"],
         "steps": asked["steps"],
         "batch_size": asked["images"],
-        "sd_model_name": _title(jobs) if asked["model"] == jobs.model else asked["model"],
+        "sd_model_name": jobs.models.default_title if asked["model"] == jobs.models.default else asked["model"],
         "sd_model_hash": "",
         "infotexts": [metadata.format_infotext(record) for record in records],
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),
@@ -233,10 +229,10 @@ def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
     }
 
 
-def _progress(jobs: Jobs, *, shown: bool) -> dict[str, Any]:
-    job, preview = jobs.running_job, jobs.request_preview() if shown else ()
+def _progress(jobs: Jobs, *, preview: bool) -> dict[str, Any]:
+    job, previews = jobs.running_job, jobs.request_preview() if preview else ()
     stamp = time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)) if job else "0"
-    encoded = base64.b64encode(images.encode(preview[0], "PNG")).decode() if preview else None
+    encoded = base64.b64encode(images.encode(previews[0], "PNG")).decode() if previews else None
     return {
         "progress": job.progress if job else 0.0,
         "eta_relative": (job.eta or 0.0) if job else 0.0,
@@ -262,28 +258,28 @@ def _png_info(text: str) -> dict[str, Any]:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise FileRefused("the picture is not in base64", "send a picture file") from None
-    found = _read(data)
+        raise FileRefused("the image is not in base64", "send an image file") from None
+    about = _read_metadata(data)
     return {
-        "info": metadata.format_infotext(found.record) if found.record else _written(found.parameters),
+        "info": metadata.format_infotext(about.record) if about.record else _format_infotext(about.parameters),
         "items": {},
-        "parameters": found.parameters,
+        "parameters": about.parameters,
     }
 
 
-def _read(data: bytes) -> metadata.ImageMetadata:
-    """What a file that was sent says of itself; the file is looked into and thrown away."""
+def _read_metadata(data: bytes) -> metadata.ImageMetadata:
+    """Read the metadata of an image file that was sent; the file is deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="diffusekit-") as folder:
         path = Path(folder, "picture")
         path.write_bytes(data)
         try:
             return metadata.read(path)
         except FileRefused as error:
-            raise FileRefused(error.message.replace(str(path), "the picture"), error.hint) from None
+            raise FileRefused(error.message.replace(str(path), "the image"), error.hint) from None
 
 
-def _written(parameters: dict[str, str]) -> str:
-    """The infotext that was parsed, put together again."""
+def _format_infotext(parameters: dict[str, str]) -> str:
+    """The infotext of parsed parameters."""
     rest = {k: v for k, v in parameters.items() if k not in ("Prompt", "Negative prompt")}
     if not any(parameters.values()):
         return ""
@@ -292,15 +288,15 @@ def _written(parameters: dict[str, str]) -> str:
     return f"{parameters.get('Prompt', '')}\nNegative prompt: {negative}\n{line}"
 
 
-def _learned(jobs: Jobs) -> dict[str, Any]:
+def _embeddings(folder: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = {}
     skipped: dict[str, Any] = {}
-    for path in embeddings.list_files(jobs.embeddings):
+    for path in embeddings.list_files(folder):
         try:
             token = embeddings.read(path)
         except DiffusekitError:
             skipped[path.stem] = {}
             continue
-        nothing = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None}
-        loaded[token.name] = nothing | {"shape": token.width[0], "vectors": token.count}
+        empty = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None}
+        loaded[token.name] = empty | {"shape": token.width[0], "vectors": token.count}
     return {"loaded": loaded, "skipped": skipped}

@@ -1,4 +1,4 @@
-"""For those who watch the server: is it alive, is it ready, and how does it go. Knows no clients."""
+"""Health and metrics: is the server alive, is it ready, and how busy is it."""
 
 from __future__ import annotations
 
@@ -19,45 +19,44 @@ def router(jobs: Jobs) -> APIRouter:
 
     @routes.get("/healthz")
     async def alive() -> dict[str, str]:
-        """The process answers."""
+        """The process responds."""
         return {"status": "ok"}
 
     @routes.get("/readyz")
     async def ready() -> Response:
-        """The model is in memory and work is taken."""
+        """A model is in memory and jobs are accepted."""
         return JSONResponse({"ready": jobs.is_ready}, 200 if jobs.is_ready else 503)
 
     @routes.get("/metrics")
     def metrics() -> Response:
-        """Queue, pictures and memory in Prometheus' text format."""
+        """Queue, images and memory in Prometheus' text format."""
         return PlainTextResponse(_metrics(jobs), media_type="text/plain; version=0.0.4")
 
     return routes
 
 
 def _metrics(jobs: Jobs) -> str:
-    """Name, kind, what it is, and values by label."""
-    counts = jobs.counts
-    made = {"": float(counts["pictures"])}
+    """Name, kind, description, and values by label."""
+    statistics = jobs.statistics
     rows: list[tuple[str, str, str, dict[str, float]]] = [
         ("jobs_queued", "gauge", "Jobs that wait.", {"": jobs.queue_length}),
-        ("jobs_running", "gauge", "Jobs being done.", {"": int(jobs.running_job is not None)}),
+        ("jobs_running", "gauge", "Jobs that run.", {"": int(jobs.running_job is not None)}),
         (
             "jobs_total",
             "counter",
             "Jobs that ended, by how.",
-            {f'{{state="{state}"}}': counts[state] for state in FINAL_STATES},
+            {f'{{state="{state}"}}': statistics.jobs[state] for state in FINAL_STATES},
         ),
-        ("pictures_total", "counter", "Finished pictures.", made),
-        ("work_seconds_total", "counter", "Seconds the worker was busy.", {"": jobs.seconds}),
-        ("seconds_per_picture", "gauge", "Mean since the start.", {"": jobs.seconds_per_image}),
+        ("pictures_total", "counter", "Finished images.", {"": float(statistics.images)}),
+        ("work_seconds_total", "counter", "Seconds the worker was busy.", {"": statistics.busy_seconds}),
+        ("seconds_per_picture", "gauge", "Mean since the start.", {"": statistics.seconds_per_image}),
         ("memory_bytes", "gauge", "Memory in use, by where.", _memory()),
         ("threads", "gauge", "Threads of the process.", {"": threading.active_count()}),
     ]
     lines: list[str] = []
-    for name, kind, what, values in rows:
+    for name, kind, description, values in rows:
         full = f"diffusekit_{name}"
-        lines += [f"# HELP {full} {what}", f"# TYPE {full} {kind}"]
+        lines += [f"# HELP {full} {description}", f"# TYPE {full} {kind}"]
         lines += [f"{full}{label} {value}" for label, value in values.items()]
     return "\n".join(lines) + "\n"
 
@@ -66,15 +65,15 @@ def _memory() -> dict[str, float]:
     """Resident memory of the process, and what torch has allocated on a CUDA device."""
     import torch
 
-    found: dict[str, float] = {}
+    memory: dict[str, float] = {}
     if (statm := Path("/proc/self/statm")).exists():
         pages = int(statm.read_text().split()[1])
-        found['{where="process"}'] = pages * os.sysconf("SC_PAGE_SIZE")
+        memory['{where="process"}'] = pages * os.sysconf("SC_PAGE_SIZE")
     elif sys.platform != "win32":
         import resource
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found['{where="process"}'] = peak * (1 if sys.platform == "darwin" else 1024)
+        memory['{where="process"}'] = peak * (1 if sys.platform == "darwin" else 1024)
     if torch.cuda.is_available():
-        found['{where="cuda"}'] = torch.cuda.memory_allocated()
-    return found
+        memory['{where="cuda"}'] = torch.cuda.memory_allocated()
+    return memory

@@ -1,7 +1,7 @@
-"""Pictures as a tool that assistants call: the Model Context Protocol at /mcp, over streamable HTTP.
+"""Image generation as a tool for assistants: the Model Context Protocol at /mcp, over streamable HTTP.
 
-Its one tool, `generate`, takes the fields of `GenerateSettings` and goes through the queue as all work does.
-The package `mcp` speaks the protocol, and is imported only here, when it is asked for. Knows no page.
+The only tool, `generate`, takes the fields of `GenerateSettings` and submits a job. The package `mcp` implements the
+protocol. It is imported only here, and only with the setting `mcp`.
 """
 
 from __future__ import annotations
@@ -29,19 +29,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 PATH = "/mcp"
 HEADERS = ["Mcp-Protocol-Version", "Mcp-Session-Id"]  # that assistants in other web pages send
-_OWN = {"batch", "device", "dtype"}  # the server's choice
-_SAYS = "Make pictures of a prompt; every setting but the prompt may be left out."
-Tell = Callable[[Job], Awaitable[None]]
+_SERVER_SETTINGS = {"batch", "device", "dtype"}
+_DESCRIPTION = "Generate images from a prompt. All settings except the prompt are optional."
 
 
 def check_installed() -> None:
-    """Raises `UsageError` without the package that speaks the protocol."""
+    """Raise `UsageError` if the package `mcp` is not installed."""
     if find_spec("mcp") is None:
-        raise UsageError("mcp needs a package that is not installed", "pip install 'diffusekit[mcp]'")
+        raise UsageError("`mcp` needs a package that is not installed", "pip install 'diffusekit[mcp]'")
 
 
 def add_tool(app: FastAPI, jobs: Jobs) -> None:
-    """Put the tool on an application, to live as long as it does."""
+    """Add the tool to an application, for as long as the application runs."""
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
     manager = StreamableHTTPSessionManager(_server(jobs), stateless=True)
@@ -53,12 +52,12 @@ def add_tool(app: FastAPI, jobs: Jobs) -> None:
             yield state
 
     app.router.lifespan_context = lifespan
-    # POST alone: without sessions there is nothing to listen for with GET, or to end with DELETE
+    # Only POST: without sessions there is nothing to listen to with GET, or to end with DELETE.
     app.router.routes.append(Route(PATH, _Endpoint(manager.handle_request), methods=["POST"]))
 
 
 class _Endpoint:
-    """An ASGI application for a route, which would take a function for one of a request."""
+    """An ASGI application as an object, because a route takes a function for a request handler."""
 
     def __init__(self, handle: Callable[[Scope, Receive, Send], Awaitable[None]]):
         self._handle = handle
@@ -74,84 +73,72 @@ def _server(jobs: Jobs) -> Any:
     server: Any = Server("diffusekit", __version__)
 
     @server.list_tools()
-    async def tools() -> list[types.Tool]:
-        schema = await asyncio.to_thread(_schema, jobs)
+    async def list_tools() -> list[types.Tool]:
+        schema = await asyncio.to_thread(_input_schema, jobs)
         hints = types.ToolAnnotations(destructiveHint=False, openWorldHint=False)
-        tool = types.Tool(name="generate", description=_SAYS, inputSchema=schema, annotations=hints)
-        return [tool]
+        return [types.Tool(name="generate", description=_DESCRIPTION, inputSchema=schema, annotations=hints)]
 
     @server.call_tool(validate_input=False)  # the settings say what is wrong, in one sentence
-    async def call(name: str, arguments: dict[str, Any]) -> types.CallToolResult:
-        async def tell(job: Job) -> None:
-            context = server.request_context
-            token = context.meta.progressToken if context.meta else None
-            if token is not None and job.steps:
-                await context.session.send_progress_notification(
-                    token, job.step, job.steps, related_request_id=str(context.request_id)
-                )
-
-        def result(said: str, pictures: list[str], *, wrong: bool = False) -> types.CallToolResult:
-            shown = [types.ImageContent(type="image", data=data, mimeType="image/png") for data in pictures]
-            content = [*shown, types.TextContent(type="text", text=said)]
-            return types.CallToolResult(content=content, isError=wrong)
-
+    async def call_tool(name: str, arguments: dict[str, Any]) -> types.CallToolResult:
+        images: list[str] = []
+        is_error = True
         try:
             if name != "generate":
-                raise UsageError(f"there is no tool {name[:60]!r}", "there is generate")
-            job = await _made(jobs, arguments, tell)
-            return result(_said(job), await asyncio.to_thread(_pictures, jobs, job))
+                raise UsageError(f"there is no tool {name[:60]!r}", "the only tool is generate")
+            job = await _generate(jobs, arguments, server.request_context)
+            images, text = await asyncio.to_thread(_encode_images, jobs, job), _describe(job)
+            is_error = False
         except DiffusekitError as error:
-            return result("; ".join(filter(None, (error.message, error.hint))), [], wrong=True)
+            text = "; ".join(filter(None, (error.message, error.hint)))
         except Exception as error:
             log.exception("a call of the tool failed")
-            return result(f"unexpected: {type(error).__name__}; please report it", [], wrong=True)
+            text = f"unexpected: {type(error).__name__}; please report it"
+        content = [types.ImageContent(type="image", data=data, mimeType="image/png") for data in images]
+        return types.CallToolResult(content=[*content, types.TextContent(type="text", text=text)], isError=is_error)
 
     return server
 
 
-async def _made(jobs: Jobs, settings: Mapping[str, Any], tell: Tell) -> Job:
-    """The job when it is over; it is cancelled when the assistant goes away first."""
-    from .responses import raise_if_failed
+async def _generate(jobs: Jobs, settings: Mapping[str, Any], context: Any) -> Job:
+    """Run a job and report its progress; it is cancelled when the assistant goes away first."""
+    from .responses import finish
 
-    job, ended = await jobs.submit_async("generate", settings, owner="mcp"), False
-    try:
-        async with contextlib.aclosing(jobs.watch_async(job.id, previews=False)) as events:
-            async for event in events:
-                if event.is_last:
-                    ended = True
-                    return raise_if_failed(event)
-                await tell(event.job)
-        raise AssertionError("events end with the last one")
-    finally:
-        if not ended:
-            jobs.cancel(job.id)
+    token = context.meta.progressToken if context.meta else None
+
+    async def report(job: Job) -> None:
+        if token is not None and job.steps:
+            await context.session.send_progress_notification(
+                token, job.step, job.steps, related_request_id=str(context.request_id)
+            )
+
+    return await finish(jobs, await jobs.submit_async("generate", settings, owner="mcp"), report)
 
 
-def _said(job: Job) -> str:
-    """Which pictures came of a job, and how to have them again."""
-    there = ", ".join(f"/outputs/{name}" for name in job.pictures) or "no picture"
-    stopped = "" if job.state == "done" else "; it was stopped"
-    return f"{there}; seed {job.settings['seed']}, model {job.settings['model']}{stopped}"
+def _describe(job: Job) -> str:
+    """The images of a job, and how to generate them again."""
+    paths = ", ".join(f"/outputs/{name}" for name in job.pictures) or "no image"
+    stopped = "" if job.state == "done" else "; the job was stopped"
+    return f"{paths}; seed {job.settings['seed']}, model {job.settings['model']}{stopped}"
 
 
-def _pictures(jobs: Jobs, job: Job) -> list[str]:
-    """The finished pictures as base64 of their PNG files."""
+def _encode_images(jobs: Jobs, job: Job) -> list[str]:
+    """The image files of a job in base64."""
     return [base64.b64encode((jobs.outputs / name).read_bytes()).decode() for name in job.pictures]
 
 
-def _schema(jobs: Jobs) -> dict[str, Any]:
-    """What the tool takes, as JSON schema."""
+def _input_schema(jobs: Jobs) -> dict[str, Any]:
+    """The settings that the tool takes, as JSON schema."""
     fields = GenerateSettings.model_json_schema()["properties"]
-    taken = {
+    properties = {
         name: {key: value for key, value in field.items() if key not in ("flags", "title")}
         for name, field in fields.items()
-        if name not in _OWN
+        if name not in _SERVER_SETTINGS
     }
-    taken["model"] |= {"enum": list(jobs.models()), "default": jobs.settings.model}
-    taken["embedding"]["description"] = "Learned tokens that the prompt uses, by their names."
+    properties["model"] |= {"enum": list(jobs.models.names()), "default": jobs.models.default_title}
+    properties["embedding"]["description"] = "Names of learned tokens that the prompt uses."
     return {
         "type": "object",
-        "properties": taken,
+        "properties": properties,
         "required": ["prompt"],
         "additionalProperties": False,
     }

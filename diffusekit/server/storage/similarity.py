@@ -1,7 +1,7 @@
-"""Which pictures look like a phrase, or like a picture: cosines by the CLIP that a model brings.
+"""Image search by CLIP: which images are similar to a phrase, or to another image.
 
-What CLIP makes of a picture is kept, in memory and in a file beside the jobs, so each is looked at once.
-Runs on the CPU with a text encoder of its own: it does not meet the worker. Knows no page.
+The embeddings of images are cached, in memory and in a file beside the jobs, so each image is embedded once. CLIP runs
+on the CPU with a text encoder of its own, so it does not disturb the worker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from ... import atomic, clip_score, images, models
 from ...errors import DiffusekitError, ModelError
 from ...settings import InvertSettings
-from ..jobs.queue import Jobs
+from ..models import ServerModels
 from .gallery import GalleryEntry
 
 log = logging.getLogger(__name__)
@@ -24,88 +24,96 @@ BATCH = 16
 
 
 class ImageSearch:
-    """Ranks pictures of a folder. Safe to use from any thread; one at a time looks."""
+    """Ranks the images of a folder by the CLIP of the server's default model.
 
-    def __init__(self, jobs: Jobs, kept: Path):
-        """`kept` is the file for what was seen."""
-        self._jobs, self._model, self._outputs, self._kept = jobs, jobs.model, jobs.outputs, kept
-        self._judge: clip_score.ClipScorer | None = None
-        self._seen: dict[str, torch.Tensor] = {}
+    Safe to use from any thread; one at a time is served.
+    """
+
+    def __init__(self, server_models: ServerModels, outputs: Path, cache: Path):
+        """`cache` is the file of the embeddings."""
+        self._models, self._outputs, self._cache = server_models, outputs, cache
+        self._scorer: clip_score.ClipScorer | None = None
+        self._model = ""  # that the scorer belongs to
+        self._embeddings: dict[str, torch.Tensor] = {}
         self._lock = threading.Lock()
 
     def index(self, entries: Sequence[GalleryEntry]) -> Iterator[tuple[int, int]]:
-        """Look at those pictures that are new; yields (done, of all) as it goes.
+        """Embed the images that are new; yields (done, of all).
 
         Raises `ModelError` when the model has no CLIP and none is in the cache.
         """
         with self._lock:
-            judge = self._ready()
-            new = [entry for entry in entries if _key(entry) not in self._seen]
+            scorer = self._load()
+            new = [entry for entry in entries if _key(entry) not in self._embeddings]
             for start in range(0, len(new), BATCH):
                 yield start, len(new)
-                self._look_at(judge, new[start : start + BATCH])
+                self._embed(scorer, new[start : start + BATCH])
             if new:
-                self._keep()
+                self._write_cache(scorer)
 
     def rank(
-        self, entries: Sequence[GalleryEntry], wanted: str | Path, *, min_similarity: float = -1.0
+        self, entries: Sequence[GalleryEntry], query: str | Path, *, min_similarity: float = -1.0
     ) -> list[tuple[float, GalleryEntry]]:
-        """The entries that were looked at, the likest to a phrase or a picture file first.
+        """The indexed entries, with their similarity to a phrase or an image file, most similar first.
 
-        Raises `FileRefused` for a file that is no picture.
+        Raises `FileRefused` for a file that is not an image.
         """
         with self._lock:
-            judge = self._ready()
-            known = [entry for entry in entries if _key(entry) in self._seen]
+            scorer = self._load()
+            known = [entry for entry in entries if _key(entry) in self._embeddings]
             if not known:
                 return []
-            if isinstance(wanted, Path):
-                direction = judge.embed_images(_pixels(wanted)[None])[0]
+            if isinstance(query, Path):
+                direction = scorer.embed_images(_pixels(query)[None])[0]
             else:
-                direction = judge.embed_texts([wanted])[0]
-            cosines = torch.stack([self._seen[_key(entry)] for entry in known]) @ direction
+                direction = scorer.embed_texts([query])[0]
+            cosines = torch.stack([self._embeddings[_key(entry)] for entry in known]) @ direction
         order = cosines.argsort(descending=True).tolist()
         return [(float(cosines[i]), known[i]) for i in order if cosines[i] >= min_similarity]
 
-    def _look_at(self, judge: clip_score.ClipScorer, entries: Sequence[GalleryEntry]) -> None:
+    def _embed(self, scorer: clip_score.ClipScorer, entries: Sequence[GalleryEntry]) -> None:
         for entry in entries:
             try:
                 pixels = _pixels(self._outputs / entry.path)
             except DiffusekitError:
                 continue
-            self._seen[_key(entry)] = judge.embed_images(pixels[None])[0]
+            self._embeddings[_key(entry)] = scorer.embed_images(pixels[None])[0]
 
-    def _ready(self) -> clip_score.ClipScorer:
-        if self._judge is None:
-            if not self._jobs.is_ready:  # transformers may not be imported by two threads at once
-                raise ModelError("the model is still being loaded", "try again in a moment")
-            clip = InvertSettings.model_fields["clip"].default
-            judge = clip_score.load_scorer(models.load_text(self._model), clip)
-            if judge is None:
-                raise ModelError(
-                    f"{self._model} brings no CLIP to compare pictures with",
-                    f"with {clip} in the cache it works; searching by words always does",
-                )
-            self._judge = judge
-            self._load(judge.name)
-        return self._judge
+    def _load(self) -> clip_score.ClipScorer:
+        """The scorer of the default model, which a client may have changed."""
+        name = self._models.default
+        if self._scorer is not None and name == self._model:
+            return self._scorer
+        if not self._models.is_loaded:  # transformers may not be imported by two threads at once
+            raise ModelError("the model is still being loaded", "try again in a moment")
+        clip = InvertSettings.model_fields["clip"].default
+        scorer = clip_score.load_scorer(models.load_text(name), clip)
+        if scorer is None:
+            raise ModelError(
+                f"{name} has no CLIP to compare images with",
+                f"download {clip} into the cache, or search by words",
+            )
+        if self._scorer is None or scorer.name != self._scorer.name:
+            self._embeddings = self._read_cache(scorer)
+        self._scorer, self._model = scorer, name
+        return scorer
 
-    def _load(self, judge: str) -> None:
+    def _read_cache(self, scorer: clip_score.ClipScorer) -> dict[str, torch.Tensor]:
         from safetensors import safe_open
 
         try:
-            with safe_open(self._kept, "pt") as file:
-                if (file.metadata() or {}).get("judge") == judge:
-                    self._seen = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except Exception as error:  # missing, or not what it should be: everything is looked at anew
-            log.debug("%s is not used: %s", self._kept, error)
+            with safe_open(self._cache, "pt") as file:
+                if (file.metadata() or {}).get("judge") == scorer.name:
+                    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except Exception as error:  # missing or damaged: all images are embedded again
+            log.debug("%s is not used: %s", self._cache, error)
+        return {}
 
-    def _keep(self) -> None:
+    def _write_cache(self, scorer: clip_score.ClipScorer) -> None:
         from safetensors.torch import save
 
-        assert self._judge is not None
         try:
-            atomic.write_atomic(self._kept, save(self._seen, {"judge": self._judge.name}))
+            atomic.write_atomic(self._cache, save(self._embeddings, {"judge": scorer.name}))
         except DiffusekitError as error:
             log.warning("%s", error.message)
 
@@ -115,6 +123,6 @@ def _key(entry: GalleryEntry) -> str:
 
 
 def _pixels(path: Path) -> torch.Tensor:
-    with images.open_image(path) as picture:
-        picture.thumbnail((512, 512))
-        return images.to_tensor(images.to_rgb(picture))
+    with images.open_image(path) as image:
+        image.thumbnail((512, 512))
+        return images.to_tensor(images.to_rgb(image))

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import gradio as gr
 import pytest
+from diffusekit.server.storage.album import Album
 from PIL import Image, PngImagePlugin
 
 from diffusekit import metadata
@@ -16,7 +17,6 @@ from diffusekit.device import choose
 from diffusekit.errors import DiffusekitError, Overloaded, UsageError
 from diffusekit.server.jobs.queue import Jobs
 from diffusekit.server.storage import trash
-from diffusekit.server.storage.album import Album
 from diffusekit.server.storage.gallery import Gallery, ImageForbidden
 from diffusekit.server.storage.similarity import ImageSearch
 from diffusekit.server.ui import context, html, progress, prompt_info, theme

@@ -1,0 +1,115 @@
+"""The generate job: images of one or several prompts, saved one by one."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from ... import embeddings
+from ...embeddings.names import name_of
+from ...errors import UsageError
+from ...pipeline import GeneratedImage, Generation
+from ...settings import GenerateSettings, ServeSettings, validate
+from ..models import ServerModels
+from .context import JobContext
+
+
+def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
+    """Check `GenerateSettings`, or those with `prompts` for `prompt`, against the limits of the server.
+
+    Device and precision are the server's. Raises `UsageError` that begins with the field's name.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    prompts = given.pop("prompts", None)
+    if prompts is None:
+        prompts = [given.get("prompt", "")]
+    if not (isinstance(prompts, (list, tuple)) and prompts):
+        raise UsageError("prompts must be a list of texts", 'for example ["a cat", "a dog"]')
+    if "prompt" in given and list(prompts) != [given["prompt"]]:
+        raise UsageError("prompts and prompt were both given", "leave out one of them")
+    own = {"device": server.device, "dtype": server.dtype}
+    settings = validate(GenerateSettings, {"model": server.model, "seed": secrets.randbelow(2**32)} | given | own)
+    for prompt in prompts:
+        validate(GenerateSettings, {"prompt": prompt})
+    _check_limits(settings, prompts, server)
+    model = ServerModels(server).resolve(settings.model)
+    _check_tokens(settings.embedding, server)
+    complete = settings.model_dump(mode="json") | {"prompts": list(prompts), "model": model}
+    del complete["prompt"]
+    return complete
+
+
+def _check_limits(settings: GenerateSettings, prompts: Sequence[str], server: ServeSettings) -> None:
+    width, height = settings.width or 1, settings.height or 1
+    requested = {
+        "prompt": (max(map(len, prompts)), server.max_prompt, "characters"),
+        "negative_prompt": (len(settings.negative_prompt), server.max_prompt, "characters"),
+        "steps": (settings.steps, server.max_steps, "steps"),
+        "images": (settings.images * len(prompts), server.max_images, "images"),
+        "width": (width * height, server.max_pixels, "pixels, width times height"),
+    }
+    for name, (amount, limit, unit) in requested.items():
+        if amount > limit:
+            raise UsageError(f"{name} asks for {amount:,} {unit}; this server allows {limit:,}", "ask for less")
+
+
+def _check_tokens(names: Sequence[str], server: ServeSettings) -> None:
+    known = {name_of(path.stem) for path in embeddings.list_files(server.embeddings)}
+    for name in names:
+        if name.removeprefix("<").removesuffix(">") not in known:
+            raise UsageError(
+                f"embedding {name[:100]!r} is not one this server has",
+                f"there are: {', '.join(sorted(known)) or 'none'}",
+            )
+
+
+def run(context: JobContext) -> Generator[None]:
+    """Generate the images that are left, one by one or in batches, and save each when it is finished."""
+    values = dict(context.job.settings)
+    prompts = values.pop("prompts")
+    settings = validate(GenerateSettings, values)
+    step, total = 0, len(prompts) * settings.images
+    while (passed := context.job.passed) < total:
+        part, texts = _remaining(settings, prompts, passed)
+        context.set_note(f"loading {settings.model}")
+        tokens = embeddings.tokens_in_prompts([*texts, part.negative_prompt], part.embedding, context.embeddings)
+        generation = Generation(part, texts, tokens)
+        share = (total - passed) / (len(texts) * part.images)
+        saved, before, steps = 0, step, iter(generation)
+        while True:
+            state = next(steps, None)
+            for image in generation.images[saved:]:
+                _save(context, image)
+                saved += 1
+            if state is None:
+                break
+            step += 1
+            context.report_progress(step, before + round(generation.total * share))
+            if context.take_skip_request():
+                context.skip_images(len(state.x_next))
+                break
+            context.show_preview(lambda state=state, generation=generation: generation.preview(state))
+            yield
+
+
+def _remaining(settings: GenerateSettings, prompts: list[str], passed: int) -> tuple[GenerateSettings, list[str]]:
+    """What one `Generation` can make of the images after the first `passed`.
+
+    It is the rest of one prompt's images, or all images of the prompts that are left.
+    """
+    prompt_index, image_index = divmod(passed, settings.images)
+    if not image_index:
+        return settings, prompts[prompt_index:]
+    assert settings.seed is not None
+    rest = {"seed": settings.seed + image_index, "images": settings.images - image_index}
+    return settings.model_copy(update=rest), [prompts[prompt_index]]
+
+
+def _save(context: JobContext, image: GeneratedImage) -> None:
+    settings = image.record.settings
+    words = re.sub(r"[^\w]+", "-", settings.prompt.lower(), flags=re.ASCII).strip("-")[:40].strip("-")
+    path = context.next_image_path(settings.seed or 0, words)
+    path.unlink(missing_ok=True)
+    context.add_image(image.save(path))

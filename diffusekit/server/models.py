@@ -1,0 +1,48 @@
+"""The models that requests to a server may name, and the one that is used when a request names none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import hub, models
+from ..errors import UsageError
+from ..settings import ServeSettings
+
+
+class ServerModels:
+    """The models of one server. Safe to use from any thread.
+
+    `default` is the model of requests that name none. A1111's clients choose it for all (`/sdapi/v1/options`), so
+    every part of the server asks here. `is_loaded` says whether a model is in memory.
+    """
+
+    def __init__(self, settings: ServeSettings):
+        self._settings = settings
+        self.default = settings.model
+        self.is_loaded = False
+
+    def names(self) -> dict[str, str]:
+        """What requests may say for `model`, and the name that `models.load` takes for each."""
+        model = self._settings.model
+        folder = Path(model)
+        own = folder.name if folder.is_dir() else model
+        return {own: model} | {name: name for name in hub.installed()}
+
+    def resolve(self, name: object, error: type[UsageError] = UsageError) -> str:
+        """The name for `models.load` of what a request says; raises `error` for a model that is not here."""
+        known = self.names()
+        if name == self._settings.model:
+            return self._settings.model
+        if not isinstance(name, str) or name not in known:
+            raise error(f"model {str(name)[:100]!r} is not one this server has", f"there are: {', '.join(known)}")
+        return known[name]
+
+    @property
+    def default_title(self) -> str:
+        """What requests say for the default model."""
+        return next((title for title, name in self.names().items() if name == self.default), self.default)
+
+    def load_default(self) -> None:
+        """Bring the default model into memory."""
+        models.load(self.default, self._settings.device, self._settings.dtype)
+        self.is_loaded = True
