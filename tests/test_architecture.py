@@ -30,7 +30,8 @@ LAYERS: dict[str, list[set[str]]] = {
         {"__main__"},
     ],
     "diffusekit.server": [
-        {"errors", "security"},
+        {"errors", "models"},
+        {"security"},
         {"storage"},
         {"jobs"},
         {"routes"},

@@ -9,7 +9,7 @@ import pytest
 
 from diffusekit.server import app as server_app
 from diffusekit.server.jobs.queue import Jobs
-from diffusekit.server.serve import Server, listen, url
+from diffusekit.server.serve import Server, address_of, listen
 from diffusekit.settings import ServeSettings
 from tests.helpers.server import LOADING, PATIENCE, paced, until  # noqa: F401
 
@@ -27,7 +27,7 @@ def paged(jobs: Jobs) -> Iterator[str]:
     """A real server with the page, ready for work; its address."""
     from diffusekit.server import ui
 
-    app = server_app.build(jobs.settings, jobs, uploads=ui.UPLOADS)
+    app = server_app.build(jobs.settings, jobs, upload_paths=ui.UPLOAD_PATHS)
     ui.mount(app, ui.build(jobs, jobs.settings), jobs.settings)
     listener = listen("127.0.0.1", 0)
     server = Server(app, jobs)
@@ -35,7 +35,7 @@ def paged(jobs: Jobs) -> Iterator[str]:
     thread.start()
     try:
         until(lambda: server.started and jobs.is_ready, LOADING)
-        yield url(listener)
+        yield address_of(listener)
     finally:
         server.should_exit = True
         thread.join(PATIENCE)

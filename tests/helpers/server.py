@@ -1,5 +1,4 @@
-"""What the tests of the server share: opened jobs, a client, a real server in a thread, a kind of job
-that does nothing but tick."""
+"""What the tests of the server share: opened jobs, a client, a real server in a thread, a job type that only counts."""
 
 import contextlib
 import threading
@@ -13,9 +12,8 @@ from PIL import Image
 from diffusekit.server.app import build
 from diffusekit.server.jobs import kinds
 from diffusekit.server.jobs.context import JobContext
-from diffusekit.server.jobs.events import JobChannel
 from diffusekit.server.jobs.queue import Jobs
-from diffusekit.server.serve import Server, listen, url
+from diffusekit.server.serve import Server, address_of, listen
 from diffusekit.settings import ServeSettings
 
 QUICK = {"steps": 2, "width": 64, "height": 64, "seed": 7}
@@ -23,16 +21,16 @@ LOADING = 180.0  # seconds that torch, transformers and the model may take on a 
 PATIENCE = 60.0  # seconds that anything else may take there: how long a broken test waits
 
 
-def begun(**settings) -> Jobs:
-    """Jobs whose model is in memory, so that no wait is for that."""
+def open_jobs(**settings) -> Jobs:
+    """Jobs whose model is in memory, so that no test waits for that."""
     jobs = Jobs(ServeSettings(**{"device": "cpu"} | settings)).open()
-    until(lambda: jobs._loaded, LOADING)
+    until(lambda: jobs.is_ready, LOADING)
     return jobs
 
 
 @contextlib.contextmanager
 def opened(**settings) -> Iterator[Jobs]:
-    jobs = begun(**settings)
+    jobs = open_jobs(**settings)
     try:
         yield jobs
     finally:
@@ -52,7 +50,7 @@ def listening(jobs: Jobs) -> Iterator[str]:
     thread.start()
     try:
         until(lambda: server.started)
-        yield url(listener)
+        yield address_of(listener)
     finally:
         server.should_exit = True
         thread.join(PATIENCE)
@@ -63,44 +61,40 @@ def until(condition, seconds: float = PATIENCE) -> None:
     """Wait for something that another thread does."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not come true"
         time.sleep(0.005)
 
 
 @contextlib.contextmanager
 def paced(hold: int = 0) -> Iterator[None]:
-    """Within it jobs of all kinds wait at each step until somebody watches them and has seen it.
+    """Let jobs of all kinds wait at each step until a subscriber has read it.
 
-    At step `hold` they stay until the end of the `with`.
+    At step `hold` they wait until the end of the `with`.
     """
-    over, told = threading.Event(), JobContext.report_progress
+    over, report_progress = threading.Event(), JobContext.report_progress
 
-    def progress(work: JobContext, step: int, steps: int) -> None:
-        told(work, step, steps)
-        until(lambda: over.is_set() or work._feed.cancel_requested or _seen(work._feed))
+    def wait_for_subscribers(context: JobContext, step: int, steps: int) -> None:
+        report_progress(context, step, steps)
+        channel = context.channel
+        until(lambda: over.is_set() or channel.cancel_requested or channel.is_delivered)
         if step == hold:
             assert over.wait(LOADING)
 
-    with mock.patch.object(JobContext, "report_progress", progress):
+    with mock.patch.object(JobContext, "report_progress", wait_for_subscribers):
         try:
             yield
         finally:
             over.set()
 
 
-def _seen(feed: JobChannel) -> bool:
-    with feed.lock:
-        return bool(feed._subscriptions) and all(w._seen == feed.version for w in feed._subscriptions)
-
-
 class Ticks:
-    """A kind of job that takes `steps` steps, each when it is let (`go`) or at once (`free`).
+    """A job type that takes `steps` steps, each when the test calls `go`, or at once (`free`).
 
-    `asked` counts the steps that the worker came for: one more than `steps` when it waits to be let.
+    `requested` counts the steps that the worker has begun: one more than `steps` while it waits for `go`.
     """
 
     def __init__(self, *, free: bool = False):
-        self.asked = self.steps = 0
+        self.requested = self.steps = 0
         self.drawn = 0
         self.order: list[int] = []
         self._gate = threading.Semaphore(0)
@@ -109,18 +103,18 @@ class Ticks:
     def go(self, steps: int = 1) -> None:
         self._gate.release(steps)
 
-    def check(self, values, rules):
+    def check(self, values, server):
         return {"steps": 5, "number": 0} | values
 
-    def run(self, work):
-        self.order.append(work.job.settings["number"])
-        for step in range(work.job.settings["steps"]):
-            self.asked += 1
+    def run(self, context: JobContext):
+        self.order.append(context.job.settings["number"])
+        for step in range(context.job.settings["steps"]):
+            self.requested += 1
             if not self.free:
                 assert self._gate.acquire(timeout=PATIENCE)
             self.steps += 1
-            work.report_progress(step + 1, work.job.settings["steps"])
-            work.show_preview(self._draw)
+            context.report_progress(step + 1, context.job.settings["steps"])
+            context.show_preview(self._draw)
             yield
 
     def _draw(self):

@@ -61,7 +61,7 @@ def inner() -> FastAPI:
 @pytest.fixture
 def app():
     with opened(auth="ann:secret", token=TOKEN) as jobs:
-        app = build(jobs.settings, jobs, uploads=("/ui/upload",))
+        app = build(jobs.settings, jobs, upload_paths=("/ui/upload",))
         app.mount("/ui", inner())
         yield app
 
@@ -128,7 +128,7 @@ def test_an_open_server_is_refused():
             SecurityPolicy.from_settings(ServeSettings(**bad))
         assert "ann" not in refused.value.message
     for origin in ("example.org", "https://example.org/page", "*", "file://x"):
-        with pytest.raises(UsageError, match="no origin"):
+        with pytest.raises(UsageError, match="not a valid origin"):
             SecurityPolicy.from_settings(ServeSettings(allow_origin=(origin,)))
 
 

@@ -9,28 +9,18 @@ import os
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the first import of gradio
 
-import contextlib
-import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
 
-from ... import models
-from ...config import resolve_settings
 from ...settings import MAX_UPLOAD, ServeSettings
-from .. import app as server
-from .. import security
-from .. import serve as web
 from ..jobs.queue import Jobs
-from ..routes import mcp_tool
 from . import hardening, html, theme
 from .context import QUICK, House
 from .tabs import gallery, generate, learn, see, tokens
 
-log = logging.getLogger(__name__)
 TABS: tuple[tuple[str, str, Any], ...] = (
     ("generate", "Generate", generate),
     ("gallery", "Gallery", gallery),
@@ -38,7 +28,7 @@ TABS: tuple[tuple[str, str, Any], ...] = (
     ("see", "See", see),
     ("tokens", "Tokens", tokens),
 )
-UPLOADS = ("/gradio_api/upload",)  # the path, below that of the page, that takes other bodies than JSON
+UPLOAD_PATHS = ("/gradio_api/upload",)  # the path, below that of the page, that takes other bodies than JSON
 CACHED = 3600  # seconds that copies of uploads and results are kept
 
 
@@ -81,33 +71,6 @@ def _doors(settings: ServeSettings) -> dict[str, Any]:
         "max_file_size": MAX_UPLOAD,
         "show_error": False,
         "ssr_mode": False,
-        "mcp_server": False,  # ours is in server/mcp.py
+        "mcp_server": False,  # ours is in server/routes/mcp_tool.py
         "pwa": False,
     }
-
-
-def standalone() -> tuple[gr.Blocks, Callable[[], None]]:
-    """A page with jobs of its own, and what serves it as `diffusekit serve` does, until Ctrl-C.
-
-    Settings come from the environment and the settings files, as for `diffusekit serve`. Raises
-    `UsageError` for settings that would leave the server open, `ModelError` for a model that is not there.
-    """
-    settings = resolve_settings(ServeSettings, "serve", {})
-    security.SecurityPolicy.from_settings(settings)
-    if settings.mcp:
-        mcp_tool.check_installed()
-    models.locate(settings.model)
-    jobs = Jobs(settings).open()
-    demo = build(jobs, settings)
-
-    def serve() -> None:
-        try:
-            listener = web.listen(settings.host, settings.port)
-            app = mount(server.build(settings, jobs, uploads=UPLOADS), demo, settings)
-            log.warning("%s", web.url(listener))
-            with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes it on when all is over
-                web.Server(app, jobs).run(sockets=[listener])
-        finally:
-            jobs.close(0)
-
-    return demo, serve

@@ -16,7 +16,6 @@ import gradio as gr
 from ...errors import DiffusekitError
 from ...settings import ServeSettings
 from ..jobs.queue import Jobs
-from ..storage.album import Album
 from ..storage.gallery import Gallery
 from .html import render_notice
 
@@ -35,13 +34,13 @@ class House:
 
     jobs: Jobs
     settings: ServeSettings
-    album: Album
+    album: Gallery
     tabs: gr.Tabs | None = None
     places: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, jobs: Jobs, settings: ServeSettings) -> House:
-        return cls(jobs, settings, Album(Gallery(jobs.outputs)))
+        return cls(jobs, settings, Gallery(jobs.outputs))
 
 
 def error_notice(error: Exception) -> str:

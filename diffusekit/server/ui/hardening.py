@@ -15,15 +15,9 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from gradio import processing_utils, utils
 
-from ...errors import UsageError
+from ..errors import FileForbidden
 
 PICTURES = ("image/png", "image/jpeg", "image/webp", "image/gif")
-
-
-class RequestRefused(UsageError):
-    """A file or an address that the page has no business with."""
-
-    status = 403
 
 
 def harden(demo: gr.Blocks) -> None:
@@ -33,7 +27,7 @@ def harden(demo: gr.Blocks) -> None:
 
 
 async def _fetch(url: str) -> Any:
-    raise RequestRefused("this server fetches nothing from other addresses", "upload the file")
+    raise FileForbidden("this server fetches nothing from other addresses", "upload the file")
 
 
 def file_routes() -> APIRouter:
@@ -48,7 +42,7 @@ def _file(name: str) -> FileResponse:
     """A file of Gradio's cache; what is no picture is there to be kept, not to be opened."""
     path = Path(name).resolve()
     if not path.is_relative_to(Path(utils.get_upload_folder()).resolve()) or not path.is_file():
-        raise RequestRefused("the page has no such file", "pictures are below /outputs/")
+        raise FileForbidden("the page has no such file", "pictures are below /outputs/")
     kind = mimetypes.guess_type(path.name)[0]
     if kind in PICTURES:
         return FileResponse(path, media_type=kind)

@@ -74,8 +74,8 @@ def test_uploads_are_written_again_under_names_of_ours(tmp_path, rules):
         with Image.open(path) as picture:
             assert picture.size == (30, 40) and not picture.getexif()
         assert b"where I live" not in path.read_bytes()
-    rows = {row.file: row for row in made.rows}
-    assert rows["a.JPG"].used and "turned" in rows["a.JPG"].note and not rows["evil.html"].used
+    statuses = {status.file: status for status in made.files}
+    assert statuses["a.JPG"].used and "turned" in statuses["a.JPG"].note and not statuses["evil.html"].used
     assert (
         made.captions
         == ("", "", "a {} on a sofa")
@@ -136,7 +136,7 @@ def test_settings_of_a_job_leave_nothing_to_the_environment(rules, owl, tmp_path
     again = check(rules, found)  # what a job was asked for can be asked for again
     assert again == found
     recipe = tmp_path / "r.toml"
-    recipe.write_text(invert._recipe(found, made.folder))
+    recipe.write_text(invert.format_recipe(found, made.folder))
     read = read_recipe(InvertSettings, recipe)
     assert read["init"] == 'a "bird"\x7f\\' and read["steps"] == 50 and read["name"] == "my_owl"
     assert set(read) >= {f for f in invert.CLIENT_SETTINGS if f not in ("learning_rate", "preview")}
@@ -187,7 +187,7 @@ def test_a_taken_name_and_an_unfinished_run_are_said(rules, owl):
     run.mkdir(parents=True)
     assert check(rules, given)
     (run / "log.jsonl").write_text('{"step": 10, "loss": 0.5}\n')
-    with pytest.raises(UsageError, match="not finished"):
+    with pytest.raises(UsageError, match="unfinished"):
         check(rules, given)
     assert check(rules, given | {"resume": True})["resume"]
     run.with_name("my_owl.safetensors").touch()
@@ -234,7 +234,7 @@ def test_a_token_is_learned_in_a_process_of_its_own(rules, owl, monkeypatch):
         events = list(jobs.watch(job.id))
         assert events[-1].kind == "done", events[-1].job.failure
         assert any(event.preview for event in events) and events[-1].job.step == 6
-        assert any("draw" in event.job.note for event in events)
+        assert any("initial words" in event.job.note for event in events)
     token = embeddings.load_token("my_owl")
     assert token.token == "S*" and token.metadata["init"] == "cat"
     assert not list((Path(rules.state) / "learning").iterdir())
@@ -280,9 +280,9 @@ def test_a_restart_goes_on_and_a_failing_run_hurts_nobody(rules, owl):
 def test_the_process_saves_itself_when_the_server_is_gone(rules, owl, tmp_path):
     made = a_set(rules, owl)
     values = check(rules, {"pictures": made.id, "name": "my_owl", "init": "cat"} | QUICK)
-    feed = JobChannel(Job("0" * 16, "invert", values | {"steps": 3000, "preview_every": 0}))
-    work = JobContext(feed, tmp_path / "outputs", Workspace().embeddings, lambda job: None)
-    steps = invert.run(work)
+    channel = JobChannel(Job("0" * 16, "invert", values | {"steps": 3000, "preview_every": 0}))
+    context = JobContext(channel, lambda job: None, outputs=tmp_path / "outputs", embeddings=Workspace().embeddings)
+    steps = invert.run(context)
     next(steps)
     now = Workspace().embeddings / "my_owl"
     until(lambda: next(steps, True) is None and run_story.Story(now).step >= 10, 120)

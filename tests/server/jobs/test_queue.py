@@ -10,13 +10,15 @@ from PIL import Image
 from diffusekit import metadata
 from diffusekit.errors import Overloaded, UsageError
 from diffusekit.pipeline import generate
+from diffusekit.server.errors import JobNotFound, ShuttingDown
 from diffusekit.server.jobs import events, kinds
+from diffusekit.server.jobs import generate as generate_job
 from diffusekit.server.jobs.context import JobContext
 from diffusekit.server.jobs.job import Job
-from diffusekit.server.jobs.queue import JobNotFound, Jobs, ShuttingDown
+from diffusekit.server.jobs.queue import Jobs
 from diffusekit.server.jobs.store import JobStore
 from diffusekit.settings import ServeSettings
-from tests.helpers.server import QUICK, begun, opened, ticking, until
+from tests.helpers.server import QUICK, open_jobs, opened, ticking, until
 
 
 def ended(jobs, job):
@@ -35,7 +37,7 @@ def test_a_job_makes_the_picture_that_generate_makes():
             assert Image.open(path).tobytes() == picture.image.tobytes()
             record = metadata.read(path).record
             assert record is not None and record.settings == picture.record.settings
-        until(lambda: jobs.counts["pictures"] == 2)
+        until(lambda: jobs.statistics.images == 2)
         assert jobs.queue_length == 0 and jobs.running_job is None
 
 
@@ -114,7 +116,7 @@ def test_a_running_job_stops_after_one_step(monkeypatch):
     with opened() as jobs:
         first, second = jobs.submit("tick", {"steps": 50}), jobs.submit("tick", {"steps": 1})
         ticks.go(3)
-        until(lambda: ticks.asked == 4)
+        until(lambda: ticks.requested == 4)
         jobs.cancel(first.id)
         ticks.go(2)
         assert ended(jobs, first).kind == "cancelled" and ended(jobs, second).kind == "done"
@@ -161,7 +163,7 @@ def test_a_full_queue_says_when_to_come_back(monkeypatch):
             jobs.submit("tick", {})
         assert refused.value.retry_after >= 1 and not isinstance(refused.value, ShuttingDown)
         ticks.go(15)
-        until(lambda: jobs.counts["done"] == 3)
+        until(lambda: jobs.statistics.jobs["done"] == 3)
         assert not jobs.queue_length and not jobs.running_job
 
 
@@ -204,13 +206,13 @@ def test_a_job_that_raises_fails_alone(monkeypatch):
 )
 def test_settings_beyond_the_limits_are_refused_by_name(asked, field):
     with pytest.raises(UsageError) as refused:
-        kinds.check_generate(asked, ServeSettings())
+        generate_job.check(asked, ServeSettings())
     assert refused.value.message.split()[0] == field
 
 
 def test_settings_are_complete_when_they_are_queued_and_device_is_the_servers():
     rules = ServeSettings(device="cpu")
-    made = kinds.check_generate({"prompt": "a cat", "device": "cuda:9", "dtype": "float16"}, rules)
+    made = generate_job.check({"prompt": "a cat", "device": "cuda:9", "dtype": "float16"}, rules)
     assert made["device"] == "cpu" and made["dtype"] == "auto" and made["seed"] is not None
     assert made["prompts"] == ["a cat"] and "prompt" not in made
 
@@ -219,7 +221,7 @@ def test_settings_are_complete_when_they_are_queued_and_device_is_the_servers():
 
 
 def written(**changes) -> Job:
-    settings = kinds.check_generate({"prompts": ["a cat", "a dog"], "images": 2, **QUICK}, ServeSettings(device="cpu"))
+    settings = generate_job.check({"prompts": ["a cat", "a dog"], "images": 2, **QUICK}, ServeSettings(device="cpu"))
     return Job(**{"id": "0123456789abcdef", "kind": "generate", "settings": settings} | changes)
 
 
@@ -276,10 +278,10 @@ def test_a_job_that_kills_the_server_is_not_tried_for_ever(monkeypatch):
 
 def test_closing_puts_the_running_job_down_and_keeps_the_queue(monkeypatch):
     ticks = ticking(monkeypatch)
-    jobs = begun()
+    jobs = open_jobs()
     first, second = jobs.submit("tick", {"number": 1}), jobs.submit("tick", {"number": 2})
     ticks.go(2)
-    until(lambda: ticks.asked == 3)
+    until(lambda: ticks.requested == 3)
     watched = jobs.watch(second.id)
     next(watched)
     closing = threading.Thread(target=jobs.close, args=(5.5,))
@@ -287,10 +289,10 @@ def test_closing_puts_the_running_job_down_and_keeps_the_queue(monkeypatch):
     until(lambda: not jobs.is_ready)
     with pytest.raises(ShuttingDown):
         jobs.submit("tick", {})
-    until(lambda: jobs._running is None or jobs._running.cancel_requested)
+    until(lambda: jobs.running_job is None or jobs.channel(first.id).cancel_requested)
     ticks.go()
     closing.join()
-    assert next(watched).kind == "kept"
+    assert next(watched).kind == "requeued"
     ticks.free = True
     with opened() as jobs:
         ended(jobs, jobs.get(second.id))
@@ -301,7 +303,7 @@ def test_closing_puts_the_running_job_down_and_keeps_the_queue(monkeypatch):
 
 def test_closing_lets_a_job_finish_that_is_quick_enough(monkeypatch):
     ticks = ticking(monkeypatch)
-    jobs = begun()
+    jobs = open_jobs()
     job = jobs.submit("tick", {})
     ticks.go(5)
     until(lambda: ticks.steps)
@@ -334,7 +336,7 @@ def test_a_job_that_is_over_can_be_forgotten_and_no_other(monkeypatch):
         assert jobs.get(job.id) and [each.id for each in jobs.list()] == [job.id]
         ticks.go(5)
         ended(jobs, job)
-        until(lambda: not jobs._live)
+        until(lambda: not jobs.unfinished)
         jobs.forget(job.id)
         assert not jobs.list()
         with pytest.raises(JobNotFound):

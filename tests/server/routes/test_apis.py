@@ -12,8 +12,10 @@ from PIL import Image
 
 from diffusekit import metadata
 from diffusekit.pipeline import generate
+from diffusekit.server.jobs import generate as generate_job
 from diffusekit.server.jobs import kinds
 from diffusekit.server.jobs.context import JobContext
+from diffusekit.server.routes.a1111 import find_sampler
 from diffusekit.settings import ServeSettings
 from tests.helpers import ROOT
 from tests.helpers.server import QUICK, client_of, opened, paced, ticking, until
@@ -84,9 +86,7 @@ def test_txt2img(client):
     ],
 )
 def test_samplers_by_their_names_there(label, scheduler, own):
-    from diffusekit.server.routes.a1111 import _sampler
-
-    assert _sampler(label, scheduler) == own
+    assert find_sampler(label, scheduler) == own
 
 
 def test_what_there_is(client):
@@ -122,7 +122,7 @@ def test_learned_tokens_are_listed_and_bad_files_skipped(client):
     assert list(found["skipped"]) == ["bad"] and len(found["loaded"]) >= 1
     assert all(about["vectors"] >= 1 for about in found["loaded"].values())
     name = next(iter(found["loaded"]))
-    made = kinds.check_generate({"embedding": [name]}, ServeSettings())
+    made = generate_job.check({"embedding": [name]}, ServeSettings())
     assert made["embedding"] == [name]
 
 
@@ -275,10 +275,10 @@ def test_previews_in_the_events(client, jobs, monkeypatch):
     job = jobs.submit("tick", {"steps": 3})
 
     def begin() -> None:
-        feed = jobs._live[job.id]
-        until(lambda: feed._subscriptions)
+        channel = jobs.channel(job.id)
+        until(lambda: channel.subscribers)
         ticks.go(1)
-        until(lambda: feed.preview and not feed._subscriptions[0].preview_unread)  # drawn, and taken
+        until(lambda: channel.preview and channel.is_delivered)
         ticks.go(2)
 
     threading.Thread(target=begin).start()
@@ -360,7 +360,7 @@ def test_unknown_jobs_and_unexpected_errors(client, jobs, monkeypatch):
 
 def test_metrics(jobs, client):
     list(jobs.watch(jobs.submit("generate", {"prompt": "x", **QUICK}).id))
-    until(lambda: jobs.seconds)
+    until(lambda: jobs.statistics.busy_seconds)
     text = client.get("/metrics").text
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values["diffusekit_pictures_total"]) == 1

@@ -126,7 +126,7 @@ def test_hanging_up_frees_the_device(path, more):
         asked = {"prompt": "a cat", "steps": 100, **more}
         running, waiting = raw_post(url, path, asked), raw_post(url, path, asked)
         until(lambda: jobs.running_job and jobs.running_job.step >= 3 and jobs.queue_length == 1)
-        until(lambda: all(feed._subscriptions for feed in jobs._queue))
+        until(lambda: all(channel.subscribers for channel in jobs.unfinished))
         first = jobs.running_job
         waiting.close()
         until(lambda: jobs.queue_length == 0)
@@ -135,8 +135,8 @@ def test_hanging_up_frees_the_device(path, more):
         until(lambda: jobs.running_job is None)
         assert jobs.get(first.id).state == "cancelled"
         assert jobs.get(first.id).step <= before + 100  # of 800; how soon is measured in benchmarks/server_load.py
-        until(lambda: not jobs._live)
-        assert jobs.counts["cancelled"] == 2
+        until(lambda: not jobs.unfinished)
+        assert jobs.statistics.jobs["cancelled"] == 2
 
 
 def test_watching_and_leaving_does_not_cancel(monkeypatch):
@@ -153,7 +153,7 @@ def test_watching_and_leaving_does_not_cancel(monkeypatch):
         ticks.go(5)
         until(lambda: jobs.get(job.id).is_finished)
         assert jobs.get(job.id).state == "done"
-        until(lambda: not jobs._live)
+        until(lambda: not jobs.unfinished)
 
 
 def test_a_waiting_client_is_told_when_the_server_stops(monkeypatch):
@@ -161,10 +161,10 @@ def test_a_waiting_client_is_told_when_the_server_stops(monkeypatch):
     with opened() as jobs, listening(jobs) as url:
         jobs.submit("tick", {})
         waiting = raw_post(url, "/sdapi/v1/txt2img", {"prompt": "x", "steps": 1})
-        until(lambda: jobs.queue_length == 1 and all(feed._subscriptions for feed in jobs._queue))
+        until(lambda: jobs.queue_length == 1 and jobs.unfinished[-1].subscribers)
         closing = threading.Thread(target=jobs.close, args=(5.2,))
         closing.start()
-        until(lambda: not jobs.is_ready and jobs._running and jobs._running.cancel_requested)
+        until(lambda: not jobs.is_ready and jobs.unfinished[0].cancel_requested)
         ticks.go()
         closing.join()
         assert b"503 Service Unavailable" in answer(waiting)
@@ -187,7 +187,7 @@ def test_heads_of_requests_are_short_and_come_soon(monkeypatch):
         with pytest.raises(ConnectionError):
             while True:  # the system takes megabytes that the server has not looked at
                 long.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * 10_000)
-        monkeypatch.setattr("diffusekit.server.protocol.HEADER_TIMEOUT", 0.3)
+        monkeypatch.setattr("diffusekit.server.serve.HEADER_TIMEOUT", 0.3)
         for start in (b"", b"GET /healthz HTTP/1.1\r\nHost:"):
             slow = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
             slow.sendall(start)

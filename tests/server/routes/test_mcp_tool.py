@@ -79,9 +79,9 @@ def test_leaving_cancels(monkeypatch):
     async def ask(jobs, url):
         async with session(url) as found:
             call = asyncio.ensure_future(found.call_tool("generate", {"prompt": "x"}))
-            await asyncio.to_thread(until, lambda: (feed := jobs._running) and feed._subscriptions)
+            await asyncio.to_thread(until, lambda: (job := jobs.running_job) and jobs.channel(job.id).subscribers)
             ticks.go()
-            await asyncio.to_thread(until, lambda: ticks.asked == 2)
+            await asyncio.to_thread(until, lambda: ticks.requested == 2)
             call.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await call
@@ -90,7 +90,7 @@ def test_leaving_cancels(monkeypatch):
         whole = jobs.submit_async
         monkeypatch.setattr(jobs, "submit_async", lambda kind, given, owner: whole("tick", given, owner=owner))
         asyncio.run(asyncio.wait_for(ask(jobs, url), 120))
-        until(lambda: jobs._channel(jobs.list()[0].id).cancel_requested)
+        until(lambda: jobs.channel(jobs.list()[0].id).cancel_requested)
         ticks.go(5)
         until(lambda: jobs.list()[0].is_finished)
         assert jobs.list()[0].state == "cancelled" and ticks.steps == 2

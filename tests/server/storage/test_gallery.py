@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from diffusekit import metadata
-from diffusekit.server.storage.gallery import Gallery, ImageForbidden, ImageNotFound
+from diffusekit.server.errors import ImageForbidden, ImageNotFound
+from diffusekit.server.storage.gallery import Gallery
 from diffusekit.settings import GenerateSettings
 from tests.helpers.server import client_of, opened
 

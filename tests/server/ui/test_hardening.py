@@ -9,7 +9,9 @@ from starlette.routing import Mount
 
 from diffusekit.server import app as server_app
 from diffusekit.server import security, ui
+from diffusekit.server.errors import FileForbidden
 from diffusekit.server.jobs.queue import Jobs
+from diffusekit.server.jobs.worker import Worker
 from diffusekit.server.ui import hardening
 from diffusekit.settings import ServeSettings
 
@@ -19,7 +21,7 @@ FILE = {"meta": {"_type": "gradio.FileData"}}
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
     """The application with its page, by settings; nobody works, so no model is loaded."""
-    monkeypatch.setattr(Jobs, "_work", lambda self: None)
+    monkeypatch.setattr(Worker, "run", lambda self: None)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "state/page"))
     opened = []
 
@@ -28,7 +30,7 @@ def serve(tmp_path, monkeypatch):
         jobs = Jobs(rules).open()
         opened.append(jobs)
         page = ui.build(jobs, rules)
-        app = ui.mount(server_app.build(rules, jobs, uploads=ui.UPLOADS), page, rules)
+        app = ui.mount(server_app.build(rules, jobs, upload_paths=ui.UPLOAD_PATHS), page, rules)
         return app, page
 
     yield build
@@ -114,7 +116,7 @@ def test_only_the_pages_own_copies_are_served_and_never_as_a_page(serve, tmp_pat
 
 
 def test_nothing_is_fetched():
-    with pytest.raises(hardening.RequestRefused, match="fetches nothing"):
+    with pytest.raises(FileForbidden, match="fetches nothing"):
         asyncio.run(hardening._fetch("https://example.org"))
 
 

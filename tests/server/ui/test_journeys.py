@@ -144,7 +144,7 @@ def test_keys_generate_and_stop(visit, jobs):
     with paced(hold=3):
         prompt(page).press("Control+Enter")
         page.wait_for_selector(".stage img[src^='data:image/webp']")
-        feed = jobs._running
+        feed = jobs.channel(jobs.running_job.id)
         page.keyboard.press("Escape")
         until(lambda: feed.cancel_requested)
     page.wait_for_selector("#go")
@@ -160,7 +160,7 @@ def test_a_closed_tab_stops_its_job(visit, jobs):
     with paced(hold=3):
         page.click("#go")
         page.wait_for_function("document.querySelector('.stage progress')?.value > 0")
-        feed = jobs._running
+        feed = jobs.channel(jobs.running_job.id)
         page.close()
         until(lambda: feed.cancel_requested)
     until(lambda: feed.job.is_finished)

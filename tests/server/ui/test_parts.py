@@ -9,15 +9,16 @@ from html.parser import HTMLParser
 
 import gradio as gr
 import pytest
-from diffusekit.server.storage.album import Album
 from PIL import Image, PngImagePlugin
 
 from diffusekit import metadata
 from diffusekit.device import choose
 from diffusekit.errors import DiffusekitError, Overloaded, UsageError
+from diffusekit.server.errors import ImageForbidden
 from diffusekit.server.jobs.queue import Jobs
+from diffusekit.server.jobs.worker import Worker
 from diffusekit.server.storage import trash
-from diffusekit.server.storage.gallery import Gallery, ImageForbidden
+from diffusekit.server.storage.gallery import Gallery
 from diffusekit.server.storage.similarity import ImageSearch
 from diffusekit.server.ui import context, html, progress, prompt_info, theme
 from diffusekit.server.ui.tabs import gallery_facts, gallery_html, generate_form, generate_restore
@@ -212,7 +213,7 @@ def test_emptying_reaches_nothing_outside(tmp_path):
 def album(tmp_path):
     picture(tmp_path / "out" / "day" / "red.png", "red", "a red cat")
     picture(tmp_path / "out" / "day" / "blue.png", "blue", "a blue house")
-    return Album(Gallery(tmp_path / "out"))
+    return Gallery(tmp_path / "out")
 
 
 def names(found):
@@ -221,7 +222,7 @@ def names(found):
 
 def test_stars_are_kept_on_disk(album):
     assert album.toggle_star("day/red.png") is True
-    again = Album(Gallery(album.outputs))
+    again = Gallery(album.outputs)
     assert names(again.search(starred=True)) == ["day/red.png"]
     assert names(again.search("blue", starred=True)) == []
     assert again.toggle_star("day/red.png") is False
@@ -245,7 +246,7 @@ def test_what_is_thrown_away_can_be_taken_back_bit_by_bit(album):
 def test_taking_back_never_overwrites(album):
     kept = album.move_to_trash("day/red.png")
     picture(album.outputs / "day" / "red.png", "green", "another")
-    with pytest.raises(UsageError, match="there again"):
+    with pytest.raises(UsageError, match="exists again"):
         album.restore(kept)
     assert album.list_trash() == [kept]
 
@@ -268,21 +269,21 @@ def test_nothing_outside_the_outputs_is_starred_or_thrown_away(album, name):
 @pytest.fixture
 def jobs(tmp_path):
     found = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state")))
-    found._loaded = True  # as after loading; no worker is needed here
+    found.models.is_loaded = True  # as after loading; no worker is needed here
     return found
 
 
 def test_the_likest_picture_comes_first_and_is_looked_at_once(album, jobs, tmp_path):
     kept = tmp_path / "state" / "likeness.safetensors"
     entries = album.search()
-    seen = ImageSearch(jobs, kept)
+    seen = ImageSearch(jobs.models, jobs.outputs, kept)
     assert list(seen.index(entries)) == [(0, 2)]
     ranked = seen.rank(entries, album.outputs / "day" / "blue.png")
     assert [e.path for _, e in ranked] == ["day/blue.png", "day/red.png"]
     assert ranked[0][0] == pytest.approx(1, abs=1e-4) and ranked[1][0] < 0.999
     by_words = {e.path: score for score, e in seen.rank(entries, "a blue picture")}
     assert set(by_words) == {"day/blue.png", "day/red.png"}
-    again = ImageSearch(jobs, kept)
+    again = ImageSearch(jobs.models, jobs.outputs, kept)
     assert list(again.index(entries)) == []  # read back from the file
     assert again.rank(entries, "a blue picture")[0][0] == pytest.approx(max(by_words.values()))
 
@@ -291,11 +292,11 @@ def test_likeness_waits_for_the_model_and_survives_a_damaged_file(album, jobs, t
     kept = tmp_path / "likeness.safetensors"
     kept.write_bytes(b"nonsense")
     (album.outputs / "bad.png").write_bytes(b"\x89PNG nonsense")
-    seen = ImageSearch(jobs, kept)
-    jobs._loaded = False
+    seen = ImageSearch(jobs.models, jobs.outputs, kept)
+    jobs.models.is_loaded = False
     with pytest.raises(DiffusekitError, match="being loaded"):
         list(seen.index(album.search()))
-    jobs._loaded = True
+    jobs.models.is_loaded = True
     list(seen.index(album.search()))
     assert len(seen.rank(album.search(), "red")) == 2  # the damaged one is left out
 
@@ -371,7 +372,7 @@ def test_a_picture_without_a_record_says_so(tmp_path, jobs):
 
 
 def test_a_visitor_who_leaves_while_waiting_in_line_takes_the_job_along(tmp_path, monkeypatch):
-    monkeypatch.setattr(Jobs, "_work", lambda self: None)  # nobody works: all jobs stay in line
+    monkeypatch.setattr(Worker, "run", lambda self: None)  # nobody works: all jobs stay in line
     monkeypatch.setattr(progress, "POLL_INTERVAL", 0.01)
     jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
 
@@ -390,7 +391,7 @@ def test_a_visitor_who_leaves_while_waiting_in_line_takes_the_job_along(tmp_path
 
 
 def test_stop_counts_before_there_is_a_job_and_between_the_cells_of_a_grid(tmp_path, monkeypatch):
-    monkeypatch.setattr(Jobs, "_work", lambda self: None)
+    monkeypatch.setattr(Worker, "run", lambda self: None)
     jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
     run = progress.VisitorJob()
     run.stop(jobs)
@@ -407,13 +408,13 @@ def test_stop_counts_before_there_is_a_job_and_between_the_cells_of_a_grid(tmp_p
 
 
 def test_a_server_that_stops_keeps_what_a_page_has_in_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(Jobs, "_work", lambda self: None)
+    monkeypatch.setattr(Worker, "run", lambda self: None)
     jobs = Jobs(ServeSettings(outputs=str(tmp_path / "out"), state=str(tmp_path / "state"))).open()
 
     async def visit():
         moments = progress.follow_images(jobs, {"prompt": "a cat"})
         await anext(moments)
-        for feed in jobs._live.values():
+        for feed in jobs.unfinished:
             feed.close()  # as `Jobs.close` does, before the list of jobs is put away
         with pytest.raises(Overloaded):
             await anext(moments)
@@ -424,7 +425,7 @@ def test_a_server_that_stops_keeps_what_a_page_has_in_line(tmp_path, monkeypatch
 
 
 def test_what_cannot_be_queued_is_said_before_anything_is_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr(Jobs, "_work", lambda self: None)
+    monkeypatch.setattr(Worker, "run", lambda self: None)
     settings = ServeSettings(outputs=str(tmp_path / "o"), state=str(tmp_path / "s"), queue=1)
     jobs = Jobs(settings).open()
     jobs.submit("generate", {"prompt": "a cat"})

@@ -23,7 +23,7 @@ def add(house: House) -> None:
     tab, row = _layout(house.album.outputs)
     house.places |= {"shown": tab.name, "shown.actions": row, "gallery.parts": tab}
     kept = Path(house.settings.state) / "likeness.safetensors"
-    desk = Desk(house.album, ImageSearch(house.jobs, kept), tab)
+    desk = Desk(house.album, ImageSearch(house.jobs.models, house.jobs.outputs, kept), tab)
     wanted = [tab.words, tab.how, tab.starred, tab.name]
     slow: dict[str, Any] = PRIVATE | {"concurrency_limit": 4, "show_progress": "hidden"}
     gr.on(
@@ -59,7 +59,7 @@ def connect(house: House) -> None:
     def again(what: generate_restore.RestoreMode) -> Any:
         def use_it(name: str) -> dict[Any, Any]:
             try:
-                path = house.album.gallery.path_of(name)
+                path = house.album.path_of(name)
                 found = generate_restore.form_updates(house.jobs, path, what, form)
                 words = generate_restore.restore_notice(house.jobs, path, what)
                 return found | {notice: words, tabs: gr.Tabs(selected="generate")}

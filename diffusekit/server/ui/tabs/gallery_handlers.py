@@ -14,8 +14,7 @@ from typing import Any
 import gradio as gr
 
 from ....errors import UsageError
-from ...storage.album import Album
-from ...storage.gallery import GalleryEntry
+from ...storage.gallery import Gallery, GalleryEntry
 from ...storage.similarity import ImageSearch
 from .. import html
 from ..context import error_notice
@@ -77,7 +76,7 @@ def _told(handler: Callable[..., Answer]) -> Callable[..., Answer]:
 class Desk:
     """Handlers; `listing` and `opening` are the components that they change."""
 
-    def __init__(self, album: Album, likeness: ImageSearch, tab: Shown):
+    def __init__(self, album: Gallery, likeness: ImageSearch, tab: Shown):
         self.album, self.likeness, self.tab = album, likeness, tab
         self.listing = [
             tab.pictures,
@@ -178,9 +177,9 @@ class Desk:
         return self._open(name, name) | {self.tab.notice: words}
 
     def _open(self, name: str, pinned: str) -> Answer:
-        path = self.album.gallery.path_of(name)
+        path = self.album.path_of(name)
         both = bool(pinned) and pinned != name
-        other = self.album.gallery.path_of(pinned) if both else None
+        other = self.album.path_of(pinned) if both else None
         return {
             self.tab.open: gr.update(visible=True),
             self.tab.image: gr.update(value=str(path), alt_text=gallery_facts.prompt_of(path)[:500], visible=not both),

@@ -285,7 +285,7 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
         if not (prompt or "").strip() or not house.jobs.is_ready:
             return ""
         try:
-            known = house.jobs.models().get(model, model)
+            known = house.jobs.models.names().get(model, model)
             found = prompt_info.count_tokens(known, prompt, tuple(learned or ()), house.jobs.embeddings)
         except DiffusekitError as error:
             return html.render_notice(error.message, error.hint)
@@ -298,7 +298,7 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
 
     def suits(model: str) -> tuple[Any, ...]:
         try:
-            known = house.jobs.models().get(model, model)
+            known = house.jobs.models.names().get(model, model)
             info = prompt_info.describe_model(known)
             fast = gr.update(visible=info.has_fast_lora, value=False)
             return info.guidance_scale, info.native_size, info.native_size, fast
@@ -310,7 +310,7 @@ def _wire_helpers(house: House, parts: Fields, meter: gr.HTML) -> None:
 
     def hurry(fast: bool, model: str) -> list[Any]:
         default = {name: GenerateSettings.model_fields[name].default for name in FAST_DEFAULTS}
-        own = {"guidance_scale": prompt_info.describe_model(house.jobs.models().get(model, model)).guidance_scale}
+        own = {"guidance_scale": prompt_info.describe_model(house.jobs.models.names().get(model, model)).guidance_scale}
         return list(FAST_DEFAULTS.values() if fast else (default | own).values())
 
     names["fast"].input(hurry, [names["fast"], names["model"]], [names[name] for name in FAST_DEFAULTS], **QUICK)

@@ -45,7 +45,7 @@ class GridFields:
 def fields(house: House, prompt: gr.Textbox) -> Fields:
     """Everything but the prompt, for an open accordion."""
     side, guidance, fast = _suited(house.settings.model)
-    known = list(house.jobs.models())
+    known = list(house.jobs.models.names())
     default = GenerateSettings.model_fields
     names: dict[str, Any] = {"prompt": prompt}
     names["negative_prompt"] = gr.Textbox(

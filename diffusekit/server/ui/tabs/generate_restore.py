@@ -36,7 +36,7 @@ def read_form_values(jobs: Jobs, path: Path, what: RestoreMode) -> dict[str, Any
         if settings.seed is None:
             raise UsageError("this picture does not tell its seed", "use all else of it")
         return {"seed": str(settings.seed)}
-    return generate_form.values_of(settings, models=list(jobs.models()), seed=what == "all")
+    return generate_form.values_of(settings, models=list(jobs.models.names()), seed=what == "all")
 
 
 def form_updates(jobs: Jobs, path: Path, what: RestoreMode, fields: dict[str, Any]) -> dict[Any, Any]:
@@ -56,7 +56,7 @@ def restore_notice(jobs: Jobs, path: Path, what: RestoreMode) -> str:
     if settings and what != "seed":
         missing = set(settings.embedding) - set(_there(jobs, list(settings.embedding)))
         lost += [f"the learned token {name} is not here" for name in sorted(missing)]
-        if settings.model not in jobs.models():
+        if settings.model not in jobs.models.names():
             lost.append(f"the model {settings.model} is not here")
     return render_notice(SAYS[what], "; ".join(lost))
 

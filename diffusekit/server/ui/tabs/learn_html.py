@@ -35,7 +35,7 @@ WELCOME = (
 def render_uploads(found: UploadedSet) -> str:
     """The table of a set: each file, and what became of it."""
     shown = iter(sorted(found.folder.glob("*.png")))
-    rows = "".join(_row(row, next(shown) if row.used else None) for row in found.rows)
+    rows = "".join(_row(row, next(shown) if row.used else None) for row in found.files)
     lines = sum(bool(caption) for caption in found.captions)
     told = f"{found.count} pictures" + (f", {lines} with a caption" if lines else "")
     return (

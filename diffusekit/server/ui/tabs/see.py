@@ -248,7 +248,7 @@ def _send(house: House, parts: Parts) -> None:
         settings = metadata.read(path).settings
         if settings is None:
             raise UsageError("this picture does not say how it was made", "choose another one")
-        found = generate_form.values_of(settings, models=list(jobs.models()), seed=True)
+        found = generate_form.values_of(settings, models=list(jobs.models.names()), seed=True)
         own = ("negative_prompt", "model", "width", "height", "embedding")
         rest = {name: value for name, value in found.items() if name in own and value}
         return {
@@ -268,7 +268,7 @@ def _send(house: House, parts: Parts) -> None:
 
     def of_shown(name: str) -> Answer:
         try:
-            return take(house.album.gallery.path_of(name))
+            return take(house.album.path_of(name))
         except Exception as error:
             return {places["gallery.parts"].notice: error_notice(error)}
 

@@ -149,7 +149,7 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     page.wait_for_selector("text=/Step [1-9]\\d* of at most 5000/")
     page.locator("#learn-stop").click()
     page.wait_for_selector("#learn-resume")
-    until(lambda: jobs._running is None, 120)  # and the process has saved itself
+    until(lambda: jobs.running_job is None, 120)  # and the process has saved itself
     fewer = {"steps": Story(Workspace().embeddings / "my_owl").step + 20}
     page.reload()  # nothing of it was in the page
     page.locator("#tab-learn-button").click()

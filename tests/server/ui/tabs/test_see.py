@@ -93,7 +93,7 @@ def test_a_lesson_is_stopped(page, jobs):  # noqa: F811
     with paced(hold=3):
         page.locator("#see-go").click()
         page.wait_for_selector("#see-stage >> text=/Step \\d+/")
-        feed = jobs._running
+        feed = jobs.channel(jobs.running_job.id)
         page.locator("#see-stop").click()
         until(lambda: feed.cancel_requested)
     page.wait_for_selector("#see-notice >> text=Stopped")
