@@ -1,11 +1,11 @@
-"""Atomic file writes."""
+"""Atomic file writes, of one file or of several."""
 
 import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import DiskError
+from .errors import DiffusekitError, DiskError, UsageError
 
 
 def write_atomic(
@@ -47,6 +47,29 @@ def write_atomic(
             ) from error
         raise
     return path
+
+
+def write_all(
+    files: dict[Path, bytes], *, overwrite: bool, check: Callable[[Path], object] | None = None
+) -> list[Path]:
+    """Write all files or none, and return their paths. Raises `UsageError` when one exists already."""
+    for path in files:
+        if (path.exists() or path.is_symlink()) and not overwrite:
+            raise UsageError(f"{path} already exists", "use another name, or set `overwrite`")
+    old: dict[Path, bytes | None] = {}
+    try:
+        for path, data in files.items():
+            before = path.read_bytes() if path.is_file() else None
+            write_atomic(path, data, check)
+            old[path] = before
+    except DiffusekitError:
+        for path, before in old.items():
+            if before is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomic(path, before)
+        raise
+    return list(files)
 
 
 def crash_point(site: str) -> None:

@@ -1,12 +1,11 @@
-"""Learned tokens of textual inversion: read, check, write, find and inspect. Knows no prompts' states.
+"""Learned tokens of textual inversion: read, check, save, find, convert and inspect them.
 
-The one owner of the file formats of learned tokens (`embeddings/README.md` describes them).
+This package owns the file formats of learned tokens, which `embeddings/README.md` describes.
 """
 
 from .arithmetic import combine, interpolate
+from .files import import_token, read, save
 from .formats.export import EXPORT_FORMATS, export_token
-from .formats.native import read, save
-from .formats.pickle_sandbox import import_pickle
 from .lookup import find_mentions, list_files, load_token, tokens_in_prompts
 from .names import name_error, safe_name, token_error
 from .token import MAX_VECTORS, LearnedToken, check, check_compatible, decode_vectors, encode_vectors
@@ -24,7 +23,7 @@ __all__ = [
     "encode_vectors",
     "export_token",
     "find_mentions",
-    "import_pickle",
+    "import_token",
     "interpolate",
     "list_files",
     "load_token",

@@ -1,37 +1,37 @@
-"""Which names and tokens are safe, on every file system and in a prompt. Knows no files and no torch."""
+"""Names and tokens that are safe on every file system and in a prompt."""
 
 import re
 import unicodedata
 
 MAX_NAME = 100
-_MAX_BYTES = 200  # with an ending and a temporary prefix still below the 255 of file systems
+_MAX_NAME_BYTES = 200  # leaves room for an ending and a temporary prefix below the 255 of file systems
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{p}{i}" for p in ("COM", "LPT") for i in range(1, 10)}
 
 
 def name_error(name: str) -> str:
-    """What is wrong with `name` as the name of a file anywhere ("is empty"); "" if nothing is."""
+    """Say what is wrong with `name` as the name of a file on any system ("is empty"), or return ""."""
     if not name:
         return "is empty"
-    if len(name) > MAX_NAME or len(name.encode("utf-8", "replace")) > _MAX_BYTES:
-        return f"is {len(name)} characters long, at most {MAX_NAME} are wanted"
+    if len(name) > MAX_NAME or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
+        return f"has {len(name)} characters, expected at most {MAX_NAME}"
     if not all(c.isprintable() for c in name):
-        return "holds characters that cannot be seen"
+        return "has invisible characters"
     if re.search(r"[^\w.-]", name):
-        return "holds other characters than letters, digits, '_', '-' and '.'"
+        return "has characters other than letters, digits, '_', '-' and '.'"
     if ".." in name or name[0] in ".-" or name[-1] in ".":
-        return "begins or ends with a dot or a dash, or holds two dots"
+        return "starts or ends with a dot, starts with a dash, or has two dots in a row"
     if name.partition(".")[0].upper() in _RESERVED:
         return "is reserved by Windows"
     if unicodedata.normalize("NFC", name) != name:
-        return "is not in Unicode's composed form (NFC)"
+        return "is not in Unicode normalization form NFC"
     return ""
 
 
 def safe_name(text: str) -> str:
-    """A safe name made of any text: "My Cat!" gives "My_Cat", "" gives "token"."""
+    """Make a safe name from any text: "My Cat!" gives "My_Cat", "" gives "token"."""
     text = unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
     name = re.sub(r"\.{2,}|[^\w.-]+", "_", text)[:MAX_NAME]
-    name = name.encode()[:_MAX_BYTES].decode("utf-8", "ignore").strip("_.-")
+    name = name.encode()[:_MAX_NAME_BYTES].decode("utf-8", "ignore").strip("_.-")
     if not name:
         return "token"
     if name.partition(".")[0].upper() in _RESERVED:
@@ -40,29 +40,29 @@ def safe_name(text: str) -> str:
 
 
 def name_of(stem: str) -> str:
-    """The name of a token whose file is called `stem`: the stem itself where it is safe."""
+    """Return the name of a token whose file has this `stem`: the stem itself, made safe if necessary."""
     return stem if not name_error(stem) else safe_name(stem)
 
 
 def spellings(token: str, name: str, word: str = "") -> tuple[str, ...]:
-    """What a token answers to in a prompt, without repeats: itself, <name>, and the name alone.
+    """List how a prompt can mention a token: the token, <name> and the bare name, without repeats.
 
-    Not the name alone where it is a `word` that the model knows: prompts must go on to say that word.
+    A name that is a `word` of the model is left out, because in a prompt it keeps its meaning.
     """
-    alone = () if name == word else (name,)
-    return tuple(dict.fromkeys((token, f"<{name}>", *alone)))
+    bare = () if name == word else (name,)
+    return tuple(dict.fromkeys((token, f"<{name}>", *bare)))
 
 
 def token_error(token: str) -> str:
-    """What is wrong with `token` as a word of prompts ("is empty"); "" if nothing is."""
+    """Say what is wrong with `token` as a word in prompts ("is empty"), or return ""."""
     if not token:
         return "is empty"
     if len(token) > MAX_NAME:
-        return f"is {len(token)} characters long, at most {MAX_NAME} are wanted"
+        return f"has {len(token)} characters, expected at most {MAX_NAME}"
     if any(c.isspace() for c in token):
-        return "holds white space"
+        return "has white space"
     if not all(c.isprintable() for c in token):
-        return "holds characters that cannot be seen"
+        return "has invisible characters"
     if token.isascii() and not any(c.isalnum() for c in token):
-        return "is only punctuation, which prompts use for themselves"
+        return "has only punctuation, which has a meaning of its own in prompts"
     return ""

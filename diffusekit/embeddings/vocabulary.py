@@ -1,7 +1,4 @@
-"""The words of a model's token table: where they lie, and which lie near a learned vector.
-
-Knows no files and no prompts.
-"""
+"""The words in a model's token table: their vectors, and the words nearest to a learned vector."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ from torch import Tensor
 from ..errors import UsageError
 from ..models import TextModel, token_ids
 
-_END = "</w>"  # CLIP's mark of a piece that ends a word
+_WORD_END = "</w>"  # CLIP's mark of a piece that ends a word
 
 
 class Vocabulary:
-    """The whole words of one text encoder's token table; `typical_norm` is the rows' median norm."""
+    """The whole words in the token table of one text encoder. `typical_norm` is the median norm of its rows."""
 
     def __init__(self, model: TextModel, encoder: int = 0):
         self._tokenizer = model.tokenizers[encoder]
@@ -29,10 +26,10 @@ class Vocabulary:
         self._rows = {
             word: index
             for piece, index in sorted(pieces.items(), key=lambda item: item[1])
-            if piece.endswith(_END)
+            if piece.endswith(_WORD_END)
             and index not in self._special
             and index < len(self._table)
-            and (word := _readable(piece.removesuffix(_END)))
+            and (word := _readable(piece.removesuffix(_WORD_END)))
         }
         self._words = list(self._rows)
         self._norms = self._table.norm(dim=1)
@@ -41,56 +38,57 @@ class Vocabulary:
 
     @property
     def words(self) -> list[str]:
-        """All whole words, in the order of the table."""
+        """All whole words, in table order."""
         return list(self._words)
 
-    def word(self, name: str) -> dict[str, str]:
-        """The fact that a token's name is a word of the model, where it is one."""
+    def word_metadata(self, name: str) -> dict[str, str]:
+        """Return the metadata entry for a token whose name is a word of the model, else an empty dictionary."""
         return {"word": name} if name.lower() in self._rows else {}
 
     @property
     def width(self) -> int:
+        """The width of the vectors."""
         return self._table.shape[1]
 
-    def percentile(self, norms: Tensor) -> list[float]:
-        """For every norm (n,): how many percent of the table's rows are no longer, 0 to 100."""
+    def norm_percentile(self, norms: Tensor) -> list[float]:
+        """Return for each norm (n,) the percentage, 0 to 100, of table rows with at most that norm."""
         flat = norms.detach().float().cpu().flatten()
         below = torch.searchsorted(self._sorted, flat, right=True)
         return [100 * int(b) / len(self._sorted) for b in below]
 
-    def nearest(self, vectors: Tensor, count: int = 5, leave_out: Sequence[str] = ()) -> list[list[tuple[str, float]]]:
-        """For every vector (n, D) the `count` words of largest cosine, the nearest first."""
+    def nearest(self, vectors: Tensor, count: int = 5, exclude: Sequence[str] = ()) -> list[list[tuple[str, float]]]:
+        """Return for each vector (n, D) the `count` words with the largest cosine similarity, nearest first."""
         assert vectors.ndim == 2 and vectors.shape[1] == self.width, vectors.shape
-        out = {word.lower() for word in leave_out}
-        words = [word for word in self._words if word.lower() not in out]
+        excluded = {word.lower() for word in exclude}
+        words = [word for word in self._words if word.lower() not in excluded]
         unit = torch.nn.functional.normalize(vectors.detach().float().cpu())
         cosines = unit @ self._table.T / self._norms.clamp(min=1e-12)
         best = cosines[:, [self._rows[word] for word in words]].topk(min(count, len(words)), dim=1)
         return [
-            [(words[i], float(c)) for i, c in zip(places, values, strict=True)]
-            for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            [(words[i], float(c)) for i, c in zip(indices, values, strict=True)]
+            for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
     def vectors(self, words: str) -> Tensor:
-        """The rows (k, D) of the tokens of some words; raises `UsageError` if they are of none."""
+        """Return the table rows (k, D) of the tokens of `words`; raises `UsageError` when there are none."""
         ids = token_ids(self._tokenizer, words)
         if not ids or any(i in self._special or i >= len(self._table) for i in ids):
-            raise UsageError(f"the model knows no token for {words[:60]!r}", "use a word of its vocabulary")
+            raise UsageError(f"the model has no token for {words[:60]!r}", "use a word of its vocabulary")
         return self._table[ids].clone()
 
 
 @cache
-def _bytes() -> dict[str, int]:
-    """Which byte each character of a piece stands for (GPT-2's table, which CLIP's tokenizer has)."""
-    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printed]
-    return {chr(byte): byte for byte in printed} | {chr(256 + i): byte for i, byte in enumerate(others)}
+def _bytes_by_character() -> dict[str, int]:
+    """Map each character of a piece to the byte it stands for (GPT-2's table, which CLIP uses too)."""
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def _readable(piece: str) -> str:
-    """A piece as text; "" for one that is only a part of a character, or cannot be seen."""
+    """Decode a piece to text, or to "" when it is part of a character or invisible."""
     try:
-        text = bytes(_bytes()[c] for c in piece).decode("utf-8")
+        text = bytes(_bytes_by_character()[c] for c in piece).decode("utf-8")
     except (KeyError, UnicodeDecodeError):
         return ""
     return text if text.isprintable() else ""

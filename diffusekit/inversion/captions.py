@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ..embeddings.lookup import bounded
+from ..embeddings.lookup import spelling_pattern
 from ..errors import DataSetError, UsageError
 from .dataset import DataSet, Photo
 
@@ -112,7 +112,7 @@ def make_captions(data: DataSet, property: str, source: str, *, token: str = "")
 
 def mark_token(text: str, token: str) -> str:
     """The text with `{}` wherever it spells the token, read as a prompt is."""
-    return re.sub(bounded(token), "{}", text) if token else text
+    return re.sub(spelling_pattern(token), "{}", text) if token else text
 
 
 def _from_file(photo: Photo, source: str, token: str) -> tuple[str, ...]:

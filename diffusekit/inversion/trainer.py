@@ -263,7 +263,7 @@ class Inversion:
 
     def _percentile(self) -> float:
         """How many percent of the table's rows are no longer than the longest vector; warns of a long one."""
-        found = max(self._vocabulary.percentile(self._learner.placeholder.vectors.norm(dim=1)))
+        found = max(self._vocabulary.norm_percentile(self._learner.placeholder.vectors.norm(dim=1)))
         if found > LONG and not self._warned and self.is_main:
             self._warned = True
             log.warning(
@@ -346,7 +346,7 @@ class Inversion:
             "steps": told["best_step"],
             "scores": scores,
             "version": f"diffusekit {__version__}",
-            **self._vocabulary.word(self.name),
+            **self._vocabulary.word_metadata(self.name),
         }
         written = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in facts.items()}
         token = replace(self._draft(self._best), name=self.name, metadata=written)

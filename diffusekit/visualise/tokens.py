@@ -132,7 +132,7 @@ def _pieces(found: _Text, count: int) -> list[dict[str, Any]]:
 
 def _sum(found: _Text, expression: str, count: int) -> dict[str, Any]:
     vector = combine(found.vocabulary, expression, found.tokens)
-    (near,) = found.vocabulary.nearest(vector[None], count, leave_out=expression.split())
+    (near,) = found.vocabulary.nearest(vector[None], count, exclude=expression.split())
     return {"expression": expression, "norm": float(vector.norm()), "nearest": near}
 
 

@@ -1,12 +1,14 @@
 """Finding tokens: by name, by path, and by what a prompt says."""
 
+import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
 
 from diffusekit import embeddings
-from diffusekit.embeddings import LearnedToken, find_mentions, lookup, tokens_in_prompts
-from diffusekit.embeddings.formats import native
+from diffusekit.embeddings import LearnedToken, files, find_mentions, lookup, tokens_in_prompts
 from diffusekit.errors import FileRefused, UsageError
 from tests.helpers import foreign_files
 from tests.helpers.foreign_files import rows
@@ -152,20 +154,26 @@ def test_a_name_that_is_a_word_is_left_to_the_word():
     assert names(tokens_in_prompts(["my_dog"])) == ["my_dog"]
 
 
-def test_of_files_that_are_not_named_only_the_header_is_read(tmp_path, monkeypatch):
+def test_only_the_header_of_files_that_no_prompt_names_is_read(tmp_path, monkeypatch):
     put("cat", "S*")
     put("dog", "D*")
-    opened = []
-    real = native._open
-
-    def spy(path, first=None):
-        opened.append((path.stem, first is None))
-        return real(path, first)
-
-    monkeypatch.setattr(native, "_open", spy)
+    whole, headers = [], []
+    monkeypatch.setattr(lookup, "read", lambda path: whole.append(path.stem) or files.read(path))
+    monkeypatch.setattr(lookup, "read_header", lambda path: headers.append(path.stem) or files.read_header(path))
     tokens_in_prompts(["S*"])
-    assert [stem for stem, whole in opened if whole] == ["cat"]
-    assert {stem for stem, _ in opened} == {"cat", "dog"}
+    assert whole == ["cat"] and sorted(headers) == ["cat", "dog"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the bytes that this process read")
+def test_a_header_is_read_without_the_vectors(tmp_path):
+    path = embeddings.save(LearnedToken("big", "S*", (torch.randn(75, 8192),)), tmp_path / "big.safetensors")
+
+    def count() -> int:
+        return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
+
+    before = count()
+    assert files.read_header(path).token == "S*"
+    assert count() - before < 10_000 < path.stat().st_size
 
 
 def test_a_damaged_file_matters_only_when_it_is_named(tmp_path):
@@ -182,7 +190,7 @@ def test_a_token_of_several_files():
     with pytest.raises(UsageError) as caught:
         tokens_in_prompts(["a photo of S*"])
     assert caught.value.message == "S* is the token of dog and my_cat"
-    assert caught.value.hint == "say --embedding dog, or write <dog> in the prompt"
+    assert caught.value.hint == "set `embedding` to dog, or write <dog> in the prompt"
     assert names(tokens_in_prompts(["S*"], ["my_cat"])) == ["my_cat"]
     assert names(tokens_in_prompts(["<my_cat> and <dog>"])) == ["dog", "my_cat"]
     both = tokens_in_prompts(["S* and <dog>"], ["my_cat"])

@@ -27,7 +27,7 @@ def test_it_holds_whole_words_and_no_marks(words, mini):
 def test_typical_norm_and_percentile(words, mini):
     norms = table(mini).norm(dim=1)
     assert words.typical_norm == pytest.approx(float(norms.median()))
-    low, middle, high = words.percentile(torch.tensor([0.0, words.typical_norm, 1e9]))
+    low, middle, high = words.norm_percentile(torch.tensor([0.0, words.typical_norm, 1e9]))
     assert low == 0 and high == 100 and middle == pytest.approx(50, abs=0.2)
 
 
@@ -38,7 +38,7 @@ def test_vectors_of_words_are_their_rows(words, mini):
     found.zero_()
     assert words.vectors("cat").any()  # a copy: the model's table stays as it is
     for nothing in ("", "  ", "<|endoftext|>"):
-        with pytest.raises(UsageError, match="knows no token"):
+        with pytest.raises(UsageError, match="has no token"):
             words.vectors(nothing)
 
 
@@ -48,7 +48,7 @@ def test_a_word_is_nearest_to_itself(words):
     assert first[0] == ("cat", pytest.approx(1, abs=1e-5)) and len(first) == 3
     assert second[0] == ("galaxy", pytest.approx(1, abs=1e-5))
     assert [c for _, c in first] == sorted((c for _, c in first), reverse=True)
-    (without,) = words.nearest(words.vectors("cat"), 3, leave_out=["Cat"])
+    (without,) = words.nearest(words.vectors("cat"), 3, exclude=["Cat"])
     assert "cat" not in [w for w, _ in without] and [w for w, _ in without][:2] == [w for w, _ in first][1:]
 
 

@@ -25,7 +25,7 @@ def command(
         check_compatible(token, base)
     words = Vocabulary(base)
     vector = combine(words, expression, tokens)
-    (nearest,) = words.nearest(vector[None], count, leave_out=expression.split())
+    (nearest,) = words.nearest(vector[None], count, exclude=expression.split())
     if as_json:
         print(json.dumps({"expression": expression, "nearest": nearest}))
         return

@@ -21,13 +21,13 @@ def command(
 
     Pickles are opened in a sandboxed process.
     """
-    from ...embeddings import import_pickle, save, token_error
+    from ...embeddings import import_token, save, token_error
 
     if token is not None and (error := token_error(token)):
         raise UsageError(f"the token {token!r} {error}", "choose a word like S*")
     if name is not None:
         check_name(name)
-    imported = import_pickle(file, token or "")
+    imported = import_token(file, token or "")
     metadata = imported.metadata | {"imported_sha256": imported.sha256}
     imported = replace(imported, name=name or imported.name, metadata=metadata)
     print(save(imported, output / f"{imported.name}.safetensors", overwrite=overwrite))

@@ -47,7 +47,7 @@ def _word(name: str, token: "LearnedToken", model: str | None) -> dict[str, str]
         check_compatible(token, base)
     except FileRefused:
         return {}
-    return Vocabulary(base).word(name)
+    return Vocabulary(base).word_metadata(name)
 
 
 def _initial_vectors(token: "LearnedToken", model: str | None) -> Any:

@@ -53,7 +53,7 @@ def _compare(token: "LearnedToken", base: "Model", encoder: int) -> dict[str, An
     words = Vocabulary(base, encoder)
     vectors = token.vectors[encoder]
     norms = vectors.norm(dim=1)
-    rows = zip(norms.tolist(), words.percentile(norms), words.nearest(vectors), strict=True)
+    rows = zip(norms.tolist(), words.norm_percentile(norms), words.nearest(vectors), strict=True)
     return {
         "typical_norm": words.typical_norm,
         "vectors": [{"norm": n, "percentile": p, "nearest": nearest} for n, p, nearest in rows],

@@ -1,7 +1,7 @@
-"""The header of a safetensors file: checked byte by byte before any tensor is made, and written.
+"""The header of a safetensors file: checked before any tensor is made, and written.
 
-Stricter than the library: everything has to add up, so that nothing can hide behind or between the
-tensors. Knows no torch. Format: https://github.com/huggingface/safetensors#format
+The check is stricter than the library's. All sizes must add up, so that no bytes can hide between or
+behind the tensors. Format: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
@@ -38,65 +38,64 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of itself: metadata, and dtype and shape of every tensor."""
+    """The header of a safetensors file: metadata, and dtype and shape of every tensor."""
 
     metadata: dict[str, str]
     tensors: dict[str, tuple[str, tuple[int, ...]]]
 
 
-class _Repeated(ValueError):
-    pass
+class _DuplicateKey(ValueError):
+    """The header has two entries of one name."""
 
 
 def length(first: bytes, size: int) -> int:
-    """The number of bytes of header after the first 8 of a file of `size` bytes.
+    """Read the length of the header from the `first` 8 bytes of a file of `size` bytes.
 
-    Raises `FileRefused` (the caller names the file) when it cannot be.
+    Raises `FileRefused` when the length is impossible. Here and below, the caller adds the file's name.
     """
     if len(first) < 8 or size < 10:
-        raise _refused(f"is {size} bytes long, which is too short for a safetensors file")
+        raise _refused(f"has {size} bytes, which is too short for a safetensors file")
     number = int.from_bytes(first[:8], "little")
     if number > size - 8:
         raise _refused(
-            f"announces a header of {number:,} bytes in a file of {size:,}: it is cut short, or no safetensors file"
+            f"has a header of {number:,} bytes in a file of {size:,}: it is truncated, or not a safetensors file"
         )
     if number > MAX_HEADER:
-        raise _refused(f"has a header of {number:,} bytes, at most {MAX_HEADER:,} are wanted")
+        raise _refused(f"has a header of {number:,} bytes, expected at most {MAX_HEADER:,}")
     return number
 
 
 def parse(text: bytes, size: int) -> Header:
-    """Check the header `text` of a file of `size` bytes; raises `FileRefused` for the first fault."""
+    """Parse and check the header `text` of a file of `size` bytes; raises `FileRefused` for the first error."""
     if not text.startswith(b"{"):
-        raise _refused("has a header that does not begin with '{'")
+        raise _refused("has a header that does not start with '{'")
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_unique_keys)
     except UnicodeDecodeError:
         raise _refused("has a header that is not UTF-8") from None
-    except _Repeated as error:
-        raise _refused(f"names {quote(str(error))} twice") from None
+    except _DuplicateKey as error:
+        raise _refused(f"has two entries {quote(str(error))}") from None
     except (ValueError, RecursionError):
         raise _refused("has a header that is not JSON") from None
-    metadata = found.pop("__metadata__", {})
+    metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _refused("has metadata that are not text")
-    if len(found) > MAX_TENSORS:
-        raise _refused(f"holds {len(found):,} tensors, at most {MAX_TENSORS} are wanted")
-    spans = [_span(name, entry) for name, entry in found.items()]
+        raise _refused("has metadata that is not text")
+    if len(entries) > MAX_TENSORS:
+        raise _refused(f"has {len(entries):,} tensors, expected at most {MAX_TENSORS}")
+    spans = [_span(name, entry) for name, entry in entries.items()]
     end = 0
     for begin, stop in sorted(spans):
         if begin != end:
-            kind = "overlap" if begin < end else "leave a hole between them"
-            raise _refused(f"holds tensors that {kind}")
+            raise _refused(f"has tensors {'that overlap' if begin < end else 'with a gap between them'}")
         end = stop
-    if (held := size - 8 - len(text)) != end:
-        less = "more" if held > end else "fewer"
-        raise _refused(f"holds {abs(held - end):,} bytes {less} than its header says")
-    return Header(metadata, {k: (v["dtype"], tuple(v["shape"])) for k, v in found.items()})
+    if (actual := size - 8 - len(text)) != end:
+        more = "more" if actual > end else "fewer"
+        raise _refused(f"has {abs(actual - end):,} bytes {more} than its header says")
+    return Header(metadata, {k: (v["dtype"], tuple(v["shape"])) for k, v in entries.items()})
 
 
 def _span(name: str, entry: Any) -> tuple[int, int]:
-    """(begin, end) of one tensor's bytes, after checking them against dtype and shape."""
+    """Return (begin, end) of one tensor's bytes, checked against its dtype and shape."""
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begin, end]
@@ -105,24 +104,24 @@ def _span(name: str, entry: Any) -> tuple[int, int]:
         if set(entry) != {"dtype", "shape", "data_offsets"} or len(shape) > 8:
             raise TypeError
     except (KeyError, TypeError, ValueError):
-        raise _refused(f"does not describe its tensor {quote(name)} properly") from None
+        raise _refused(f"has an invalid entry for the tensor {quote(name)}") from None
     if dtype not in _SIZES:
-        raise _refused(f"holds {quote(dtype)} numbers, where F32, F16 or BF16 are wanted")
-    if (wanted := prod(shape) * _SIZES[dtype]) != end - begin:
+        raise _refused(f"has the dtype {quote(dtype)}, expected F32, F16 or BF16")
+    if (expected := prod(shape) * _SIZES[dtype]) != end - begin:
         raise _refused(
-            f"gives {end - begin:,} bytes to the tensor {quote(name)}, "
-            f"which takes {str(wanted) if wanted < 2**60 else 'far more'}"
+            f"has {end - begin:,} bytes for the tensor {quote(name)}, "
+            f"expected {str(expected) if expected < 2**60 else 'far more'}"
         )
     return begin, end
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
-            raise _Repeated(name)
-        found[name] = value
-    return found
+        if name in result:
+            raise _DuplicateKey(name)
+        result[name] = value
+    return result
 
 
 def _refused(message: str) -> FileRefused:
@@ -130,20 +129,20 @@ def _refused(message: str) -> FileRefused:
 
 
 def build(tensors: Mapping[str, tuple[tuple[int, ...], bytes]], metadata: Mapping[str, str]) -> bytes:
-    """A whole safetensors file of float32 tensors {name: (shape, little-endian bytes)}.
+    """Build a safetensors file of float32 tensors {name: (shape, little-endian bytes)}.
 
     Equal content gives equal bytes, which the library does not promise for metadata.
     """
-    described: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     end = 0
     for name, (shape, raw) in tensors.items():
         assert prod(shape) * 4 == len(raw), (shape, len(raw))
-        described[name] = {
+        entries[name] = {
             "dtype": "F32",
             "shape": list(shape),
             "data_offsets": [end, end + len(raw)],
         }
         end += len(raw)
-    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + b"".join(raw for _, raw in tensors.values())

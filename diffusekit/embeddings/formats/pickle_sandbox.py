@@ -1,7 +1,7 @@
-"""Bring in a token from a pickle, safely: a child process with nothing to steal or break opens it.
+"""Pickles: opened in a child process that has few rights, little time and little memory.
 
-The child allows tensors only (`weights_only`), may write no file, open no connection and start no
-program, and has little time and memory; what it hands back is checked again like any stranger's file.
+The child loads tensors only (`weights_only`). It can write no file, open no connection and start no
+program. What it returns is checked again like any untrusted file.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...display import quote
+from ...display import format_size, quote
 from ...errors import FileRefused
-from ..token import LearnedToken
+from ..token import MAX_BYTES
 from . import layouts, native
 
-SECONDS = 60  # for the child, most of which torch takes to start on a slow disk
-MEMORY = 2**30  # beyond what torch itself takes
-_REFUSED = 3
-_KEPT = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
-_CODE = "from diffusekit.embeddings.formats.pickle_sandbox import child; child()"
+if TYPE_CHECKING:
+    import torch
+
+SECONDS = 60  # for the child; on a slow disk, torch takes most of it to start
+MEMORY = 2**30  # bytes, beyond what torch itself takes
+_REFUSED = 3  # exit code of a child that refuses the file
+_ENVIRONMENT = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
+_CODE = "from diffusekit.embeddings.formats.pickle_sandbox import child_main; child_main()"
 _HINT = "use a .safetensors copy of it"
-_BARRED = (
+_BLOCKED = (
     "os.system",
     "os.exec",
     "os.posix_spawn",
@@ -59,73 +62,72 @@ _BARRED = (
 )
 
 
-def import_pickle(path: Path | str, token: str = "") -> LearnedToken:
-    """Read a token from a file of any kind, pickles included; `token` replaces what the file says.
+def matches(data: bytes) -> bool:
+    """Whether the bytes start like a pickle, or like the zip in which torch stores one."""
+    if data[:2] == b"PK":
+        return True
+    # a safetensors header of 128 or 640 bytes starts the same, but its length continues with zeros
+    return len(data) > 1 and data[0] == 0x80 and data[1] <= 5 and data[3:8] != bytes(5)
 
-    The file itself is not touched. Raises `FileRefused` when it asks for anything but tensors, takes
-    too long or too much, or is not one token.
+
+def parse(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return (tensors, metadata) of a pickle.
+
+    Raises `FileRefused` when it needs anything but tensors, or too much time or memory. The caller adds
+    the file's name.
     """
-    path = Path(path)
-    data = native.contents(path)
-    if not native.is_pickle(data):
-        return native.parse_whole(path, data, token)
-    try:
-        if data[:2] == b"PK":
-            _check_zip(data)
-        answer = _ask_child(data)
-        own = native.header_of(answer, len(answer)).metadata
-        told = json.loads(own.get("metadata", "{}"))
-        metadata = {str(k): str(v) for k, v in told.items()} | ({"token": token} if token else {})
-        return native.assemble(path, data, native.load(answer), metadata)
-    except FileRefused as error:
-        raise native.named(path, error) from None
+    if data[:2] == b"PK":
+        _check_zip(data)
+    tensors, metadata = native.parse(open_in_child(data))
+    return tensors, {str(k): str(v) for k, v in json.loads(metadata.get("metadata", "{}")).items()}
 
 
 def _check_zip(data: bytes) -> None:
-    """Refuse every zip but the plain one that torch.save writes, before torch looks at it."""
+    """Refuse every zip that torch.save could not have written, before torch reads it."""
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             parts = archive.infolist()
             names = [part.filename for part in parts]
-            fault = _zip_fault(data, parts, names)
-            if not fault and (bad := archive.testzip()):
-                fault = f"has a wrong checksum for {quote(bad)}"
+            error = _zip_error(data, parts, names)
+            if not error and (damaged := archive.testzip()):
+                error = f"has a wrong checksum for {quote(damaged)}"
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError):
-        fault = "is a damaged zip"
-    if fault:
-        raise FileRefused(f"{fault}; torch.save writes no such file", _HINT)
+        error = "is a damaged zip"
+    if error:
+        raise FileRefused(f"{error}, which torch.save does not write", _HINT)
 
 
-def _zip_fault(data: bytes, parts: list[zipfile.ZipInfo], names: list[str]) -> str:
+def _zip_error(data: bytes, parts: list[zipfile.ZipInfo], names: list[str]) -> str:
+    """Say what is wrong with a zip, or return ""."""
     if sum(name.rpartition("/")[2] == "data.pkl" for name in names) != 1:
-        return "does not hold exactly one data.pkl"
+        return "does not have exactly one data.pkl"
     if len(set(names)) != len(names):
-        return "holds two parts of one name"
+        return "has two parts of one name"
     if any(n.startswith("/") or "\\" in n or ":" in n or ".." in n.split("/") for n in names):
-        return "holds parts that would lie outside its folder"
+        return "has parts outside its folder"
     if any(part.flag_bits & 0x61 for part in parts):
-        return "holds encrypted or patched parts"
+        return "has encrypted or patched parts"
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        return "holds compressed parts"
-    if sum(part.file_size for part in parts) > native.MAX_BYTES:
-        return "inflates beyond 16 MiB"
+        return "has compressed parts"
+    if sum(part.file_size for part in parts) > MAX_BYTES:
+        return f"inflates beyond {format_size(MAX_BYTES)}"
     if any("constants.pkl" in name or "/code/" in name for name in names):
-        return "holds a program (TorchScript)"
+        return "has a program (TorchScript)"
     for part in parts:
         at = part.header_offset
         size = struct.unpack_from("<H", data, at + 26)[0] if at + 30 <= len(data) else 0
         if data[at + 30 : at + 30 + size] != part.orig_filename.encode():
-            return "names its parts in two ways"
+            return "has two names for one part"
     end = data.rfind(b"PK\x05\x06")
     if min(part.header_offset for part in parts) != 0 or end + 22 != len(data):
-        return "has something in front of it or behind it"
+        return "has bytes before its start or after its end"
     return ""
 
 
-def _ask_child(data: bytes) -> bytes:
-    """A safetensors file of what the pickle holds, from a child process; or its refusal."""
-    environment = {key: os.environ[key] for key in _KEPT if key in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(_places())
+def open_in_child(data: bytes) -> bytes:
+    """Convert a pickle to a safetensors file in a child process; raises the child's `FileRefused`."""
+    environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(_import_path())
     with tempfile.TemporaryDirectory() as empty:
         environment |= {"OMP_NUM_THREADS": "1", "HOME": empty}
         try:
@@ -138,30 +140,29 @@ def _ask_child(data: bytes) -> bytes:
                 env=environment,
             )
         except subprocess.TimeoutExpired:
-            raise FileRefused(f"takes longer than {SECONDS} seconds to open", _HINT) from None
+            raise FileRefused(f"takes more than {SECONDS} seconds to open", _HINT) from None
     if done.returncode == 0:
         return done.stdout
     if done.returncode == _REFUSED:
         message, hint = json.loads(done.stdout)
         raise FileRefused(message, hint)
-    raise FileRefused("could not be opened in the time and memory that a token takes", _HINT)
+    raise FileRefused("could not be opened within the time and memory that a token needs", _HINT)
 
 
-def _places() -> list[str]:
-    """Where Python finds diffusekit and torch, without the folder the user happens to be in."""
-    here = Path.cwd()
-    places = [place for place in sys.path if place and Path(place).resolve() != here]
-    return [str(Path(__file__).parents[3]), *places]
+def _import_path() -> list[str]:
+    """The folders from which the child imports diffusekit and torch, without the current directory."""
+    current = Path.cwd()
+    folders = [folder for folder in sys.path if folder and Path(folder).resolve() != current]
+    return [str(Path(__file__).parents[3]), *folders]
 
 
 # --- in the child ------------------------------------------------------------------------------
 
 
-def child() -> None:
-    """Read a pickle from stdin and write its tensors to stdout as safetensors; exit 3 to refuse."""
-    # torch's warnings go the same way as everything else that nobody reads
+def child_main() -> None:
+    """Read a pickle from stdin and write its tensors to stdout as safetensors; exit with 3 to refuse it."""
     try:
-        answer, code = opened(sys.stdin.buffer.read(), guard=True), 0
+        answer, code = convert(sys.stdin.buffer.read(), restrict=True), 0
     except FileRefused as error:
         answer, code = json.dumps([error.message, error.hint]).encode(), _REFUSED
     except MemoryError:
@@ -171,58 +172,63 @@ def child() -> None:
     os._exit(code)
 
 
-def opened(data: bytes, *, guard: bool = False) -> bytes:
-    """The tensors of a pickle as safetensors, its facts as metadata; never runs anything in it.
+def convert(data: bytes, *, restrict: bool = False) -> bytes:
+    """Convert a pickle to a safetensors file with its metadata, without running anything in it.
 
-    `guard` also takes away, for good, what this process may do: for the child alone.
+    `restrict` first drops the rights of this process for good. Only the child does that.
     """
     import torch
     from safetensors.torch import save
 
-    _check_torch(torch.__version__)
-    if guard:
+    check_torch_version(torch.__version__)
+    if restrict:
         save({"warm": torch.zeros(1)})
-        _load(torch, _saved(torch))  # whatever torch imports late, it imports now
-        _give_up_rights()
-    tensors, metadata = layouts.flatten(_load(torch, data))
-    # views of one storage, which safetensors does not write, become tensors of their own
+        load_pickle(_warm_pickle())  # torch imports now what it would import late
+        drop_rights()
+    tensors, metadata = layouts.flatten(load_pickle(data))
+    # safetensors does not write views of one storage, so each tensor is copied
     return save({k: v.clone() for k, v in tensors.items()}, {"metadata": json.dumps(metadata)})
 
 
-def _saved(torch: Any) -> bytes:
+def _warm_pickle() -> bytes:
+    import torch
+
     file = BytesIO()
     torch.save({"warm": torch.zeros(1)}, file)
     return file.getvalue()
 
 
-def _check_torch(version: str) -> None:
-    """Below torch 2.10 a pickle can get past `weights_only` (CVE-2025-32434, CVE-2026-24747)."""
+def check_torch_version(version: str) -> None:
+    """Refuse a torch below 2.10, whose `weights_only` has holes (CVE-2025-32434, CVE-2026-24747)."""
     if tuple(int(n) for n in re.findall(r"\d+", version)[:2]) < (2, 10):
-        raise FileRefused(f"needs torch 2.10 or newer to be opened safely, this is {version}", "update torch")
+        raise FileRefused(f"needs torch 2.10 or newer to be opened safely, got {version}", "update torch")
 
 
-def _load(torch: Any, data: bytes) -> Any:
+def load_pickle(data: bytes) -> Any:
+    """Load a pickle with `weights_only`; raises `FileRefused` for anything but tensors."""
+    import torch
+
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([torch.nn.ParameterDict]):
             warnings.simplefilter("ignore")
             return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # a pickle made to confuse raises anything at all
-        asked = re.search(r"(?:GLOBAL|global:?|function|class) ([\w]+(?:\.[\w]+)+)", str(error))
-        if asked:
+    except Exception as error:  # a hostile pickle can raise any error
+        request = re.search(r"(?:GLOBAL|global:?|function|class) ([\w]+(?:\.[\w]+)+)", str(error))
+        if request:
             raise FileRefused(
-                f"asks for {quote(asked[1])} when it is opened, which is no part of a token",
-                "do not open it with anything; use a .safetensors copy",
+                f"asks for {quote(request[1])} when it is opened, which a token does not need",
+                "do not open it with any program; use a .safetensors copy",
             ) from None
-        raise FileRefused("is no file that torch.save wrote, or is damaged", _HINT) from None
+        raise FileRefused("was not written by torch.save, or is damaged", _HINT) from None
 
 
-def _give_up_rights() -> None:
-    """From here on: no files written, no programs, no connections; bounded time and memory."""
+def drop_rights() -> None:
+    """Forbid this process to write files, start programs and open connections; limit its time and memory."""
     try:
         import resource
-    except ImportError:  # Windows has no such limits; the hook and the clock remain
+    except ImportError:  # Windows has no such limits; the audit hook and the time limit remain
         pass
     else:
         pages = Path("/proc/self/statm")
@@ -238,12 +244,12 @@ def _give_up_rights() -> None:
         for kind, limit in limits:
             try:
                 resource.setrlimit(kind, (limit, limit))
-            except (ValueError, OSError):  # macOS knows RLIMIT_AS only by name
+            except (ValueError, OSError):  # macOS defines RLIMIT_AS but does not support it
                 pass
-    sys.addaudithook(_bar)
+    sys.addaudithook(_block)
 
 
-def _bar(event: str, arguments: tuple[Any, ...]) -> None:
+def _block(event: str, arguments: tuple[Any, ...]) -> None:
     writes = event == "open" and bool(set("wax+") & set(arguments[1] or "") or arguments[2] & (os.O_WRONLY | os.O_RDWR))
-    if writes or event.startswith(_BARRED):
+    if writes or event.startswith(_BLOCKED):
         raise PermissionError(event)

@@ -21,7 +21,6 @@ from ...errors import DiffusekitError, FileRefused, UsageError
 from . import trash
 
 NEAREST_WORDS = 5
-FAMILIES = {256: "mini", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ def summarize(token: LearnedToken, vocabulary: Vocabulary | None) -> TokenSummar
     width = token.width[0]
     percentile, nearest = None, ()
     if vocabulary is not None and len(token.vectors) == 1 and width == vocabulary.width:
-        percentile = max(vocabulary.percentile(token.vectors[0].norm(dim=1)))
+        percentile = max(vocabulary.norm_percentile(token.vectors[0].norm(dim=1)))
         nearest = tuple(word for word, _ in vocabulary.nearest(token.vectors[0], NEAREST_WORDS)[0])
-    base = token.metadata.get("base_model") or FAMILIES.get(width, f"width {width}")
+    base = token.metadata.get("base_model") or token.family
     return TokenSummary(token.name, token.token, token.count, base, percentile, nearest, read_scores(token))
 
 
@@ -84,7 +83,7 @@ def import_token(folder: Path, path: Path, name: str, token: str) -> LearnedToke
     if token and (error := embeddings.token_error(token)):
         raise UsageError(f"the token {token[:60]!r} {error}", "choose a word like S*")
     try:
-        learned = embeddings.import_pickle(path, token)
+        learned = embeddings.import_token(path, token)
     except FileRefused as error:  # name the file, not the folder that the server put it in
         raise FileRefused(error.message.replace(str(path), path.name), error.hint) from None
     name = name or embeddings.safe_name(path.stem)
@@ -127,7 +126,7 @@ def combine(
         if token.width != (vocabulary.width,):
             raise UsageError(f"{token.name} is for another model", "leave it out")
     vector = embeddings.combine(vocabulary, expression, tokens)
-    (nearest,) = vocabulary.nearest(vector[None], count, leave_out=expression.split())
+    (nearest,) = vocabulary.nearest(vector[None], count, exclude=expression.split())
     name = embeddings.safe_name(expression)[:40].strip("_.-") or "sum"
     return nearest, LearnedToken(name, f"<{name}>", (vector[None],), {"sum": expression})
 

@@ -59,7 +59,7 @@ def test_good_ones_come_in_unchanged(tmp_path, name):
     old = {"_use_new_zipfile_serialization": False}
     for how in ({}, old) if name != "paper.pt" else ({},):
         path.write_bytes(before := saved(make(), **how))
-        found = embeddings.import_pickle(path)
+        found = embeddings.import_token(path)
         assert (found.token, found.width) == (word, width)
         assert torch.equal(found.vectors[0], rows())
         assert path.read_bytes() == before
@@ -69,14 +69,14 @@ def test_a_parameter_dict_of_an_old_torch():
     """Before torch 1.12 it had no list of its keys."""
     found = paper()
     del found["string_to_param"].__dict__["_keys"]
-    tensors, metadata = layouts.flatten(pickle_sandbox._load(torch, saved(found)))
+    tensors, metadata = layouts.flatten(pickle_sandbox.load_pickle(saved(found)))
     assert metadata == {} and torch.equal(tensors["emb_params"], rows())
 
 
 def test_our_own_export_comes_back_whole(tmp_path):
     given = LearnedToken("my_cat", "S*", (rows(),), {"init": "cat", "steps": "500"})
     (path,) = embeddings.export_token(given, tmp_path / "my_cat.pt", "a1111")
-    found = embeddings.import_pickle(path)
+    found = embeddings.import_token(path)
     assert (found.name, found.token, found.metadata) == ("my_cat", "S*", given.metadata)
     assert torch.equal(found.vectors[0], given.vectors[0])
 
@@ -84,12 +84,12 @@ def test_our_own_export_comes_back_whole(tmp_path):
 def test_files_that_are_no_pickles_are_imported_too(tmp_path):
     path = foreign_files.tensors(tmp_path / "x.safetensors", {"my cat": rows()})
     with pytest.raises(FileRefused, match="white space"):
-        embeddings.import_pickle(path)
-    assert embeddings.import_pickle(path, "S*").token == "S*"
+        embeddings.import_token(path)
+    assert embeddings.import_token(path, "S*").token == "S*"
     path.rename(tmp_path / "x.bin")  # the bytes decide, not the name
-    assert embeddings.import_pickle(tmp_path / "x.bin", "S*").token == "S*"
+    assert embeddings.import_token(tmp_path / "x.bin", "S*").token == "S*"
     png = foreign_files.png_with_text(tmp_path / "p.png", foreign_files.a1111_json(rows()))
-    assert embeddings.import_pickle(png).token == "bad-hands"
+    assert embeddings.import_token(png).token == "bad-hands"
 
 
 def test_evil_in_every_wrapping_is_refused_without_running(tmp_path):
@@ -98,7 +98,7 @@ def test_evil_in_every_wrapping_is_refused_without_running(tmp_path):
     for payload in foreign_files.payloads(canary).values():
         for data in foreign_files.evil_bytes(payload).values():
             with pytest.raises(FileRefused):
-                pickle_sandbox.opened(data)
+                pickle_sandbox.convert(data)
             tried += 1
     assert tried >= 100
     assert sorted(p.name for p in tmp_path.iterdir()) == ["payload.py"]
@@ -106,7 +106,7 @@ def test_evil_in_every_wrapping_is_refused_without_running(tmp_path):
 
 def test_the_sentence_names_what_was_asked_for():
     with pytest.raises(FileRefused, match=r"asks for '\w+\.system' when it is opened"):
-        pickle_sandbox.opened(saved(foreign_files.Evil(os.system, "true")))
+        pickle_sandbox.convert(saved(foreign_files.Evil(os.system, "true")))
 
 
 DOORS = [
@@ -134,7 +134,7 @@ def test_evil_through_every_door(tmp_path, kind, capsys):
     path = tmp_path / f"evil{suffix}"
     path.write_bytes(saved(payload))
     with pytest.raises(FileRefused):
-        embeddings.import_pickle(path)
+        embeddings.import_token(path)
     assert run(["embeddings", "import", str(path)]) == 3
     err = capsys.readouterr().err
     assert err.startswith("error: ") and "hint: " in err and "Traceback" not in err
@@ -145,30 +145,32 @@ def test_evil_through_every_door(tmp_path, kind, capsys):
 def test_zips_that_torch_did_not_write_never_reach_it(tmp_path, monkeypatch, kind):
     path = tmp_path / "x.pt"
     path.write_bytes(foreign_files.bad_zips()[kind])
-    monkeypatch.setattr(pickle_sandbox, "_ask_child", lambda data: pytest.fail("it reached the child"))
+    monkeypatch.setattr(pickle_sandbox, "open_in_child", lambda data: pytest.fail("it reached the child"))
     with pytest.raises(FileRefused) as caught:
-        embeddings.import_pickle(path)
+        embeddings.import_token(path)
     assert str(path) in caught.value.message
 
 
 def test_a_zip_that_torch_wrote_does_reach_it(tmp_path, monkeypatch):
     path = tmp_path / "x.pt"
     path.write_bytes(foreign_files.good_zip())
-    monkeypatch.setattr(pickle_sandbox, "_ask_child", lambda data: 1 / 0)
+    monkeypatch.setattr(pickle_sandbox, "open_in_child", lambda data: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        embeddings.import_pickle(path)
+        embeddings.import_token(path)
 
 
 def test_old_torch_is_not_trusted():
     for version in ("2.9.1", "2.5.0+cu121", "1.13"):
         with pytest.raises(FileRefused, match=r"needs torch 2\.10"):
-            pickle_sandbox._check_torch(version)
+            pickle_sandbox.check_torch_version(version)
     for version in ("2.10.0", "2.13.0+cpu", "3.0"):
-        pickle_sandbox._check_torch(version)
+        pickle_sandbox.check_torch_version(version)
 
 
 def in_a_guarded_child(code: str) -> subprocess.CompletedProcess[str]:
-    start = "import os, sys, torch; from diffusekit.embeddings import pickles; pickles._give_up_rights();"
+    start = (
+        "import os, sys, torch; from diffusekit.embeddings.formats.pickle_sandbox import drop_rights; drop_rights();"
+    )
     return subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, timeout=60)
 
 
@@ -205,8 +207,8 @@ def test_the_child_has_no_secrets_and_does_not_see_the_users_folder(tmp_path, mo
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "x.pt"
     path.write_bytes(foreign_files.good_zip())
-    with pytest.raises(FileRefused, match="takes longer than 60 seconds"):
-        embeddings.import_pickle(path)
+    with pytest.raises(FileRefused, match="takes more than 60 seconds"):
+        embeddings.import_token(path)
     assert not {"HF_TOKEN", "PYTHONSTARTUP"} & set(seen) and seen["cwd"] != str(tmp_path)
     assert str(tmp_path) not in seen["PYTHONPATH"].split(os.pathsep)
 
@@ -215,6 +217,6 @@ def test_what_the_child_says_is_checked_again(tmp_path, monkeypatch):
     path = tmp_path / "x.pt"
     path.write_bytes(foreign_files.good_zip())
     for answer in (b"", b"rubbish" * 9, foreign_files.raw({"a": 1})):
-        monkeypatch.setattr(pickle_sandbox, "_ask_child", lambda data, answer=answer: answer)
+        monkeypatch.setattr(pickle_sandbox, "open_in_child", lambda data, answer=answer: answer)
         with pytest.raises(FileRefused):
-            embeddings.import_pickle(path)
+            embeddings.import_token(path)

@@ -25,60 +25,60 @@ GOOD = save({"S*": rows()})
 BROKEN = {
     "empty": (b"", "too short"),
     "7 bytes": (b"1234567", "too short"),
-    "endless header": (b"\xff" * 8 + b"{}", "announces a header of 18,446,744,073,709,551,615"),
+    "endless header": (b"\xff" * 8 + b"{}", "has a header of 18,446,744,073,709,551,615"),
     "header beyond the file": (struct.pack("<Q", 50) + b"{}  ", "in a file of 12"),
     "large header": (struct.pack("<Q", 3_000_000) + b" " * 3_000_000, "at most 2,097,152"),
     "not UTF-8": (raw(b'{"\xff": 1}'), "not UTF-8"),
     "{ only": (raw(b"{ "), "not JSON"),
     "deep": (raw(b'{"a":' * 100_000 + b"}" * 100_000), "not JSON"),
-    "leading space": (raw(b" {}"), "does not begin with '{'"),
-    "list": (raw(b"[]"), "does not begin with '{'"),
-    "repeated key": (raw(b'{"a":1,"a":2}'), "names 'a' twice"),
+    "leading space": (raw(b" {}"), "does not start with '{'"),
+    "list": (raw(b"[]"), "does not start with '{'"),
+    "repeated key": (raw(b'{"a":1,"a":2}'), "two entries 'a'"),
     "overlap": (raw({str(i): entry([4], 0, 16) for i in range(10)}, bytes(16)), "overlap"),
-    "hole": (raw({"a": entry([1], 0, 4), "b": entry([1], 8, 12)}, bytes(12)), "leave a hole"),
-    "overflow": (raw({"a": entry([2, 2**64 - 2], 0, 8)}, bytes(8)), "which takes far more"),
-    "wrong size": (raw({"a": entry([4], 0, 8)}, bytes(8)), "which takes 16"),
-    "negative": (raw({"a": entry([-1], 0, 4)}, bytes(4)), "does not describe its tensor 'a'"),
-    "not a number": (raw({"a": entry([True], 0, 4)}, bytes(4)), "does not describe"),
-    "no shape": (raw({"a": {"dtype": "F32"}}), "does not describe"),
-    "no object": (raw({"a": 7}), "does not describe"),
-    "unknown dtype": (raw({"a": entry([1], 0, 4, "C64")}, bytes(4)), "'C64' numbers"),
+    "hole": (raw({"a": entry([1], 0, 4), "b": entry([1], 8, 12)}, bytes(12)), "with a gap"),
+    "overflow": (raw({"a": entry([2, 2**64 - 2], 0, 8)}, bytes(8)), "expected far more"),
+    "wrong size": (raw({"a": entry([4], 0, 8)}, bytes(8)), "expected 16"),
+    "negative": (raw({"a": entry([-1], 0, 4)}, bytes(4)), "an invalid entry for the tensor 'a'"),
+    "not a number": (raw({"a": entry([True], 0, 4)}, bytes(4)), "an invalid entry"),
+    "no shape": (raw({"a": {"dtype": "F32"}}), "an invalid entry"),
+    "no object": (raw({"a": 7}), "an invalid entry"),
+    "unknown dtype": (raw({"a": entry([1], 0, 4, "C64")}, bytes(4)), "dtype 'C64'"),
     "many keys": (raw({str(i): entry([0], 0, 0) for i in range(20_000)}), "20,000 tensors"),
-    "metadata": (raw({"__metadata__": {"a": 1}}), "metadata that are not text"),
-    "metadata list": (raw({"__metadata__": ["a"]}), "metadata that are not text"),
+    "metadata": (raw({"__metadata__": {"a": 1}}), "metadata that is not text"),
+    "metadata list": (raw({"__metadata__": ["a"]}), "metadata that is not text"),
     "large metadata": (save({"a": rows()}, {"a": "x" * 10**7}), "at most 2,097,152"),
     "trailing bytes": (GOOD + b"x", "1 bytes more than its header says"),
     "zip behind": (GOOD + foreign_files.good_zip(), "bytes more than its header says"),
     "cut": (GOOD[:-1], "1 bytes fewer"),
-    "17 MiB": (bytes(17 * 2**20), "has 18 MB; a learned token has at most 17 MB"),
+    "17 MiB": (bytes(17 * 2**20), "has 18 MB, expected at most 17 MB"),
 }
 
 MEANING = {
     "NaN": ({"S*": rows() * torch.nan}, "1,536 values that are NaN or infinite"),
     "infinite": ({"S*": torch.tensor([[1.0, torch.inf]])}, "1 values that are NaN or infinite"),
     "minus infinite": ({"S*": torch.tensor([[1.0, -torch.inf]])}, "NaN or infinite"),
-    "1e30": ({"S*": torch.full((1, 768), 1e30)}, r"values up to 1.0e\+30, where at most 65,504"),
-    "zeros": ({"S*": torch.zeros(1, 768)}, "nothing but zeros"),
-    "int64": ({"S*": torch.ones(1, 768, dtype=torch.int64)}, "int64 numbers, where float32"),
-    "bool": ({"S*": torch.ones(1, 768, dtype=torch.bool)}, "bool numbers"),
-    "float8": ({"S*": rows().to(torch.float8_e4m3fn)}, "float8_e4m3fn numbers"),
-    "rank 0": ({"S*": torch.tensor(1.0)}, r"shape \[\], where \[vectors, width\]"),
+    "1e30": ({"S*": torch.full((1, 768), 1e30)}, r"values up to 1.0e\+30, expected at most 65,504"),
+    "zeros": ({"S*": torch.zeros(1, 768)}, "only zeros"),
+    "int64": ({"S*": torch.ones(1, 768, dtype=torch.int64)}, "dtype int64, expected float32"),
+    "bool": ({"S*": torch.ones(1, 768, dtype=torch.bool)}, "dtype bool"),
+    "float8": ({"S*": rows().to(torch.float8_e4m3fn)}, "dtype float8_e4m3fn"),
+    "rank 0": ({"S*": torch.tensor(1.0)}, r"shape \[\], expected \[vectors, width\]"),
     "rank 3": ({"S*": torch.ones(1, 2, 3)}, r"shape \[1, 2, 3\]"),
-    "no vectors": ({"S*": torch.ones(0, 768)}, "0 vectors, where 1 to 75"),
-    "76 vectors": ({"S*": torch.ones(76, 8)}, "76 vectors, where 1 to 75"),
+    "no vectors": ({"S*": torch.ones(0, 768)}, "0 vectors, expected 1 to 75"),
+    "76 vectors": ({"S*": torch.ones(76, 8)}, "76 vectors, expected 1 to 75"),
     "20000 vectors": ({"S*": torch.ones(20_000, 8)}, "20,000 vectors"),
     "width 0": ({"S*": torch.ones(2, 0)}, "width 0"),
-    "two tokens": ({"a": rows(), "b": rows(seed=1)}, r"2 tensors \('a', 'b'\), where one token"),
-    "no token": ({}, "holds no token"),
-    "half of SDXL": ({"clip_l": rows()}, "clip_l but no clip_g"),
+    "two tokens": ({"a": rows(), "b": rows(seed=1)}, r"2 tensors \('a', 'b'\), expected one token"),
+    "no token": ({}, "has no token"),
+    "half of SDXL": ({"clip_l": rows()}, "clip_l but not clip_g"),
     "unequal halves": ({"clip_l": rows(2), "clip_g": rows(3, 1280)}, "2 vectors .* and 3 for"),
     "XTI": ({f"{p}{i:02}": rows(seed=i) for p in ("IN", "OUT") for i in (1, 2)}, "extended inversion"),
     "LoRA": ({"lora_unet_a.alpha": torch.ones(1), "b": rows()}, "is a LoRA"),
     "empty name": ({"": rows()}, "token '' is empty"),
-    "white space": ({"my cat": rows()}, "'my cat' holds white space"),
-    "invisible": ({"a\u202eb": rows()}, "cannot be seen"),
+    "white space": ({"my cat": rows()}, "'my cat' has white space"),
+    "invisible": ({"a\u202eb": rows()}, "invisible characters"),
     "punctuation": ({",": rows()}, "only punctuation"),
-    "long name": ({"x" * 300: rows()}, "300 characters long"),
+    "long name": ({"x" * 300: rows()}, "300 characters"),
 }
 
 
@@ -145,15 +145,15 @@ def test_pictures_that_carry_nothing_good(tmp_path):
     foreign_files.png_with_text(tmp_path / "nan.png", foreign_files.a1111_json(rows() * torch.nan))
     foreign_files.png_with_text(tmp_path / "zip.png", " " * 20_000_000, kind="zTXt")
     for data, says in (
-        (good + foreign_files.good_zip(), "followed by .* bytes of something else"),
+        (good + foreign_files.good_zip(), "followed by .* bytes of other data"),
         (good[:200], "damaged PNG"),
         (good.replace(b"sd-ti", b"sd-tj"), "damaged PNG"),
-        (bomb, "inflates without end"),
-        ((tmp_path / "plain.png").read_bytes(), "carries no embedding"),
+        (bomb, "inflates beyond 13 MB"),
+        ((tmp_path / "plain.png").read_bytes(), "without an embedding"),
         ((tmp_path / "deep.png").read_bytes(), "damaged"),
-        ((tmp_path / "json.png").read_bytes(), "holds no token"),
+        ((tmp_path / "json.png").read_bytes(), "has no token"),
         ((tmp_path / "nan.png").read_bytes(), "NaN"),
-        ((tmp_path / "zip.png").read_bytes(), "inflates without end"),
+        ((tmp_path / "zip.png").read_bytes(), "inflates beyond 13 MB"),
     ):
         path = tmp_path / "x.png"
         path.write_bytes(data)
@@ -164,8 +164,8 @@ def test_not_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
     for name, says in (
-        ("pipe", "not an ordinary file"),
-        ("folder", "cannot open|not an ordinary"),
+        ("pipe", "not a regular file"),
+        ("folder", "cannot open|not a regular"),
         ("nothing", "cannot open"),
         ("n" * 300, "cannot open"),
         ("n\0ul", "cannot open"),
@@ -183,7 +183,7 @@ def test_no_falling_back_to_a_pickle_beside_it(tmp_path):
 def test_check_finds_what_reading_would_not_let_in():
     for bad, says in (
         (LearnedToken("..", "S*", (rows(),)), "name '..'"),
-        (LearnedToken("a/b", "S*", (rows(),)), "other characters"),
+        (LearnedToken("a/b", "S*", (rows(),)), "characters other than"),
         (LearnedToken("x", "", (rows(),)), "is empty"),
         (LearnedToken("x", "S*", ()), "for 0 text encoders"),
         (LearnedToken("x", "S*", (rows(),) * 3), "for 3 text encoders"),
@@ -196,9 +196,9 @@ def test_check_finds_what_reading_would_not_let_in():
 
 def test_fits_says_both_widths_in_words(mini):
     embeddings.check_compatible(LearnedToken("x", "S*", (rows(1, 256),)), mini)
-    with pytest.raises(FileRefused, match=r"768, that of Stable Diffusion 1\.x; mini's is 256"):
+    with pytest.raises(FileRefused, match=r"for Stable Diffusion 1\.x \(width 768\), but mini has width 256"):
         embeddings.check_compatible(LearnedToken("x", "S*", (rows(),)), mini)
-    with pytest.raises(FileRefused, match="768 and 1280, that of SDXL; mini's is 256") as caught:
+    with pytest.raises(FileRefused, match=r"for SDXL \(width 768 and 1280\), but mini has width 256") as caught:
         facts = {"base_model": "owner/sdxl"}
         embeddings.check_compatible(LearnedToken("x", "S*", (rows(), rows(2, 1280)), facts), mini)
     assert "owner/sdxl" in caught.value.hint
