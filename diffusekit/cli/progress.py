@@ -5,14 +5,19 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ..pipeline import Generation
-    from ..visualise import TraceRecorder
-    from ..visualise.attention_maps import AttentionMapRecorder
+
+class StepSource(Protocol):
+    """Denoising steps to iterate over, and how many there will be: a Generation or a recorder."""
+
+    @property
+    def total(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 @contextmanager
@@ -42,7 +47,7 @@ def progress_bar(*, show: bool) -> "Progress":
     return Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal))
 
 
-def follow(steps: "Generation | TraceRecorder | AttentionMapRecorder", *, show: bool) -> Iterator[None]:
+def follow(steps: StepSource, *, show: bool) -> Iterator[None]:
     """Run to the end under a progress bar. Yields after every step, and once more at the end."""
     if not (show and sys.stderr.isatty()):  # rich is not even imported
         for _ in steps:

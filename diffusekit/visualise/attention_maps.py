@@ -1,22 +1,23 @@
-"""Which word drew what: cross-attention of every step as a map for every word, over the picture.
+"""Cross-attention maps (verb `attention`): where the model looked for each word, at every step, over the image.
 
-A word's map says, for every place, which share of the attention went to the word's tokens: the probabilities
-of the layers that point best (`attention.pointing`), averaged over heads and layers and nothing else. "start"
-is the mark before the words, "end" the mark after them and the padding; with these two, the shares of all
-words sum to one at every place. A learned token of several vectors is one word: the sum of its places.
-How well the maps point, and where they do not, is measured by `benchmarks/attention_localization.py`.
+A word's map gives, for each position of the image, the share of attention that the word's tokens receive.
+It is the mean of the attention probabilities over all heads of the layers that localize best
+(`attention.localizing_layers`), without further processing. "start" is the begin token, "end" the end token
+and the padding. With these two, the shares of all words sum to one at every position. A learned token of
+several vectors counts as one word. `benchmarks/attention_localization.py` measures how well the maps
+localize things.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 
-from .. import attention as overheard
+from .. import attention as cross_attention
 from .. import text
 from ..embeddings import LearnedToken
 from ..errors import UsageError
@@ -28,19 +29,19 @@ from .contact_sheet import SheetCell
 from .figure import Visualization
 from .trace import Trace, TraceRecorder
 
-SIDE = 160  # pixels a picture is wide in sheets and films
+SIDE = 160  # width of an image in sheets and films, in pixels
 COLUMNS = 6
 
-WordIndices = dict[str, tuple[int, ...]]  # a label, and which of a Heat's words it stands for
+WordIndices = Mapping[str, Sequence[int]]  # a label, and the indices in AttentionMaps.words that it stands for
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps:
-    """Where every word of a prompt was looked at, step by step.
+    """Where the model looked for every word of a prompt, step by step.
 
-    `words` are "start", the words that the model reads, "end"; `maps` (steps, words, h, w), float16, sum
-    to one over words. `steps` and `timesteps` say which steps were recorded; `cut` is the text that did not
-    fit into the model.
+    `words` are "start", the words of the prompt, "end". `maps` (steps, words, h, w), float16, sums to one
+    over words. `steps` (from 0) and `timesteps` are those that were recorded. `truncated` is the part of
+    the prompt that did not fit into the model.
     """
 
     words: tuple[str, ...]
@@ -55,28 +56,27 @@ class AttentionMaps:
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
-    """The attention of one step by token, (B, T, h, w) in half precision."""
+class _TokenMaps:
+    """The attention of one step by token, (B, T, h, w), float16."""
 
     step: int
     timestep: int
     maps: torch.Tensor
 
 
-def word_maps(tokens: torch.Tensor, words: Sequence[text.WordSpan]) -> torch.Tensor:
-    """Maps of token positions (..., T, h, w) as maps of "start", `words` and "end": sums of their places."""
-    assert tokens.shape[-3] > max((w.stop for w in words), default=1), "more words than tokens"
-    stop = words[-1].stop if words else 1
-    ends = [(0, 1), *((w.start, w.stop) for w in words), (stop, tokens.shape[-3])]
-    return torch.stack([tokens[..., a:b, :, :].sum(-3) for a, b in ends], dim=-3)
+def word_maps(token_maps: torch.Tensor, words: Sequence[text.WordSpan]) -> torch.Tensor:
+    """Sum maps of token positions (..., T, h, w) to maps of "start", each of `words`, and "end"."""
+    assert token_maps.shape[-3] > max((word.stop for word in words), default=1), "more words than tokens"
+    end = words[-1].stop if words else 1
+    spans = [(0, 1), *((word.start, word.stop) for word in words), (end, token_maps.shape[-3])]
+    return torch.stack([token_maps[..., start:stop, :, :].sum(-3) for start, stop in spans], dim=-3)
 
 
 class AttentionMapRecorder:
-    """Iterate for the Steps of a Stream; `traces` and `heats` hold one of each for every finished picture.
+    """Iterate over the Steps of a Generation and record its trace and its attention maps.
 
-    `steps` are the steps (from 0) whose attention is kept, all without it; `layers` as in
-    `attention.recording`, those of `attention.pointing` without it. `latest` is the attention of the last
-    step that was kept, by token (B, T, h, w); `grouped` makes words of it. The pictures are not changed.
+    `traces` and `attention_maps` hold one entry for each image that is finished. `latest` is the attention
+    of the last recorded step by token, (B, T, h, w). Recording does not change the images.
     """
 
     def __init__(
@@ -86,199 +86,198 @@ class AttentionMapRecorder:
         steps: Sequence[int] | None = None,
         layers: Sequence[str] | None = None,
     ):
-        """Raises `UsageError` for a step that there will not be."""
+        """`steps` (from 0) are recorded, by default all. `layers` are as in `attention.record`.
+
+        By default the layers are `attention.localizing_layers`. Raises `UsageError` for a step that is out
+        of range.
+        """
         for step in steps or ():
             if not 0 <= step < generation.total:
-                raise UsageError(f"there is no step {step}", f"the steps are 0 to {generation.total - 1}")
+                raise UsageError(f"step {step} is out of range", f"the steps are 0 to {generation.total - 1}")
         self.generation = generation
         self.attention_maps: list[AttentionMaps] = []
         self.latest: torch.Tensor | None = None
-        self._recording = TraceRecorder(generation)
+        self._trace_recorder = TraceRecorder(generation)
         self._steps = None if steps is None else frozenset(steps)
-        unet = generation.model.unet
-        self._layers = overheard.localizing_layers(unet) if layers is None else layers
+        self._layers = cross_attention.localizing_layers(generation.model.unet) if layers is None else layers
 
     @property
     def total(self) -> int:
+        """The number of Steps of the generation."""
         return self.generation.total
 
     @property
     def traces(self) -> list[Trace]:
-        return self._recording.traces
+        return self._trace_recorder.traces
 
     def __iter__(self) -> Iterator[Step]:
         unet, guided = self.generation.model.unet, self.generation.settings.guidance_scale != 1
-        kept: list[_Kept] = []
-        with overheard.record(unet, layers=self._layers, guided=guided) as maps:
-            for step in self._recording:
-                self._finish(kept)
-                if step.index == 0:  # a batch begins, or begins again
-                    kept = []
+        batch: list[_TokenMaps] = []
+        with cross_attention.record(unet, layers=self._layers, guided=guided) as recorder:
+            for step in self._trace_recorder:
+                self._collect_finished(batch)
+                if step.index == 0:  # a batch starts, or restarts
+                    batch = []
                 if self._steps is None or step.index in self._steps:
-                    self.latest = maps.maps()
-                    kept.append(_Kept(step.index, step.timestep, self.latest.half()))
+                    self.latest = recorder.maps()
+                    batch.append(_TokenMaps(step.index, step.timestep, self.latest.half()))
                 yield step
-        self._finish(kept)
+        self._collect_finished(batch)
 
-    def _finish(self, kept: list[_Kept]) -> None:
-        """Make heats of the pictures that came out since the last step."""
+    def _collect_finished(self, batch: Sequence[_TokenMaps]) -> None:
+        """Add the maps of the images that were finished since the last step."""
+        tokens = self.generation.tokens
         for i, trace in enumerate(self.traces[len(self.attention_maps) :]):
-            reading = text.tokenize(trace.model, trace.prompt, self.generation.tokens)
-            words = text.word_spans(trace.model, reading, self.generation.tokens)
-            found = [word_maps(each.maps[i].float(), words).half() for each in kept]
+            tokenized = text.tokenize(trace.model, trace.prompt, tokens)
+            words = text.word_spans(trace.model, tokenized, tokens)
+            maps = [word_maps(step.maps[i].float(), words).half() for step in batch]
             self.attention_maps.append(
                 AttentionMaps(
-                    words=("start", *(w.text for w in words), "end"),
-                    maps=torch.stack(found) if found else torch.empty(0, len(words) + 2, 0, 0),
-                    steps=tuple(each.step for each in kept),
-                    timesteps=tuple(each.timestep for each in kept),
-                    truncated=reading.truncated,
+                    words=("start", *(word.text for word in words), "end"),
+                    maps=torch.stack(maps) if maps else torch.empty(0, len(words) + 2, 0, 0),
+                    steps=tuple(step.step for step in batch),
+                    timesteps=tuple(step.timestep for step in batch),
+                    truncated=tokenized.truncated,
                 )
             )
 
 
 def record_attention_maps(prompt: str, **settings: Any) -> tuple[Trace, AttentionMaps]:
-    """Make one picture and keep its way and its attention: `watch("A beautiful galaxy", seed=7)`.
+    """Generate one image and record its steps and attention: `record_attention_maps("A beautiful galaxy", seed=7)`.
 
-    Takes what `generate` takes; raises what it raises.
+    Takes the settings of `generate` and raises the same errors.
     """
-    settings["images"] = 1
-    watching = AttentionMapRecorder(stream(prompt, **settings))
-    for _ in watching:
+    recorder = AttentionMapRecorder(stream(prompt, **settings | {"images": 1}))
+    for _ in recorder:
         pass
-    return watching.traces[0], watching.attention_maps[0]
+    return recorder.traces[0], recorder.attention_maps[0]
 
 
 def attention(prompt: str, words: Sequence[str] = (), **settings: Any) -> Visualization:
-    """Make a picture and show where the model looked for each of `words`, all of the prompt's without it.
+    """Generate an image and show where the model looked for each of `words`, by default for all of the prompt.
 
     Takes the settings of `generate`. Raises `UsageError`, before any work, for a word that is not in the
     prompt.
     """
-    settings["images"] = 1
-    watching = AttentionMapRecorder(stream(prompt, **settings))
-    asked = find_words(watching.generation.model, prompt, words, watching.generation.tokens)
-    for _ in watching:
+    recorder = AttentionMapRecorder(stream(prompt, **settings | {"images": 1}))
+    indices = find_words(recorder.generation.model, prompt, words, recorder.generation.tokens)
+    for _ in recorder:
         pass
-    return render(watching.traces[0], watching.attention_maps[0], asked)
+    return render(recorder.traces[0], recorder.attention_maps[0], indices)
 
 
 def find_words(
-    model: Model, prompt: str, asked: Sequence[str] = (), tokens: Sequence[LearnedToken] = ()
+    model: Model, prompt: str, requested: Sequence[str] = (), tokens: Sequence[LearnedToken] = ()
 ) -> WordIndices:
-    """Which of a Heat's words are meant: each of the prompt's without `asked`.
+    """Map each requested word to its indices in `AttentionMaps.words`. By default all words of the prompt.
 
-    `tokens` are the learned tokens of the prompt. A word is read as the prompt is, so a learned token may
-    be spelled as in prompts. Several words are found where they stand in a row; what stands there more than
-    once is shown as one, summed. Raises `UsageError` for what is not there.
+    `tokens` are the learned tokens of the prompt. Words are tokenized like the prompt, so learned tokens may
+    be spelled as in prompts. A request of several words matches where they stand together. A word that occurs
+    more than once has one map, the sum. Raises `UsageError` for a word that is not in the prompt.
     """
-    reading = text.tokenize(model, prompt, tokens)
-    there = [word.text for word in text.word_spans(model, reading, tokens)]
-    if not there:
-        raise UsageError("there is no word in the prompt", "say what the picture shows")
-    found: WordIndices = {}
-    for each in asked or there:
-        said = [each]
-        if asked:
-            said = [w.text for w in text.word_spans(model, text.tokenize(model, each, tokens), tokens)]
-        starts = [i for i in range(len(there)) if said and there[i : i + len(said)] == said]
+    tokenized = text.tokenize(model, prompt, tokens)
+    present = [word.text for word in text.word_spans(model, tokenized, tokens)]
+    if not present:
+        raise UsageError("the prompt contains no word", "describe what the image shows")
+    indices: dict[str, tuple[int, ...]] = {}
+    for label in requested or present:
+        words = [label]
+        if requested:
+            words = [w.text for w in text.word_spans(model, text.tokenize(model, label, tokens), tokens)]
+        starts = [i for i in range(len(present)) if words and present[i : i + len(words)] == words]
         if not starts:
             raise UsageError(
-                f"the word {each[:60]!r} {_missing(each, reading.truncated)}",
-                f"the words are {', '.join(dict.fromkeys(there))}",
+                f"the word {label[:60]!r} {_absence(label, tokenized.truncated)}",
+                f"the words are {', '.join(dict.fromkeys(present))}",
             )
-        found[each] = tuple(sorted({i + j + 1 for i in starts for j in range(len(said))}))
-    return found
+        indices[label] = tuple(sorted({start + j + 1 for start in starts for j in range(len(words))}))
+    return indices
 
 
-def _missing(word: str, cut: str) -> str:
-    if word.strip() and word.strip().casefold() in cut.casefold():
+def _absence(word: str, truncated: str) -> str:
+    if word.strip() and word.strip().casefold() in truncated.casefold():
         return "was cut: the prompt is too long for this model"
     return "is not in the prompt"
 
 
-def render(trace: Trace, heat: AttentionMaps, asked: WordIndices) -> Visualization:
-    """The exhibit of a run that was watched: `asked` as `find` gives it.
+def render(trace: Trace, attention_maps: AttentionMaps, words: WordIndices) -> Visualization:
+    """Show recorded attention maps. `words` are chosen by `find_words`.
 
-    A still shows the picture and each word's map over it, averaged over steps; a film goes through the
-    steps. Every map is as bright as its own peak allows. The numbers are shares, 0 to 1, and where in the
-    picture, in pixels, the most looked-at place lies; "start", "end" and the words sum to one.
+    A still shows the image and each word's map over it, averaged over steps. A film shows the steps. Each map
+    is scaled to its own maximum. The numbers are shares from 0 to 1, and the position of each maximum in
+    pixels. The shares of "start", "end" and all words sum to one.
     """
-    maps = {word: heat.maps[:, list(places)].float().sum(1) for word, places in asked.items()}
+    maps = {label: attention_maps.maps[:, list(indices)].float().sum(1) for label, indices in words.items()}
+    size = trace.result.image.size
+    steps = zip(attention_maps.steps, attention_maps.timesteps, attention_maps.maps, strict=True)
     return Visualization(
         numbers={
             "settings": trace.result.record.settings.model_dump(mode="json"),
-            "words": list(heat.words),
-            "cut": heat.truncated,
-            "averaged": _numbers(heat.mean_over_steps(), heat, asked, trace.result.image.size),
+            "words": list(attention_maps.words),
+            "cut": attention_maps.truncated,
+            "averaged": _numbers(attention_maps.mean_over_steps(), words, size),
             "steps": [
-                {"step": step + 1, "timestep": timestep}
-                | {"words": _numbers(heat.maps[i].float(), heat, asked, trace.result.image.size)}
-                for i, (step, timestep) in enumerate(zip(heat.steps, heat.timesteps, strict=True))
+                {"step": step + 1, "timestep": timestep, "words": _numbers(step_maps.float(), words, size)}
+                for step, timestep, step_maps in steps
             ],
         },
-        still=lambda: _sheet(trace, heat, maps),
-        film=lambda: _film(trace, heat, maps),
+        still=lambda: _still(trace, attention_maps, maps),
+        film=lambda: _film(trace, attention_maps, maps),
         record=trace.result.record,
     )
 
 
-def peak_position(found: torch.Tensor, size: tuple[int, int]) -> tuple[float, float]:
-    """(x, y) in pixels of a picture of `size` (W, H): the middle of the highest cell of a map (h, w)."""
-    h, w = found.shape
-    i = int(found.argmax())
+def peak_position(values: torch.Tensor, size: tuple[int, int]) -> tuple[float, float]:
+    """Return the center (x, y) of the highest cell of a map (h, w), in pixels of an image of `size` (W, H)."""
+    h, w = values.shape
+    i = int(values.argmax())
     return (i % w + 0.5) * size[0] / w, (i // w + 0.5) * size[1] / h
 
 
-def _numbers(
-    maps: torch.Tensor, heat: AttentionMaps, asked: WordIndices, size: tuple[int, int]
-) -> list[dict[str, Any]]:
-    """A row for every word asked for, then "start" and "end"; `maps` (words, h, w)."""
-    rows = [*asked.items(), ("start", (0,)), ("end", (len(heat.words) - 1,))]
-    found = []
-    for word, places in rows:
-        each = maps[list(places)].sum(0)
-        x, y = peak_position(each, size)
-        found.append(
-            {
-                "word": word,
-                "share": round(float(each.mean()), 5),
-                "peak": {"x": x, "y": y, "share": round(float(each.max()), 5)},
-            }
-        )
-    return found
+def _numbers(maps: torch.Tensor, words: WordIndices, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """One row for each requested word, then "start" and "end". `maps` is (words, h, w)."""
+    rows = []
+    for label, indices in [*words.items(), ("start", (0,)), ("end", (len(maps) - 1,))]:
+        values = maps[list(indices)].sum(0)
+        x, y = peak_position(values, size)
+        peak = {"x": x, "y": y, "share": round(float(values.max()), 5)}
+        rows.append({"word": label, "share": round(float(values.mean()), 5), "peak": peak})
+    return rows
 
 
-def _sheet(trace: Trace, heat: AttentionMaps, maps: dict[str, torch.Tensor]) -> Image.Image:
-    means = {word: found.mean(0) for word, found in maps.items()}
-    return _page(
-        (trace.result.image, "the picture"),
-        means,
-        {word: float(m.max()) for word, m in means.items()},
-        f"where the model looked for each word · mean of {len(heat.steps)} steps · brightest: the word's own peak",
+# --- drawing ---------------------------------------------------------------------------------
+
+
+def _still(trace: Trace, attention_maps: AttentionMaps, maps: Mapping[str, torch.Tensor]) -> Image.Image:
+    means = {label: values.mean(0) for label, values in maps.items()}
+    maxima = {label: float(values.max()) for label, values in means.items()}
+    title = (
+        f"Where the model looked for each word (mean of {len(attention_maps.steps)} steps, each map scaled to its peak)"
     )
+    return _sheet(SheetCell(trace.result.image, "final image"), means, maxima, title)
 
 
-def _film(trace: Trace, heat: AttentionMaps, maps: dict[str, torch.Tensor]) -> Iterator[Image.Image]:
-    """Every step over the picture that the model believed in then; last the picture and the means."""
-    most = {word: float(found.max()) for word, found in maps.items()}
-    moments = [trace.steps[step] for step in heat.steps]
-    for i, picture in enumerate(trace.decode([moment.x0 for moment in moments])):
-        told = f"step {heat.steps[i] + 1} of {len(trace.steps)}, t = {heat.timesteps[i]}"
-        title = f"{told} · brightest: the word's own peak of all steps"
-        yield _page((picture, "believed picture x̂₀"), {w: m[i] for w, m in maps.items()}, most, title)
-    title = f"mean of {len(heat.steps)} steps · brightest: the word's own peak of all steps"
-    yield _page((trace.result.image, "the picture"), {w: m.mean(0) for w, m in maps.items()}, most, title)
+def _film(trace: Trace, attention_maps: AttentionMaps, maps: Mapping[str, torch.Tensor]) -> Iterator[Image.Image]:
+    """Every step over its predicted image, then the means over the finished image."""
+    maxima = {label: float(values.max()) for label, values in maps.items()}
+    scale = "Each map is scaled to its peak over all steps"
+    predicted = trace.decode([trace.steps[step].x0 for step in attention_maps.steps])
+    for i, image in enumerate(predicted):
+        step = f"step {attention_maps.steps[i] + 1} of {len(trace.steps)}, t = {attention_maps.timesteps[i]}"
+        at_step = {label: values[i] for label, values in maps.items()}
+        yield _sheet(SheetCell(image, "predicted image x̂₀"), at_step, maxima, f"{step}. {scale}")
+    means = {label: values.mean(0) for label, values in maps.items()}
+    title = f"mean of {len(attention_maps.steps)} steps. {scale}"
+    yield _sheet(SheetCell(trace.result.image, "final image"), means, maxima, title)
 
 
-def _page(
-    picture: tuple[Image.Image, str], maps: dict[str, torch.Tensor], most: dict[str, float], title: str
-) -> Image.Image:
-    """A picture and every word's map (h, w) over it, in rows."""
-    cells = [SheetCell(picture[0], f"{picture[1]}\n\n")]
-    for word, found in maps.items():
-        told = f"{word}\nmean {_percent(found.mean())}\npeak {_percent(found.max())}"
-        cells.append(SheetCell(contact_sheet.overlay_map(picture[0], found, most=most[word]), told))
+def _sheet(image: SheetCell, maps: Mapping[str, torch.Tensor], maxima: Mapping[str, float], title: str) -> Image.Image:
+    """An image, and the map (h, w) of each word over it."""
+    assert image.image is not None
+    cells = [SheetCell(image.image, f"{image.caption}\n\n")]
+    for label, values in maps.items():
+        overlay = contact_sheet.overlay_map(image.image, values, vmax=maxima[label])
+        cells.append(SheetCell(overlay, f"{label}\nmean {_percent(values.mean())}\npeak {_percent(values.max())}"))
     rows = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
     return contact_sheet.render_sheet(rows, side=SIDE, title=title)
 

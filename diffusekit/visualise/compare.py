@@ -1,7 +1,7 @@
-"""Runs side by side: what another prompt, sampler, seed, guidance or number of steps does to a picture.
+"""Runs side by side (verb `compare`): the effect of another prompt, sampler, seed, guidance or step count.
 
-Runs are laid beside each other by how much noise is left, not by the number of the step: five steps and
-twenty meet wherever both have equally much. Knows no files.
+Runs are aligned by how much noise is left, not by step number. Five steps and twenty meet wherever both have
+the same noise level.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .. import images, models, text
 from ..embeddings import find_mentions, tokens_in_prompts
 from ..errors import UsageError
 from ..pipeline import stream
+from ..sampling import Step
 from ..settings import GenerateSettings, validate
 from . import contact_sheet
 from .contact_sheet import SheetCell
@@ -32,292 +33,291 @@ from .forward import alpha_bars
 from .trace import Trace, TraceRecorder, rms
 
 MAX_RUNS = 12
-COLUMNS = 7  # moments in a still, the picture not among them
-COMPARABLE = (
-    "prompt",
-    "drop",
-    "negative_prompt",
-    "sampler",
-    "steps",
-    "guidance_scale",
-    "seed",
-    "embedding",
-)
+COLUMNS = 7  # progress values in a still, without the final image
+COMPARABLE = ("prompt", "drop", "negative_prompt", "sampler", "steps", "guidance_scale", "seed", "embedding")
 
 
 @dataclass(frozen=True, eq=False)
 class ComparedRun:
-    """One run: its trace, what it was told, and how far each of its moments has come, 0 to 1."""
+    """One run: its trace, the options it was given, and the progress of each step, from 0 to 1."""
 
     trace: Trace
     options: Mapping[str, Any]
     progress: tuple[float, ...]
 
+    @property
+    def dropped(self) -> list[str]:
+        """The words that were left out of the prompt."""
+        return _as_list(self.options.get("drop"))
+
     def index_at(self, progress: float) -> int:
-        """The last moment that has come no farther than `progress`; the first if there is none."""
+        """The last step that is not beyond `progress`, or the first step."""
         return max(bisect_right(self.progress, progress + 1e-6) - 1, 0)
 
     def latents(self, progress: float) -> torch.Tensor:
-        """The latents (C, h, w) at unit variance, on the straight line between the two moments around."""
+        """The latents (C, h, w) at unit variance, interpolated linearly between the two nearest steps."""
+        steps, i = self.trace.steps, self.index_at(progress)
+        final = steps[-1].x_next.float()
         if progress >= 1:
-            return self.trace.steps[-1].x_next.float()
-        moments, i = self.trace.steps, self.index_at(progress)
-        first = moments[i].x_t_unit
-        last = i + 1 == len(moments)
-        second = moments[-1].x_next.float() if last else moments[i + 1].x_t_unit
-        end = 1.0 if last else self.progress[i + 1]
-        room = end - self.progress[i]
-        share = (progress - self.progress[i]) / room if room > 0 else 0.0
-        return torch.lerp(first, second, min(max(share, 0.0), 1.0))
+            return final
+        is_last = i + 1 == len(steps)
+        after = final if is_last else steps[i + 1].x_t_unit
+        end = 1.0 if is_last else self.progress[i + 1]
+        distance = end - self.progress[i]
+        weight = (progress - self.progress[i]) / distance if distance > 0 else 0.0
+        return torch.lerp(steps[i].x_t_unit, after, min(max(weight, 0.0), 1.0))
 
 
-def compare(
-    runs: Sequence[Mapping[str, Any]], *, watch: Callable[[TraceRecorder], object] | None = None, **common: Any
-) -> Visualization:
-    """Make the pictures of two to twelve runs from the same noise and show them in lock-step.
+class ComparisonRecorder:
+    """Iterate over the Steps of several runs that start from the same noise. Then `runs` holds the results.
 
-    A run is a dictionary of what differs: `prompt`, `drop` (a word, or list of words, to leave out of
-    the prompt), `negative_prompt`, `sampler`, `steps`, `guidance_scale`, `seed`, `embedding`; `common` are
-    the settings of all. Without a seed all share one drawn by chance. `watch` is given every Recording
-    and runs it to its end. Raises `UsageError`.
+    `runs` and `common` are those of `compare`. All runs are checked before the first one starts.
+    """
+
+    def __init__(self, runs: Sequence[Mapping[str, Any]], **common: Any):
+        """Raises `UsageError`."""
+        plans = _plan(runs, common)
+        self._options = [options for _, options in plans]
+        self._recorder = TraceRecorder(*(stream(**settings) for settings, _ in plans))
+
+    @property
+    def total(self) -> int:
+        """The number of Steps of all runs."""
+        return self._recorder.total
+
+    @property
+    def runs(self) -> list[ComparedRun]:
+        """The runs that are finished."""
+        pairs = zip(self._recorder.traces, self._options, strict=False)
+        return [ComparedRun(trace, options, compute_progress(trace)) for trace, options in pairs]
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self._recorder)
+
+
+def compare(runs: Sequence[Mapping[str, Any]], **common: Any) -> Visualization:
+    """Generate the images of two to twelve runs from the same noise and show them side by side.
+
+    A run is a dictionary of what differs: `prompt`, `drop` (one or several words to leave out of the
+    prompt), `negative_prompt`, `sampler`, `steps`, `guidance_scale`, `seed`, `embedding`. `common` are the
+    settings of all runs. Without a seed, all runs share a random one. Raises `UsageError`.
 
     >>> compare([{"prompt": "a red cat"}, {"prompt": "a blue cat"}], seed=7).save("two.webp")
     """
-    wanted = _checked(runs, common)
-    lanes = []
-    for settings, told in wanted:
-        prompt = settings.pop("prompt")
-        recording = TraceRecorder(stream(prompt, **settings))
-        if watch is None:
-            for _ in recording:
-                pass
-        else:
-            watch(recording)
-        trace = recording.traces[0]
-        lanes.append(ComparedRun(trace, told, compute_progress(trace)))
-    return render(lanes)
-
-
-def render(lanes: Sequence[ComparedRun]) -> Visualization:
-    """The exhibit of lanes that are there already."""
-    labels = _labels(lanes)
-    grid = _grid(lanes)
-    return Visualization(
-        {
-            "progress": grid,
-            "runs": [_numbers(lane, lanes[0], label, grid) for lane, label in zip(lanes, labels, strict=True)],
-        },
-        still=lambda: _sheet(lanes, labels),
-        film=lambda: _film(lanes, labels, grid),
-    )
+    recorder = ComparisonRecorder(runs, **common)
+    for _ in recorder:
+        pass
+    return render(recorder.runs)
 
 
 def combinations(**values: Sequence[Any]) -> list[dict[str, Any]]:
-    """Every combination of several values: `crossed(steps=[5, 20], seed=[1, 2])` are four runs.
+    """List every combination of several values: `combinations(steps=[5, 20], seed=[1, 2])` gives four runs.
 
-    The last varies fastest. Raises `UsageError` when there are fewer than two or more than twelve.
+    The last one varies fastest. Raises `UsageError` for fewer than two or more than twelve.
     """
-    different = {name: list(dict.fromkeys(several)) for name, several in values.items()}
-    _countable(math.prod(len(several) for several in different.values()))
-    return [dict(zip(different, one, strict=True)) for one in itertools.product(*different.values())]
+    distinct = {name: list(dict.fromkeys(several)) for name, several in values.items()}
+    _check_count(math.prod(len(several) for several in distinct.values()))
+    return [dict(zip(distinct, one, strict=True)) for one in itertools.product(*distinct.values())]
 
 
-def _countable(count: int) -> None:
+def _check_count(count: int) -> None:
     if not 2 <= count <= MAX_RUNS:
         raise UsageError(
-            f"{count} run{'s' * (count != 1)} cannot be compared, 2 to {MAX_RUNS} are wanted",
-            "give fewer values" if count > 2 else "give something a second value",
+            f"cannot compare {count} run{'s' * (count != 1)}, expected 2 to {MAX_RUNS}",
+            "give fewer values" if count > 2 else "give a second value for one of the settings",
         )
 
 
-def _checked(
-    runs: Sequence[Mapping[str, Any]], common: Mapping[str, Any]
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The settings of every run, complete, and what it was told: all refused before any work."""
-    _countable(len(runs))
+def _plan(runs: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Complete and check every run: (settings of `stream`, options as given)."""
+    _check_count(len(runs))
     seed = secrets.randbelow(2**32) if common.get("seed") is None else common["seed"]
-    found = []
+    plans = []
     for run in runs:
-        if strays := [name for name in run if name not in COMPARABLE]:
-            raise UsageError(f"runs cannot differ in {strays[0]!r}", f"they can in: {', '.join(COMPARABLE)}")
-        told = {**common, **run}
-        settings: dict[str, Any] = {k: v for k, v in told.items() if k != "drop"} | {"images": 1}
+        if unknown := [name for name in run if name not in COMPARABLE]:
+            raise UsageError(f"cannot compare values of {unknown[0]!r}", f"comparable: {', '.join(COMPARABLE)}")
+        options = {**common, **run}
+        settings: dict[str, Any] = {name: value for name, value in options.items() if name != "drop"} | {"images": 1}
         settings.setdefault("prompt", "")
-        settings["seed"] = seed if told.get("seed") is None else told["seed"]
+        settings["seed"] = seed if options.get("seed") is None else options["seed"]
         validate(GenerateSettings, settings)
-        for word in _several(told.get("drop")):
+        for word in _as_list(options.get("drop")):
             settings["prompt"] = drop_word(word, **settings)
-        found.append((settings, told))
-    return found
+        plans.append((settings, options))
+    return plans
 
 
-def _several(words: Any) -> list[str]:
+def _as_list(words: Any) -> list[str]:
     return [words] if isinstance(words, str) else list(words or ())
 
 
 def drop_word(word: str, prompt: str, **settings: Any) -> str:
-    """The prompt less a word, or a learned token by its name, everywhere it stands.
+    """Remove a word, or a learned token by its name, everywhere in a prompt.
 
-    Raises `UsageError`, naming the words there are, when it is not one of them.
+    Raises `UsageError` for a word that is not in the prompt. The hint lists the words that are.
     """
     own = validate(GenerateSettings, settings | {"prompt": prompt})
     tokens = tokens_in_prompts([prompt], own.embedding)
-    places = [(start, stop) for start, stop, token in find_mentions(prompt, tokens) if word in token.spellings]
+    spans = [(start, stop) for start, stop, token in find_mentions(prompt, tokens) if word in token.spellings]
     model = models.load(own.model, own.device, own.dtype, fast=own.fast)
     words = [w.text for w in text.word_spans(model, text.tokenize(model, prompt, tokens), tokens)]
-    if not places and word.lower() in (w.lower() for w in words):
+    if not spans and word.lower() in (w.lower() for w in words):
         before = r"(?<!\w)" if re.match(r"\w", word) else ""
         after = r"(?!\w)" if re.search(r"\w$", word) else ""
-        bounded = f"{before}{re.escape(word)}{after}"
-        places = [match.span() for match in re.finditer(bounded, prompt, re.IGNORECASE)]
-    if not places:
+        spans = [m.span() for m in re.finditer(f"{before}{re.escape(word)}{after}", prompt, re.IGNORECASE)]
+    if not spans:
         raise UsageError(
             f"the word {word[:60]!r} is not in the prompt {prompt[:60]!r}",
-            f"the words are {', '.join(dict.fromkeys(words))}" if words else "there are no words",
+            f"the words are {', '.join(dict.fromkeys(words))}" if words else "the prompt contains no word",
         )
-    for start, stop in reversed(places):
+    for start, stop in reversed(spans):
         prompt = prompt[:start] + prompt[stop:]
     return " ".join(prompt.split())
 
 
-# --- how far ---------------------------------------------------------------------------------
-
-
 def compute_progress(trace: Trace) -> tuple[float, ...]:
-    """How far each moment has come from noise (0) to picture (1): the timesteps of noise that are gone.
+    """Compute how far each step is from noise (0) to image (1): the share of the noise timesteps that are done.
 
-    A moment's noise level is looked up among the model's timesteps, with fractions in between; steps
-    that are made twice at one level (Heun's) share one progress.
+    The noise level of a step is looked up among the model's timesteps and interpolated. Steps at the same
+    level, as Heun's, share one value.
     """
-    curve = alpha_bars("own", trace.model.scheduler_config)
-    logs = torch.log(curve.clamp(1e-12, 1 - 1e-12) / (1 - curve.clamp(1e-12, 1 - 1e-12)))
-    rising = logs.flip(0)
+    curve = alpha_bars("own", trace.model.scheduler_config).clamp(1e-12, 1 - 1e-12)
+    log_snr = torch.log(curve / (1 - curve)).flip(0)
     count = len(curve)
-    found: list[float] = []
-    for moment in trace.steps:
-        bar = min(max(moment.alpha_bar, 1e-12), 1 - 1e-12)
-        log = torch.tensor(bar / (1 - bar), dtype=torch.float64).log()
-        i = int(torch.searchsorted(rising, log).clamp(1, count - 1))
-        share = float((log - rising[i - 1]) / (rising[i] - rising[i - 1]))
-        gone = (i - 1 + min(max(share, 0.0), 1.0)) / count
-        found.append(max(gone, found[-1] if found else 0.0))
-    return tuple(found)
+    progress: list[float] = []
+    for step in trace.steps:
+        alpha_bar = min(max(step.alpha_bar, 1e-12), 1 - 1e-12)
+        own = torch.tensor(alpha_bar / (1 - alpha_bar), dtype=torch.float64).log()
+        i = int(torch.searchsorted(log_snr, own).clamp(1, count - 1))
+        fraction = float((own - log_snr[i - 1]) / (log_snr[i] - log_snr[i - 1]))
+        value = (i - 1 + min(max(fraction, 0.0), 1.0)) / count
+        progress.append(max(value, progress[-1] if progress else 0.0))
+    return tuple(progress)
 
 
-def _grid(lanes: Sequence[ComparedRun]) -> list[float]:
-    """Where to look: wherever the run of most steps makes one, and at the end."""
-    most = max(lanes, key=lambda lane: len(lane.progress))
-    return [*dict.fromkeys(most.progress), 1.0]
+def render(runs: Sequence[ComparedRun]) -> Visualization:
+    """Show finished runs. Differences are measured to the first one."""
+    labels = _labels(runs)
+    grid = _progress_grid(runs)
+    return Visualization(
+        {
+            "progress": grid,
+            "runs": [_numbers(run, runs[0], label, grid) for run, label in zip(runs, labels, strict=True)],
+        },
+        still=lambda: _still(runs, labels),
+        film=lambda: _film(runs, labels, grid),
+    )
 
 
-# --- numbers ---------------------------------------------------------------------------------
+def _progress_grid(runs: Sequence[ComparedRun]) -> list[float]:
+    """The progress values of the run with most steps, and the end."""
+    longest = max(runs, key=lambda run: len(run.progress))
+    return [*dict.fromkeys(longest.progress), 1.0]
 
 
-def _numbers(lane: ComparedRun, first: ComparedRun, label: str, grid: Sequence[float]) -> dict[str, Any]:
-    """A run in numbers; differences are those to the first run."""
-    picture = lane.trace.result
-    pixels = images.to_tensor(picture.image) - images.to_tensor(first.trace.result.image)
-    steps = zip(lane.trace.steps, lane.progress, strict=True)
+def _numbers(run: ComparedRun, first: ComparedRun, label: str, grid: Sequence[float]) -> dict[str, Any]:
+    result = run.trace.result
+    steps = zip(run.trace.steps, run.progress, strict=True)
     return {
         "label": label,
-        "dropped": _several(lane.options.get("drop")),
-        "settings": picture.record.settings.model_dump(mode="json"),
-        "sha256": hashlib.sha256(picture.image.tobytes()).hexdigest(),
-        "steps": [moment.numbers() | {"progress": progress} for moment, progress in steps],
-        "rms_difference": [rms(lane.latents(p) - first.latents(p)) for p in grid],
-        "pixel_difference": float(pixels.abs().mean() * 127.5),
+        "dropped": run.dropped,
+        "settings": result.record.settings.model_dump(mode="json"),
+        "sha256": hashlib.sha256(result.image.tobytes()).hexdigest(),
+        "steps": [step.numbers() | {"progress": progress} for step, progress in steps],
+        "rms_difference": [rms(run.latents(p) - first.latents(p)) for p in grid],
+        "pixel_difference": _pixel_difference(run, first),
     }
 
 
-def _labels(lanes: Sequence[ComparedRun]) -> list[str]:
-    """What makes each run different from the others, a line for each difference."""
-    own = [lane.trace.result.record.settings for lane in lanes]
-    lines: list[list[str]] = [[] for _ in lanes]
-    dropped = [tuple(_several(lane.options.get("drop"))) for lane in lanes]
-    prompts = [str(lane.options.get("prompt", "")) for lane in lanes]
+def _pixel_difference(run: ComparedRun, first: ComparedRun) -> float:
+    """Mean absolute difference of two final images, of 255."""
+    difference = images.to_tensor(run.trace.result.image) - images.to_tensor(first.trace.result.image)
+    return float(difference.abs().mean() * 127.5)
+
+
+def _labels(runs: Sequence[ComparedRun]) -> list[str]:
+    """What distinguishes each run from the others, one line for each difference."""
+    lines: list[list[str]] = [[] for _ in runs]
+
+    def add(texts: Sequence[str]) -> None:
+        for own, words in zip(lines, texts, strict=True):
+            own += textwrap.wrap(words, 22, max_lines=4, placeholder="…")
+
+    prompts = [str(run.options.get("prompt", "")) for run in runs]
     if len(set(prompts)) > 1:
-        _add(lines, [f"“{prompt}”" for prompt in prompts])
-    if len(set(dropped)) > 1:
-        _add(lines, [f"without {', '.join(words)}" if words else "whole prompt" for words in dropped])
+        add([f"“{prompt}”" for prompt in prompts])
+    if len({tuple(run.dropped) for run in runs}) > 1:
+        add([f"without {', '.join(run.dropped)}" if run.dropped else "whole prompt" for run in runs])
     for name in COMPARABLE[2:]:
-        values = [getattr(settings, name) for settings in own]
+        values = [getattr(run.trace.result.record.settings, name) for run in runs]
         if len(set(values)) > 1:
-            says = {"guidance_scale": "guidance", "negative_prompt": "not"}.get(name, name)
-            shown = [f"{v:g}" if isinstance(v, float) else v or "none" if v != 0 else 0 for v in values]
-            shown = [", ".join(v) if isinstance(v, tuple) else v for v in shown]
-            _add(lines, [str(v) if name == "sampler" else f"{says} {v}" for v in shown])
-    return ["\n".join(x) or "the same" for x in lines]
+            prefix = {"guidance_scale": "guidance ", "negative_prompt": "not ", "sampler": ""}.get(name, f"{name} ")
+            add([prefix + _format_value(value) for value in values])
+    return ["\n".join(own) or "the same" for own in lines]
 
 
-def _add(lines: list[list[str]], found: Sequence[str]) -> None:
-    for own, words in zip(lines, found, strict=True):
-        own += textwrap.wrap(words, 22, max_lines=4, placeholder="…")
+def _format_value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    return "none" if value in ("", None) else str(value)
 
 
 # --- drawing ---------------------------------------------------------------------------------
 
 
-def _side(lanes: Sequence[ComparedRun]) -> int:
-    width = max(lanes[0].trace.result.image.width, 128)
-    return min(width, 256 if len(lanes) < 5 else 160)
+def _cell_side(runs: Sequence[ComparedRun]) -> int:
+    width = max(runs[0].trace.result.image.width, 128)
+    return min(width, 256 if len(runs) < 5 else 160)
 
 
-def _believed(lane: ComparedRun, progress: Sequence[float]) -> list[Image.Image]:
-    """What the run takes the picture for at each progress; from 1 on, the picture."""
-    places = [len(lane.progress) if p >= 1 else lane.index_at(p) for p in progress]
-    return _decoded(lane, places, lambda i: lane.trace.steps[i].x0)
+def _predicted_images(run: ComparedRun, grid: Sequence[float]) -> list[Image.Image]:
+    """x̂₀ at each progress value. From 1 on, the final image."""
+    return _decode(run, grid, lambda i: run.trace.steps[i].x0)
 
 
-def _noisy(lane: ComparedRun, progress: Sequence[float]) -> list[Image.Image]:
-    places = [len(lane.progress) if p >= 1 else lane.index_at(p) for p in progress]
-    return _decoded(lane, places, lambda i: lane.trace.steps[i].x_t_unit)
+def _noisy_images(run: ComparedRun, grid: Sequence[float]) -> list[Image.Image]:
+    """x_t, decoded, at each progress value. From 1 on, the final image."""
+    return _decode(run, grid, lambda i: run.trace.steps[i].x_t_unit)
 
 
-def _decoded(lane: ComparedRun, places: Sequence[int], values: Callable[[int], torch.Tensor]) -> list[Image.Image]:
-    """A picture for each place, every moment decoded once; the place after the last is the finished one."""
-    different = [i for i in dict.fromkeys(places) if i < len(lane.progress)]
-    made = dict(zip(different, lane.trace.decode([values(i) for i in different]), strict=True))
-    made[len(lane.progress)] = lane.trace.result.image
-    return [made[i] for i in places]
+def _decode(run: ComparedRun, grid: Sequence[float], tensor: Callable[[int], torch.Tensor]) -> list[Image.Image]:
+    """One image for each progress value. Each step is decoded once."""
+    indices = [len(run.progress) if p >= 1 else run.index_at(p) for p in grid]
+    distinct = [i for i in dict.fromkeys(indices) if i < len(run.progress)]
+    decoded = dict(zip(distinct, run.trace.decode([tensor(i) for i in distinct]), strict=True))
+    decoded[len(run.progress)] = run.trace.result.image
+    return [decoded[i] for i in indices]
 
 
-def _sheet(lanes: Sequence[ComparedRun], labels: Sequence[str]) -> Image.Image:
-    """A row for each run, what it takes the picture for at seven moments, then the picture."""
-    start, end = min(x.progress[0] for x in lanes), max(x.progress[-1] for x in lanes)
-    columns = [start + (end - start) * i / (COLUMNS - 1) for i in range(COLUMNS)]
+def _still(runs: Sequence[ComparedRun], labels: Sequence[str]) -> Image.Image:
+    """One row per run: its predicted image at seven progress values, then its final image."""
+    start, end = min(run.progress[0] for run in runs), max(run.progress[-1] for run in runs)
+    grid = [start + (end - start) * i / (COLUMNS - 1) for i in range(COLUMNS)]
     rows = []
-    for lane in lanes:
+    for run in runs:
         cells = [
-            SheetCell(picture, f"{100 * p:.0f} %, step {lane.index_at(p) + 1}")
-            for picture, p in zip(_believed(lane, columns), columns, strict=True)
+            SheetCell(image, f"{100 * p:.0f} %, step {run.index_at(p) + 1}")
+            for image, p in zip(_predicted_images(run, grid), grid, strict=True)
         ]
-        rows.append([*cells, SheetCell(lane.trace.result.image, _ending(lane, lanes[0]))])
-    title = "What each run takes the picture for, as its noise goes away; on the right, its picture"
-    return contact_sheet.render_sheet(rows, side=_side(lanes), title=title, labels=labels)
+        caption = "final image" if run is runs[0] else f"differs by {_pixel_difference(run, runs[0]):.1f}"
+        rows.append([*cells, SheetCell(run.trace.result.image, caption)])
+    title = "The predicted image x̂₀ of each run as noise is removed, and the final image"
+    return contact_sheet.render_sheet(rows, side=_cell_side(runs), title=title, labels=labels)
 
 
-def _ending(lane: ComparedRun, first: ComparedRun) -> str:
-    if lane is first:
-        return "the picture"
-    found = images.to_tensor(lane.trace.result.image) - images.to_tensor(first.trace.result.image)
-    return f"differs by {float(found.abs().mean() * 127.5):.1f}"
-
-
-def _film(lanes: Sequence[ComparedRun], labels: Sequence[str], grid: Sequence[float]) -> Iterator[Image.Image]:
-    """A column for each run: above, what it believes; below, the noisy latents, decoded."""
-    above = [_believed(lane, grid) for lane in lanes]
-    below = [_noisy(lane, grid) for lane in lanes]
+def _film(runs: Sequence[ComparedRun], labels: Sequence[str], grid: Sequence[float]) -> Iterator[Image.Image]:
+    """One column per run: the predicted image above the noisy latents, decoded."""
+    predicted = [_predicted_images(run, grid) for run in runs]
+    noisy = [_noisy_images(run, grid) for run in runs]
     depth = max(label.count("\n") for label in labels)
     padded = [label + "\n " * (depth - label.count("\n")) for label in labels]
-    side = _side(lanes) * (2 if _side(lanes) <= 128 and len(lanes) < 5 else 1)
-    names = ("believed\npicture", "noisy\nlatents")
+    side = _cell_side(runs) * (2 if _cell_side(runs) <= 128 and len(runs) < 5 else 1)
     for i, p in enumerate(grid):
-        cells = [SheetCell(pictures[i], label) for pictures, label in zip(above, padded, strict=True)]
-        steps = [
-            SheetCell(
-                pictures[i],
-                f"step {lane.index_at(p) + 1} of {len(lane.progress)}" if p < 1 else "the picture",
-            )
-            for pictures, lane in zip(below, lanes, strict=True)
-        ]
-        yield contact_sheet.render_sheet([cells, steps], side=side, labels=names)
+        above = [SheetCell(strip[i], label) for strip, label in zip(predicted, padded, strict=True)]
+        captions = [f"step {run.index_at(p) + 1} of {len(run.progress)}" if p < 1 else "final image" for run in runs]
+        below = [SheetCell(strip[i], caption) for strip, caption in zip(noisy, captions, strict=True)]
+        yield contact_sheet.render_sheet(
+            [above, below], side=side, labels=("predicted\nimage x̂₀", "noisy\nlatents x_t")
+        )

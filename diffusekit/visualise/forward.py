@@ -1,7 +1,6 @@
-"""The way into noise: a picture at chosen timesteps, in pixels and in latents, on several noise schedules.
+"""The forward process (verb `noise`): an image at chosen timesteps, in pixels and in latents, on any noise schedule.
 
-The forward process of DDPM (Ho et al., 2020): x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,
-with one eps for every t. Knows no prompts and no samplers.
+DDPM (Ho et al., 2020): x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, with one eps for every t.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from .trace import rms
 
 FORMULA = "x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε"
 COLUMNS, FRAMES = 8, 40
-_FACTORS = (64, 32, 16, 8, 4, 2)  # of a difference, to be seen
+_AMPLIFICATIONS = (64, 32, 16, 8, 4, 2)  # of a difference that is too faint to see
 
-# Betas as their papers have them; `own` and `zero_terminal` are the model's.
+# Betas as in the papers. `own` and `zero_terminal` start from the model's.
 SCHEDULES: dict[str, dict[str, Any]] = {
     "own": {},
     "linear": {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
@@ -40,245 +40,289 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def alpha_bars(name: str, config: Mapping[str, Any]) -> torch.Tensor:
-    """alpha_bar (T,) of every timestep of a noise schedule, T as in a model's scheduler `config`.
+    """Compute alpha_bar (T,) of a noise schedule. T is taken from a model's scheduler `config`.
 
-    `own` is the model's; `linear` DDPM's (Ho et al., 2020); `scaled_linear` Stable Diffusion's
-    (Rombach et al., 2022); `cosine` of Nichol and Dhariwal (2021); `zero_terminal` the model's, rescaled
-    to end in nothing but noise (Lin et al., 2023). Raises `UsageError` for another name.
+    `own` is the model's schedule. `linear` is DDPM's (Ho et al., 2020), `scaled_linear` Stable Diffusion's
+    (Rombach et al., 2022), `cosine` that of Nichol and Dhariwal (2021). `zero_terminal` is the model's,
+    rescaled to end in pure noise (Lin et al., 2023). Raises `UsageError` for another name.
     """
-    known = name.replace("-", "_")
-    if known not in SCHEDULES:
-        raise UsageError(f"there is no noise schedule {name[:60]!r}", f"there are: {', '.join(SCHEDULES)}")
-    changes = SCHEDULES[known]
+    key = name.replace("-", "_")
+    if key not in SCHEDULES:
+        raise UsageError(f"unknown noise schedule {name[:60]!r}", f"noise schedules: {', '.join(SCHEDULES)}")
+    changes = SCHEDULES[key]
     if "beta_schedule" in changes:
         changes = {"trained_betas": None, "rescale_betas_zero_snr": False} | changes
     return schedule.make_scheduler("ddim", {**config, **changes}).alphas_cumprod.double()
 
 
 def noise_levels(alpha_bar: float) -> dict[str, float | None]:
-    """A noise level in numbers; what is infinite is None. The logarithm is the natural one."""
-    noise = 1 - alpha_bar
-    snr = alpha_bar / noise if noise > 0 else None
+    """Express a noise level in four ways. Infinite values are None. The logarithm is natural."""
+    variance = 1 - alpha_bar
+    snr = alpha_bar / variance if variance > 0 else None
     return {
         "alpha_bar": alpha_bar,
-        "sigma": math.sqrt(noise),
+        "sigma": math.sqrt(variance),
         "snr": snr,
         "log_snr": math.log(snr) if snr else None,
     }
 
 
 @dataclass(frozen=True, eq=False)
-class _Subject:
-    """A picture x_0 (1, 3, H, W), its latents z_0 (1, C, h, w), and the noise of each."""
+class VaeLoss:
+    """What encoding and decoding alone change, measured on 8-bit pixels.
+
+    `amplification` is the factor that makes the difference visible. `psnr` is None if nothing is lost.
+    """
+
+    before: Image.Image
+    after: Image.Image
+    difference: torch.Tensor
+    psnr: float | None
+    mean_absolute: float
+    amplification: int
+
+    @classmethod
+    def of(cls, model: models.Model, x0: torch.Tensor, z0: torch.Tensor) -> VaeLoss:
+        before, after = images.to_pil(x0)[0], images.to_pil(latents.decode(model, z0))[0]
+        difference = images.to_tensor(after) - images.to_tensor(before)
+        squared_error = float((difference.double() * 127.5).square().mean())
+        strongest = float(difference.abs().flatten().quantile(0.99))
+        return cls(
+            before,
+            after,
+            difference,
+            psnr=10 * math.log10(255**2 / squared_error) if squared_error else None,
+            mean_absolute=float(difference.abs().mean() * 127.5),
+            amplification=next((factor for factor in _AMPLIFICATIONS if factor * strongest <= 1), 1),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardProcess:
+    """An image, its latents, and one noise tensor for each.
+
+    `x0` and `pixel_noise` are (1, 3, H, W), `z0` and `latent_noise` are (1, C, h, w). `schedules` maps names
+    to alpha_bar (T,). `timesteps` are those shown in a sheet. `record` says how the image was made.
+    """
 
     model: models.Model
+    seed: int
     x0: torch.Tensor
     z0: torch.Tensor
     pixel_noise: torch.Tensor
     latent_noise: torch.Tensor
+    schedules: Mapping[str, torch.Tensor]
+    timesteps: Sequence[int]
+    record: metadata.Record | None = None
 
-    def pixels(self, alpha_bar: float) -> torch.Tensor:
-        return _mixed(self.x0, self.pixel_noise, alpha_bar)
+    def x_t(self, alpha_bar: float) -> torch.Tensor:
+        """Noisy pixels."""
+        return _add_noise(self.x0, self.pixel_noise, alpha_bar)
 
-    def latents(self, alpha_bar: float) -> torch.Tensor:
-        return _mixed(self.z0, self.latent_noise, alpha_bar)
+    def z_t(self, alpha_bar: float) -> torch.Tensor:
+        """Noisy latents."""
+        return _add_noise(self.z0, self.latent_noise, alpha_bar)
 
-    def seen(self, alpha_bar: float) -> tuple[Image.Image, Image.Image, Image.Image]:
+    def images_at(self, alpha_bar: float) -> tuple[Image.Image, Image.Image, Image.Image]:
         """x_t as pixels, z_t decoded to pixels, and the channels of z_t."""
-        z = self.latents(alpha_bar)
+        z_t = self.z_t(alpha_bar)
         return (
-            images.to_pil(self.pixels(alpha_bar))[0],
-            images.to_pil(latents.decode(self.model, z))[0],
-            contact_sheet.channel_grid(z[0], self.model.native_size),
+            images.to_pil(self.x_t(alpha_bar))[0],
+            images.to_pil(latents.decode(self.model, z_t))[0],
+            contact_sheet.channel_grid(z_t[0], self.model.native_size),
         )
 
+    @cached_property
+    def vae_loss(self) -> VaeLoss:
+        return VaeLoss.of(self.model, self.x0, self.z0)
 
-def _mixed(x0: torch.Tensor, eps: torch.Tensor, alpha_bar: float) -> torch.Tensor:
+
+def _add_noise(x0: torch.Tensor, eps: torch.Tensor, alpha_bar: float) -> torch.Tensor:
     return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * eps
 
 
 def noise(
-    picture: Path | str | Image.Image | GeneratedImage,
+    image: Path | str | Image.Image | GeneratedImage,
     *,
     at: Sequence[int] | None = None,
     schedules: Sequence[str] = ("own",),
     seed: int = 0,
     **settings: Any,
 ) -> Visualization:
-    """Show how noise takes a picture away, and what the VAE alone loses of it.
+    """Show how noise covers an image, and what the VAE alone loses of it.
 
-    `picture` is a file, a PIL picture or one that `generate` made; its middle square is taken. `at` are
-    timesteps, eight spread evenly without it; `schedules` are names in `SCHEDULES`. The noise is drawn
-    by `seed`, the same at every timestep and on every schedule. `settings` are `model`, `device` and
-    `dtype` of `generate`. Raises `UsageError` for a timestep or schedule that does not exist,
-    `FileRefused` for what is not one still picture.
+    `image` is a file, a PIL image or one that `generate` made. It is cropped to its central square. `at` are
+    timesteps, by default eight that are evenly spaced. `schedules` are names from `SCHEDULES`. The noise is
+    drawn from `seed` and is the same at every timestep and on every schedule. `settings` are `model`,
+    `device` and `dtype` of `generate`. Raises `UsageError` for an unknown timestep or schedule, `FileRefused`
+    for a file that is not a single still image.
     """
+    return render(add_noise(image, at=at, schedules=schedules, seed=seed, **settings))
+
+
+def add_noise(
+    image: Path | str | Image.Image | GeneratedImage,
+    *,
+    at: Sequence[int] | None = None,
+    schedules: Sequence[str] = ("own",),
+    seed: int = 0,
+    **settings: Any,
+) -> ForwardProcess:
+    """Encode an image and draw its noise. Arguments and errors are those of `noise`."""
     own = validate(GenerateSettings, settings | {"seed": seed})
-    opened, record = _opened(picture)
+    opened, record = _open(image)
     model = models.load(own.model, own.device, own.dtype)
     if not schedules:
-        raise UsageError("there is no noise schedule to show", f"there are: {', '.join(SCHEDULES)}")
-    curves = {n.replace("-", "_"): alpha_bars(n, model.scheduler_config) for n in schedules}
-    count = len(next(iter(curves.values())))
-    times = _timesteps(at, count)
-    subject = _subject(model, opened, seed)
-    lost = _Lost(subject)
-    numbers = {
-        "model": own.model,
-        "seed": seed,
-        "formula": FORMULA,
-        "side": model.native_size,
-        "timesteps": count,
-        "schedules": {name: [_row(subject, t, float(curve[t])) for t in times] for name, curve in curves.items()},
-        "vae": lost.numbers,
-    }
-    return Visualization(
-        numbers,
-        still=lambda: _sheet(subject, curves, times, lost),
-        film=lambda: _film(subject, curves),
+        raise UsageError("expected at least one noise schedule", f"noise schedules: {', '.join(SCHEDULES)}")
+    curves = {name.replace("-", "_"): alpha_bars(name, model.scheduler_config) for name in schedules}
+    timesteps = _timesteps(at, len(next(iter(curves.values()))))
+    x0 = images.to_tensor(images.crop_square(opened, model.native_size))[None]
+    z0 = latents.encode(model, x0).cpu()
+    generators = make_generators([seed, seed])  # the latents get the noise that an image of this seed starts from
+    return ForwardProcess(
+        model,
+        seed,
+        x0,
+        z0,
+        pixel_noise=latents.noise(tuple(x0.shape[1:]), generators[:1]),  # type: ignore[arg-type]
+        latent_noise=latents.noise(tuple(z0.shape[1:]), generators[1:]),  # type: ignore[arg-type]
+        schedules=curves,
+        timesteps=timesteps,
         record=record,
     )
 
 
-def _opened(
-    picture: Path | str | Image.Image | GeneratedImage,
-) -> tuple[Image.Image, metadata.Record | None]:
-    """An upright RGB picture and what it says of how it was made."""
-    if isinstance(picture, GeneratedImage):
-        return picture.image, picture.record
-    if isinstance(picture, Image.Image):
-        return images.to_rgb(picture), None
-    path = Path(picture)
-    with images.open_image(path) as found:
-        if (frames := getattr(found, "n_frames", 1)) > 1:
-            raise FileRefused(
-                f"{path} is an animated picture of {frames} frames, a still one is wanted",
-                "save one of its frames as PNG",
-            )
-        return images.to_rgb(found), metadata.read(path).record
-
-
-def _timesteps(at: Sequence[int] | None, count: int) -> list[int]:
-    """Those asked for, each once and in order; or evenly from the first to the last."""
-    if at is None or not len(at):
-        return _spread(COLUMNS, count)
-    for t in at:
-        if not 0 <= t < count:
-            raise UsageError(f"there is no timestep {t}", f"the model's timesteps are 0 to {count - 1}")
-    return sorted(set(at))
-
-
-def _spread(wanted: int, count: int) -> list[int]:
-    if count < 2:
-        return [0]
-    return sorted({round(i * (count - 1) / (wanted - 1)) for i in range(wanted)})
-
-
-def _subject(model: models.Model, picture: Image.Image, seed: int) -> _Subject:
-    x0 = images.to_tensor(images.crop_square(picture, model.native_size))[None]
-    z0 = latents.encode(model, x0).cpu()
-    draws = make_generators([seed, seed])  # latents get the noise that a picture of this seed starts from
-    return _Subject(
-        model,
-        x0,
-        z0,
-        latents.noise(tuple(x0.shape[1:]), draws[:1]),  # type: ignore[arg-type]
-        latents.noise(tuple(z0.shape[1:]), draws[1:]),  # type: ignore[arg-type]
+def render(process: ForwardProcess) -> Visualization:
+    """Show a forward process."""
+    return Visualization(
+        _numbers(process),
+        still=lambda: _still(process),
+        film=lambda: _film(process),
+        record=process.record,
     )
 
 
-def _row(subject: _Subject, timestep: int, alpha_bar: float) -> dict[str, float | int | None]:
-    """A timestep in numbers; the rms are those of x_t in pixels ([-1, 1], not clipped) and in latents."""
+def _open(image: Path | str | Image.Image | GeneratedImage) -> tuple[Image.Image, metadata.Record | None]:
+    """An upright RGB image, and its record if it has one."""
+    if isinstance(image, GeneratedImage):
+        return image.image, image.record
+    if isinstance(image, Image.Image):
+        return images.to_rgb(image), None
+    path = Path(image)
+    with images.open_image(path) as opened:
+        if (frames := getattr(opened, "n_frames", 1)) > 1:
+            raise FileRefused(
+                f"{path} is an animation of {frames} frames, expected a still image",
+                "save one of its frames as PNG",
+            )
+        return images.to_rgb(opened), metadata.read(path).record
+
+
+def _timesteps(at: Sequence[int] | None, count: int) -> list[int]:
+    """The requested timesteps, sorted and without duplicates. By default eight from the first to the last."""
+    if at is None or not len(at):
+        return _evenly_spaced(COLUMNS, count)
+    for t in at:
+        if not 0 <= t < count:
+            raise UsageError(f"timestep {t} is out of range", f"the model's timesteps are 0 to {count - 1}")
+    return sorted(set(at))
+
+
+def _evenly_spaced(points: int, count: int) -> list[int]:
+    if count < 2:
+        return [0]
+    return sorted({round(i * (count - 1) / (points - 1)) for i in range(points)})
+
+
+def _numbers(process: ForwardProcess) -> dict[str, Any]:
+    """Every number that is shown. Pixels are in [-1, 1] and not clipped."""
+    loss = process.vae_loss
     return {
-        "timestep": timestep,
-        **noise_levels(alpha_bar),
-        "rms_pixels": rms(subject.pixels(alpha_bar)),
-        "rms_latents": rms(subject.latents(alpha_bar)),
+        "model": process.model.name,
+        "seed": process.seed,
+        "formula": FORMULA,
+        "side": process.model.native_size,
+        "timesteps": len(next(iter(process.schedules.values()))),
+        "schedules": {
+            name: [
+                {
+                    "timestep": t,
+                    **noise_levels(float(curve[t])),
+                    "rms_pixels": rms(process.x_t(float(curve[t]))),
+                    "rms_latents": rms(process.z_t(float(curve[t]))),
+                }
+                for t in process.timesteps
+            ]
+            for name, curve in process.schedules.items()
+        },
+        "vae": {
+            "psnr": loss.psnr,
+            "mean_absolute_difference": loss.mean_absolute,
+            "factor": loss.amplification,
+            "latents_mean": float(process.z0.mean()),
+            "latents_std": float(process.z0.std()),
+        },
     }
 
 
-class _Lost:
-    """What encoding and decoding alone take away, measured on 8-bit pixels."""
-
-    def __init__(self, subject: _Subject):
-        self.before = images.to_pil(subject.x0)[0]
-        self.after = images.to_pil(latents.decode(subject.model, subject.z0))[0]
-        self.difference = images.to_tensor(self.after) - images.to_tensor(self.before)
-        error = float((self.difference.double() * 127.5).square().mean())
-        strongest = float(self.difference.abs().flatten().quantile(0.99))
-        self.factor = next((f for f in _FACTORS if f * strongest <= 1), 1)
-        self.numbers = {
-            "psnr": 10 * math.log10(255**2 / error) if error else None,
-            "mean_absolute_difference": float(self.difference.abs().mean() * 127.5),
-            "factor": self.factor,
-            "latents_mean": float(subject.z0.mean()),
-            "latents_std": float(subject.z0.std()),
-        }
-
-    def cells(self, subject: _Subject) -> list[SheetCell]:
-        psnr = self.numbers["psnr"]
-        amplified = images.to_pil((self.difference * self.factor)[None])[0]
-        mean = self.numbers["mean_absolute_difference"]
-        return [
-            SheetCell(self.before, "the picture"),
-            SheetCell(contact_sheet.channel_grid(subject.z0[0], subject.model.native_size), "encoded"),
-            SheetCell(self.after, "decoded again" + (f"\nPSNR {psnr:.1f} dB" if psnr else "")),
-            SheetCell(amplified, f"difference × {self.factor}\nmean {mean:.1f} of 255"),
-        ]
+# --- drawing ---------------------------------------------------------------------------------
 
 
-def _side(subject: _Subject) -> int:
-    """Pixels of a cell: as few as can be without averaging the noise away."""
-    return min(max(subject.model.native_size, 128), 256)
+def _cell_side(process: ForwardProcess) -> int:
+    """The width of a cell in pixels: small, but large enough that scaling does not average the noise away."""
+    return min(max(process.model.native_size, 128), 256)
 
 
-def _sheet(subject: _Subject, curves: Mapping[str, torch.Tensor], times: Sequence[int], lost: _Lost) -> Image.Image:
+def _still(process: ForwardProcess) -> Image.Image:
     rows: list[list[SheetCell]] = []
     labels: list[str] = []
-    for name, curve in curves.items():
-        found = [subject.seen(float(curve[t])) for t in times]
-        captions = [_caption(t, float(curve[t])) for t in times]
-        rows.append([SheetCell(f[0], c) for f, c in zip(found, captions, strict=True)])
-        rows += [[SheetCell(f[i]) for f in found] for i in (1, 2)]
-        before = f"{name}:\n" if len(curves) > 1 else ""
-        labels += [
-            f"{before}noise\non pixels",
-            f"{before}noise on\nlatents,\ndecoded",
-            f"{before}the latents\nthemselves",
-        ]
-    rows.append(lost.cells(subject))
-    labels.append("what the VAE\nalone loses")
-    return contact_sheet.render_sheet(rows, side=_side(subject), title=FORMULA, labels=labels)
+    for name, curve in process.schedules.items():
+        columns = [process.images_at(float(curve[t])) for t in process.timesteps]
+        captions = [f"t {t}\n" + "\n".join(_level_lines(float(curve[t]))) for t in process.timesteps]
+        rows.append([SheetCell(c[0], caption) for c, caption in zip(columns, captions, strict=True)])
+        rows += [[SheetCell(c[i]) for c in columns] for i in (1, 2)]
+        prefix = f"{name}:\n" if len(process.schedules) > 1 else ""
+        labels += [f"{prefix}noise\non pixels", f"{prefix}noise on\nlatents,\ndecoded", f"{prefix}latents,\nchannels"]
+    rows.append(_vae_cells(process))
+    labels.append("loss of\nthe VAE")
+    return contact_sheet.render_sheet(rows, side=_cell_side(process), title=FORMULA, labels=labels)
 
 
-def _caption(timestep: int, alpha_bar: float) -> str:
-    return f"t {timestep}\n" + "\n".join(_lines(alpha_bar))
-
-
-def _lines(alpha_bar: float) -> list[str]:
-    found = noise_levels(alpha_bar)
-    snr, log = found["snr"], found["log_snr"]
-    small = f"{alpha_bar:.1e}" if 0 < alpha_bar < 5e-5 else f"{alpha_bar:.4f}"
+def _vae_cells(process: ForwardProcess) -> list[SheetCell]:
+    loss = process.vae_loss
+    amplified = images.to_pil((loss.difference * loss.amplification)[None])[0]
+    channels = contact_sheet.channel_grid(process.z0[0], process.model.native_size)
     return [
-        f"ᾱ {small}",
-        f"σ {found['sigma']:.4f}",
-        f"SNR {'∞' if snr is None else f'{snr:.3g}'}",
-        f"log SNR {'−∞' if log is None else f'{log:.2f}'.replace('-', '−')}",
+        SheetCell(loss.before, "original"),
+        SheetCell(channels, "encoded"),
+        SheetCell(loss.after, "decoded" + (f"\nPSNR {loss.psnr:.1f} dB" if loss.psnr else "")),
+        SheetCell(amplified, f"difference × {loss.amplification}\nmean {loss.mean_absolute:.1f} of 255"),
     ]
 
 
-def _film(subject: _Subject, curves: Mapping[str, torch.Tensor]) -> Iterator[Image.Image]:
-    """One frame for each of forty timesteps, upwards: pixels, decoded latents, latents; a row a schedule."""
-    count = len(next(iter(curves.values())))
-    side = max(_side(subject), 256 if len(curves) == 1 else 128)
-    for t in _spread(FRAMES, count):
+def _level_lines(alpha_bar: float) -> list[str]:
+    levels = noise_levels(alpha_bar)
+    snr, log_snr = levels["snr"], levels["log_snr"]
+    return [
+        f"ᾱ {alpha_bar:.1e}" if 0 < alpha_bar < 5e-5 else f"ᾱ {alpha_bar:.4f}",
+        f"σ {levels['sigma']:.4f}",
+        f"SNR {'∞' if snr is None else f'{snr:.3g}'}",
+        f"log SNR {'−∞' if log_snr is None else f'{log_snr:.2f}'.replace('-', '−')}",
+    ]
+
+
+def _film(process: ForwardProcess) -> Iterator[Image.Image]:
+    """Forty frames from the first timestep to the last: pixels, decoded latents and channels, one row per schedule."""
+    schedules = process.schedules
+    side = max(_cell_side(process), 256 if len(schedules) == 1 else 128)
+    for t in _evenly_spaced(FRAMES, len(next(iter(schedules.values())))):
         rows = []
-        for curve in curves.values():
+        for curve in schedules.values():
             alpha_bar = float(curve[t])
-            names = ("on pixels", "on latents, decoded", "the latents")
-            says = _lines(alpha_bar)
-            below = (f"t {t}", f"{says[0]}   {says[1]}", f"{says[2]}   {says[3]}")
-            seen = subject.seen(alpha_bar)
-            rows.append([SheetCell(p, f"{n}\n{b}") for p, n, b in zip(seen, names, below, strict=True)])
-        labels = list(curves) if len(curves) > 1 else ()
+            lines = _level_lines(alpha_bar)
+            names = ("noise on pixels", "noise on latents, decoded", "latents, channels")
+            values = (f"t {t}", f"{lines[0]}   {lines[1]}", f"{lines[2]}   {lines[3]}")
+            cells = zip(process.images_at(alpha_bar), names, values, strict=True)
+            rows.append([SheetCell(image, f"{name}\n{value}") for image, name, value in cells])
+        labels = list(schedules) if len(schedules) > 1 else ()
         yield contact_sheet.render_sheet(rows, side=side, title=FORMULA, labels=labels)

@@ -1,7 +1,6 @@
-"""The look of plots: one figure, one panel, one set of colors; and many dimensions drawn in two.
+"""The common style of matplotlib figures, and a projection of points to two dimensions.
 
-Drawn by matplotlib's objects, never through pyplot, and written as PNG or as SVG whose letters are
-shapes, so that it needs no font. Knows numbers, no models.
+Figures are built without pyplot. In SVG files letters are written as shapes, so no font is needed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from PIL import Image
 
 from .contact_sheet import INK, PAPER, SOFT
 
-# Okabe and Ito's colors, told apart by color-blind eyes too, and darker ones for long lists.
+# Okabe and Ito's palette, which color-blind readers can tell apart, and darker colors for long lists.
 COLORS = (
     "#0072b2",
     "#d55e00",
@@ -32,26 +31,26 @@ COLORS = (
 )
 LINES = ("-", "--", "-.", ":")
 GRID = "#d9dcdf"
-TITLE, TEXT, SMALL = 13, 11, 9.5  # points
-DOTS = 100  # per inch, in a PNG
+TITLE, TEXT, SMALL = 13, 11, 9.5  # font sizes in points
+DPI = 100
 
 
 def new_figure(width: float, height: float, title: str = "") -> Any:
-    """An empty matplotlib Figure of so many inches, laid out by itself."""
+    """Create an empty matplotlib Figure, `width` × `height` inches, with automatic layout."""
     from matplotlib.figure import Figure
 
-    found = Figure(figsize=(width, height), dpi=DOTS, facecolor=PAPER, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
     if title:
-        found.suptitle(title, fontsize=TITLE + 2, color=INK, x=0.01, ha="left")
-    return found
+        figure.suptitle(title, fontsize=TITLE + 2, color=INK, x=0.01, ha="left")
+    return figure
 
 
-def style_axes(axes: Any, title: str, across: str = "", up: str = "") -> Any:
-    """Give axes their title, the names of their two directions, a quiet grid and no box."""
+def style_axes(axes: Any, title: str, xlabel: str = "", ylabel: str = "") -> Any:
+    """Set a title and the axis labels, draw a light grid, and hide the top and right border."""
     axes.set_facecolor(PAPER)
     axes.set_title(title, fontsize=TITLE, color=INK, loc="left", parse_math=False)
-    axes.set_xlabel(across, fontsize=TEXT, color=SOFT)
-    axes.set_ylabel(up, fontsize=TEXT, color=SOFT)
+    axes.set_xlabel(xlabel, fontsize=TEXT, color=SOFT)
+    axes.set_ylabel(ylabel, fontsize=TEXT, color=SOFT)
     axes.tick_params(labelsize=SMALL, colors=SOFT, length=3)
     axes.grid(True, color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -62,7 +61,7 @@ def style_axes(axes: Any, title: str, across: str = "", up: str = "") -> Any:
 
 
 def blank_axes(axes: Any, title: str = "") -> Any:
-    """Axes as a sheet of paper from (0, 0) to (1, 1), without marks."""
+    """Turn axes into an empty canvas from (0, 0) to (1, 1)."""
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
@@ -71,58 +70,59 @@ def blank_axes(axes: Any, title: str = "") -> Any:
     return axes
 
 
-def legend(axes: Any, **where: Any) -> None:
+def draw_legend(axes: Any, **placement: Any) -> None:
     """Name the lines of some axes."""
-    axes.legend(fontsize=SMALL, frameon=False, labelcolor=INK, **where)
+    axes.legend(fontsize=SMALL, frameon=False, labelcolor=INK, **placement)
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """Color and dash of line `number`: never the same pair twice."""
+    """Color and dash pattern of line `number`. No two lines look the same."""
     return {
         "color": COLORS[number % len(COLORS)],
         "linestyle": LINES[number // len(COLORS) % len(LINES)],
     }
 
 
-def to_image(drawn: Any) -> Image.Image:
-    """A figure as an RGB picture."""
+def to_image(figure: Any) -> Image.Image:
+    """Render a figure as an RGB image."""
     file = BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font does not have, which become boxes
-        drawn.savefig(file, format="png", facecolor=PAPER)
+        warnings.simplefilter("ignore")  # letters that the font lacks are drawn as boxes
+        figure.savefig(file, format="png", facecolor=PAPER)
     file.seek(0)
     return Image.open(file).convert("RGB")
 
 
-def to_svg(drawn: Any) -> str:
-    """A figure as the text of an SVG file, the same every time."""
+def to_svg(figure: Any) -> str:
+    """Render a figure as SVG text. The same figure always gives the same text."""
     import matplotlib
 
     file = BytesIO()
-    own: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "diffusekit"}
-    with warnings.catch_warnings(), matplotlib.rc_context(own):
+    options: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "diffusekit"}
+    with warnings.catch_warnings(), matplotlib.rc_context(options):
         warnings.simplefilter("ignore")  # as above
-        drawn.savefig(file, format="svg", facecolor=PAPER, metadata={"Date": None})
+        figure.savefig(file, format="svg", facecolor=PAPER, metadata={"Date": None})
     return file.getvalue().decode()
 
 
 def project_to_plane(points: torch.Tensor) -> tuple[torch.Tensor, tuple[float, float]]:
-    """Points (N, D) seen from where they spread most: (N, 2), and the share of the variance along each.
+    """Project points (N, D) on their first two principal components (Pearson, 1901).
 
-    Principal component analysis (Pearson, 1901). A direction that nothing varies in is zero. The first
-    point that is not in the middle of a direction lies on its right, or upper, side.
+    Returns the coordinates (N, 2) and the share of the variance along each component. A component
+    without variance is zero. The sign is fixed: the first point that is not at the center of a
+    component has a positive coordinate.
     """
     assert points.ndim == 2 and len(points), points.shape
-    centred = points.double() - points.double().mean(dim=0)
-    left, spread, _ = torch.linalg.svd(centred, full_matrices=False)
-    total = float(spread.square().sum())
-    real = spread > 1e-9 * max(float(points.abs().max()), 1e-30)
-    found = torch.zeros(len(points), 2, dtype=torch.float64)
+    centered = points.double() - points.double().mean(dim=0)
+    left, singular_values, _ = torch.linalg.svd(centered, full_matrices=False)
+    total = float(singular_values.square().sum())
+    is_real = singular_values > 1e-9 * max(float(points.abs().max()), 1e-30)
+    coordinates = torch.zeros(len(points), 2, dtype=torch.float64)
     shares = [0.0, 0.0]
-    for i in range(min(2, len(spread))):
-        if real[i]:
-            along = left[:, i] * spread[i]
+    for i in range(min(2, len(singular_values))):
+        if is_real[i]:
+            along = left[:, i] * singular_values[i]
             first = along[along.abs() > 1e-6 * along.abs().max()][0]
-            found[:, i] = along * first.sign()
-            shares[i] = float(spread[i].square()) / total
-    return found, (shares[0], shares[1])
+            coordinates[:, i] = along * first.sign()
+            shares[i] = float(singular_values[i].square()) / total
+    return coordinates, (shares[0], shares[1])

@@ -1,13 +1,13 @@
-"""How samplers go: noise schedules, the steps that each sampler takes on them, and the way of the latents.
+"""Samplers (verb `samplers`): noise schedules, the steps that each sampler takes, and the path of the latents.
 
-The way is that of the latents of one prompt from one noise, at unit variance, seen in the two directions
-in which all samplers together spread most. Knows no pixels.
+The path is that of the latents of one prompt from one noise, at unit variance, projected on the two directions
+in which the paths of all samplers vary most.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from .. import models, schedule
 from ..errors import UsageError
 from ..pipeline import stream
+from ..sampling import Step
 from ..settings import GenerateSettings, validate
 from . import plots
 from .contact_sheet import INK
@@ -25,13 +26,13 @@ from .trace import Trace, TraceRecorder
 
 PROMPT = "a red cat on the grass"
 DEFAULT_SAMPLERS = ("ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc")
-_DASHES = ("-", "--", "-.", ":", (0, (2, 2)))  # a schedule each; the last lies upon the first
-_POINTS = 100  # of a schedule's curve in the numbers
+_DASHES = ("-", "--", "-.", ":", (0, (2, 2)))  # one per schedule, because the last covers the first
+_CURVE_POINTS = 100  # of a schedule, in the numbers
 
 
 @dataclass(frozen=True)
 class SamplerStep:
-    """One evaluation of the network: its timestep, and alpha and sigma of the latents it is shown."""
+    """One evaluation of the network: its timestep, and alpha and sigma of the latents that it gets."""
 
     timestep: float
     alpha: float
@@ -44,16 +45,16 @@ class SamplerStep:
 
 
 def sampler_steps(name: str, config: Mapping[str, Any], steps: int) -> list[SamplerStep]:
-    """The steps that the sampler `name` takes on the noise schedule of a model's scheduler `config`.
+    """List the steps that sampler `name` takes on the noise schedule of a model's scheduler `config`.
 
-    Found by letting it walk over a single zero, which needs no network. Raises `UsageError` for a
-    number of steps that it cannot take.
+    The sampler runs over a single zero, so no network is needed. Raises `UsageError` for a number of steps
+    that the sampler does not support.
     """
     scheduler = schedule.make_scheduler(name, config)
     try:
         scheduler.set_timesteps(steps)
     except ValueError as error:
-        raise UsageError(f"{name} cannot take {steps} steps: {error}", "use fewer steps") from None
+        raise UsageError(f"{name} does not support {steps} steps: {error}", "use fewer steps") from None
     taken = []
     latents = torch.zeros(1, 1, 1, 1)
     for timestep in scheduler.timesteps:
@@ -64,177 +65,179 @@ def sampler_steps(name: str, config: Mapping[str, Any], steps: int) -> list[Samp
     return taken
 
 
-def samplers(
-    names: Sequence[str] = (),
-    *,
-    prompt: str = PROMPT,
-    path: bool = True,
-    watch: Callable[[TraceRecorder], object] | None = None,
-    **settings: Any,
-) -> Visualization:
-    """Plot noise schedules, the steps of samplers on the model's own, and the way of the latents.
+class SamplerRecorder:
+    """Iterate over the Steps of one image per sampler, all from the same noise.
 
-    `names` are samplers, six well-known ones without. With `path` each makes one picture of `prompt`
-    from the same noise (`seed`, by chance if there is none); without, no network runs. `watch` is given
-    every Recording and runs it to its end. `settings` are those of `generate`. Raises `UsageError`.
+    Arguments are those of `samplers`. `schedules` maps names to alpha_bar (T,), `steps` maps samplers to
+    their steps. `traces` maps samplers to the traces that are finished, and stays empty without `path`.
     """
-    names = tuple(dict.fromkeys(names)) or DEFAULT_SAMPLERS
-    if "sampler" in settings:
-        raise UsageError("samplers are given by their names", "samplers(['ddim', 'euler'])")
-    for name in names:
-        validate(GenerateSettings, settings | {"prompt": prompt, "sampler": name, "images": 1})
-    own = validate(GenerateSettings, settings)
-    config = models.load(own.model, own.device, own.dtype, fast=own.fast).scheduler_config
-    curves = {name: alpha_bars(name, config) for name in SCHEDULES}
-    taken = {name: sampler_steps(name, config, own.steps) for name in names}
+
+    def __init__(self, names: Sequence[str] = (), *, prompt: str = PROMPT, path: bool = True, **settings: Any):
+        """Raises `UsageError`."""
+        self.names = tuple(dict.fromkeys(names)) or DEFAULT_SAMPLERS
+        if "sampler" in settings:
+            raise UsageError("give samplers by their names, without `sampler`", "samplers(['ddim', 'euler'])")
+        if settings.get("seed") is None:
+            settings["seed"] = secrets.randbelow(2**32)
+        each = [settings | {"prompt": prompt, "sampler": name, "images": 1} for name in self.names]
+        for one in each:
+            validate(GenerateSettings, one)
+        self.settings = validate(GenerateSettings, settings)
+        config = models.load(
+            self.settings.model, self.settings.device, self.settings.dtype, fast=self.settings.fast
+        ).scheduler_config
+        self.schedules = {name: alpha_bars(name, config) for name in SCHEDULES}
+        self.steps = {name: sampler_steps(name, config, self.settings.steps) for name in self.names}
+        self._recorder = TraceRecorder(*(stream(**one) for one in each if path))
+
+    @property
+    def total(self) -> int:
+        """The number of Steps of all samplers."""
+        return self._recorder.total
+
+    @property
+    def traces(self) -> dict[str, Trace]:
+        return dict(zip(self.names, self._recorder.traces, strict=False))
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self._recorder)
+
+
+def samplers(names: Sequence[str] = (), *, prompt: str = PROMPT, path: bool = True, **settings: Any) -> Visualization:
+    """Plot noise schedules, the steps of samplers on the model's own, and the path of the latents.
+
+    `names` are samplers, by default six common ones. With `path`, each generates one image of `prompt` from
+    the same noise, drawn from `seed` (random by default). Without, no network runs. `settings` are those of
+    `generate`. Raises `UsageError`.
+    """
+    recorder = SamplerRecorder(names, prompt=prompt, path=path, **settings)
+    for _ in recorder:
+        pass
+    return render(recorder)
+
+
+def render(recorder: SamplerRecorder) -> Visualization:
+    """Show what a finished recorder holds."""
     numbers: dict[str, Any] = {
-        "model": own.model,
-        "steps": own.steps,
-        "schedules": {name: _curve(curve) for name, curve in curves.items()},
-        "samplers": {name: _told(found) for name, found in taken.items()},
+        "model": recorder.settings.model,
+        "steps": recorder.settings.steps,
+        "schedules": {name: _curve_numbers(curve) for name, curve in recorder.schedules.items()},
+        "samplers": {
+            name: [{**vars(step), "noise_to_signal": step.ratio} for step in steps]
+            for name, steps in recorder.steps.items()
+        },
     }
-    ways: dict[str, torch.Tensor] = {}
-    if path:
-        traces = _traces(names, prompt, watch, settings)
-        ways, shares = project_paths(traces)
+    if traces := recorder.traces:
+        paths, shares = project_paths(traces)
+        first = next(iter(traces.values()))
         numbers["paths"] = {
-            "settings": traces[names[0]].result.record.settings.model_dump(mode="json", exclude={"sampler"}),
+            "settings": first.result.record.settings.model_dump(mode="json", exclude={"sampler"}),
             "explained_variance": list(shares),
-            "points": {name: way.tolist() for name, way in ways.items()},
+            "points": {name: path.tolist() for name, path in paths.items()},
         }
+
+    def draw() -> Any:
+        return _draw(recorder.schedules, recorder.steps, numbers.get("paths"))
+
     return Visualization(
         numbers,
-        still=lambda: plots.to_image(_drawn(curves, taken, ways, numbers)),
-        svg=lambda: plots.to_svg(_drawn(curves, taken, ways, numbers)),
+        still=lambda: plots.to_image(draw()),
+        svg=lambda: plots.to_svg(draw()),
         ai_generated=False,
     )
 
 
-def _traces(
-    names: Sequence[str], prompt: str, watch: Callable[[TraceRecorder], object] | None, settings: dict[str, Any]
-) -> dict[str, Trace]:
-    """One trace a sampler, all from the noise of one seed."""
-    if settings.get("seed") is None:
-        settings = settings | {"seed": secrets.randbelow(2**32)}
-    found = {}
-    for name in names:
-        recording = TraceRecorder(stream(prompt, **settings | {"sampler": name, "images": 1}))
-        if watch is None:
-            for _ in recording:
-                pass
-        else:
-            watch(recording)
-        found[name] = recording.traces[0]
-    return found
+def project_paths(traces: Mapping[str, Trace]) -> tuple[dict[str, torch.Tensor], tuple[float, float]]:
+    """Project each trace's latents to (N + 1, 2): N steps and the end. Also return the variance along each axis.
 
-
-def project_paths(
-    traces: Mapping[str, Trace],
-) -> tuple[dict[str, torch.Tensor], tuple[float, float]]:
-    """The way of each trace's latents (N + 1, 2), N steps and the end; and the variance explained by each axis.
-
-    Latents are compared at unit variance, so samplers that start from the same noise start at the same
+    Latents are compared at unit variance. So samplers that start from the same noise start at the same
     point, whatever scale they work in.
     """
-    ways = [
-        torch.stack([*(m.x_t_unit for m in t.steps), t.steps[-1].x_next.float()]).flatten(1) for t in traces.values()
+    paths = [
+        torch.stack([*(step.x_t_unit for step in trace.steps), trace.steps[-1].x_next.float()]).flatten(1)
+        for trace in traces.values()
     ]
-    seen, shares = plots.project_to_plane(torch.cat(ways))
-    parts = seen.split([len(way) for way in ways])
-    return dict(zip(traces, parts, strict=True)), shares
+    points, shares = plots.project_to_plane(torch.cat(paths))
+    return dict(zip(traces, points.split([len(path) for path in paths]), strict=True)), shares
 
 
-def _curve(curve: torch.Tensor) -> list[dict[str, float | int | None]]:
-    """A noise schedule in numbers, at a hundred timesteps."""
+def _curve_numbers(curve: torch.Tensor) -> list[dict[str, float | int | None]]:
+    """A noise schedule as numbers, at a hundred timesteps."""
     count = len(curve)
-    chosen = sorted({round(i * (count - 1) / (_POINTS - 1)) for i in range(_POINTS)})
+    chosen = sorted({round(i * (count - 1) / (_CURVE_POINTS - 1)) for i in range(_CURVE_POINTS)})
     return [{"timestep": t, **noise_levels(float(curve[t]))} for t in chosen]
-
-
-def _told(taken: Sequence[SamplerStep]) -> list[dict[str, float]]:
-    return [{**vars(step), "noise_to_signal": step.ratio} for step in taken]
 
 
 # --- drawing ---------------------------------------------------------------------------------
 
 
-def _drawn(
-    curves: Mapping[str, torch.Tensor],
-    taken: Mapping[str, Sequence[SamplerStep]],
-    ways: Mapping[str, torch.Tensor],
-    numbers: Mapping[str, Any],
+def _draw(
+    schedules: Mapping[str, torch.Tensor],
+    steps: Mapping[str, Sequence[SamplerStep]],
+    paths: Mapping[str, Any] | None,
 ) -> Any:
     figure = plots.new_figure(15, 9.6)
     axes = figure.subplots(2, 3)
-    _draw_schedules(axes[0], curves)
-    _draw_steps(axes[1][0], taken)
-    _draw_levels(axes[1][1], taken)
-    if ways:
-        _draw_paths(axes[1][2], ways, numbers["paths"])
+    _draw_schedules(axes[0], schedules)
+    _draw_steps(axes[1][0], steps)
+    _draw_levels(axes[1][1], steps)
+    if paths is not None:
+        _draw_paths(axes[1][2], paths)
     else:
         plots.blank_axes(axes[1][2])
     return figure
 
 
-def _draw_schedules(axes: Any, curves: Mapping[str, torch.Tensor]) -> None:
-    across = "timestep t, more noise to the right"
-    signal = plots.style_axes(axes[0], "Signal left, ᾱ", across, "share of the variance")
-    noise = plots.style_axes(axes[1], "Noise, σ = √(1 − ᾱ)", across, "standard deviation")
-    ratio = plots.style_axes(axes[2], "log SNR = log(ᾱ / (1 − ᾱ))", across, "natural logarithm")
-    for number, (name, curve) in enumerate(curves.items()):
-        look = plots.line_style(number) | {"linestyle": _DASHES[number]}
-        look["linewidth"] = 3.2 if name == "own" else 1.8
-        label = "the model's own" if name == "own" else name.replace("_", " ")
-        signal.plot(curve.numpy(), label=label, **look)
-        noise.plot((1 - curve).sqrt().numpy(), **look)
-        logs = [noise_levels(float(bar))["log_snr"] for bar in curve]
-        ratio.plot([float("nan") if log is None else log for log in logs], **look)
-    plots.legend(signal, loc="upper right")
+def _draw_schedules(axes: Any, schedules: Mapping[str, torch.Tensor]) -> None:
+    xlabel = "timestep t (noise increases to the right)"
+    signal = plots.style_axes(axes[0], "Signal ᾱ", xlabel, "share of the variance")
+    noise = plots.style_axes(axes[1], "Noise σ = √(1 − ᾱ)", xlabel, "standard deviation")
+    ratio = plots.style_axes(axes[2], "log SNR = log(ᾱ / (1 − ᾱ))", xlabel, "natural logarithm")
+    for number, (name, curve) in enumerate(schedules.items()):
+        style = plots.line_style(number) | {"linestyle": _DASHES[number], "linewidth": 3.2 if name == "own" else 1.8}
+        signal.plot(curve.numpy(), label="the model's own" if name == "own" else name.replace("_", " "), **style)
+        noise.plot((1 - curve).sqrt().numpy(), **style)
+        logs = [noise_levels(float(alpha_bar))["log_snr"] for alpha_bar in curve]
+        ratio.plot([float("nan") if log is None else log for log in logs], **style)
+    plots.draw_legend(signal, loc="upper right")
 
 
-def _draw_steps(axes: Any, taken: Mapping[str, Sequence[SamplerStep]]) -> None:
-    plots.style_axes(axes, "Where each sampler stops", "timestep, from noise to picture")
-    for row, found in enumerate(taken.values()):
-        times = [step.timestep for step in found]
-        axes.plot(times, [row] * len(times), "|", color=plots.COLORS[row], ms=16, mew=1.6)
-    names = [f"{name}\n{len(found)} evaluations" for name, found in taken.items()]
-    axes.set_yticks(range(len(taken)), names, color=INK, fontsize=plots.SMALL)
+def _draw_steps(axes: Any, steps: Mapping[str, Sequence[SamplerStep]]) -> None:
+    plots.style_axes(axes, "Timesteps of each sampler", "timestep, from noise to image")
+    for row, taken in enumerate(steps.values()):
+        color = plots.COLORS[row % len(plots.COLORS)]
+        axes.plot([step.timestep for step in taken], [row] * len(taken), "|", color=color, ms=16, mew=1.6)
+    names = [f"{name}\n{len(taken)} evaluations" for name, taken in steps.items()]
+    axes.set_yticks(range(len(steps)), names, color=INK, fontsize=plots.SMALL)
     axes.invert_xaxis()
-    axes.set_ylim(len(taken) - 0.4, -0.6)
+    axes.set_ylim(len(steps) - 0.4, -0.6)
 
 
-def _draw_levels(axes: Any, taken: Mapping[str, Sequence[SamplerStep]]) -> None:
+def _draw_levels(axes: Any, steps: Mapping[str, Sequence[SamplerStep]]) -> None:
     plots.style_axes(axes, "Noise left at each step, σ / α", "share of the steps taken", "noise to signal")
-    for number, (name, found) in enumerate(taken.items()):
-        along = [i / len(found) for i in range(len(found))]
-        ratios = [step.ratio for step in found]
-        axes.plot(along, ratios, marker=".", label=name, **_look(number))
+    for number, (name, taken) in enumerate(steps.items()):
+        shares = [i / len(taken) for i in range(len(taken))]
+        axes.plot(shares, [step.ratio for step in taken], marker=".", label=name, **_sampler_style(number))
     axes.set_yscale("log")
-    plots.legend(axes, loc="lower left")
+    plots.draw_legend(axes, loc="lower left")
 
 
-def _draw_paths(axes: Any, ways: Mapping[str, torch.Tensor], told: Mapping[str, Any]) -> None:
-    shares = [f"{100 * share:.0f} % of the variance" for share in told["explained_variance"]]
-    plots.style_axes(axes, "The way of the latents", f"1st direction, {shares[0]}", f"2nd direction, {shares[1]}")
-    for number, (name, way) in enumerate(ways.items()):
-        look = _look(number)
-        axes.plot(way[:, 0], way[:, 1], marker=".", ms=4, lw=1.4, label=name, **look)
-        axes.plot(*way[0], marker="o", ms=11, mfc="none", color=look["color"], clip_on=False)
-        axes.plot(*way[-1], marker="s", ms=8, color=look["color"], clip_on=False)
-    start = next(iter(ways.values()))[0]
-    axes.annotate(
-        "start: noise",
-        start.tolist(),
-        (-4, 12),
-        ha="right",
-        textcoords="offset points",
-        fontsize=plots.SMALL,
-        color=INK,
-    )
+def _draw_paths(axes: Any, paths: Mapping[str, Any]) -> None:
+    shares = [f"{100 * share:.0f} % of the variance" for share in paths["explained_variance"]]
+    labels = (f"1st direction, {shares[0]}", f"2nd direction, {shares[1]}")
+    plots.style_axes(axes, "Path of the latents", *labels)
+    for number, (name, points) in enumerate(paths["points"].items()):
+        style = _sampler_style(number)
+        axes.plot(*zip(*points, strict=True), marker=".", ms=4, lw=1.4, label=name, **style)
+        axes.plot(*points[0], marker="o", ms=11, mfc="none", color=style["color"], clip_on=False)
+        axes.plot(*points[-1], marker="s", ms=8, color=style["color"], clip_on=False)
+    start = next(iter(paths["points"].values()))[0]
+    offset: dict[str, Any] = {"xytext": (-4, 12), "textcoords": "offset points"}
+    axes.annotate("start: noise", start, ha="right", fontsize=plots.SMALL, color=INK, **offset)
     axes.plot([], [], "o", mfc="none", color=INK, label="start")
-    axes.plot([], [], "s", color=INK, label="end: the picture")
-    plots.legend(axes, loc="best")
+    axes.plot([], [], "s", color=INK, label="end: the image")
+    plots.draw_legend(axes, loc="best")
 
 
-def _look(number: int) -> dict[str, Any]:
+def _sampler_style(number: int) -> dict[str, Any]:
     return plots.line_style(number) | {"linestyle": plots.LINES[number % len(plots.LINES)]}

@@ -1,7 +1,4 @@
-"""What happened on the way to a picture, kept small: latents in half precision, decoded when looked at.
-
-A consumer of `denoise`'s Steps. Knows no files and no drawing.
-"""
+"""Record how an image is made: every step of a generation, in half precision, decoded only when shown."""
 
 from __future__ import annotations
 
@@ -18,16 +15,16 @@ from ..models import Model
 from ..pipeline import GeneratedImage, Generation, stream
 from ..sampling import Step
 
-AT_ONCE = 4  # latents decoded in one go
+_DECODE_BATCH = 4
 
 
 @dataclass(frozen=True, eq=False)
 class TraceStep:
-    """One step for one picture; tensors (C, h, w), float16, on the CPU.
+    """One denoising step of one image. Tensors are (C, h, w), float16, on the CPU.
 
-    `noised` is what the U-Net was shown (alpha * x0 + sigma * eps), `denoised` (x0) and `noise` (eps)
-    what was made of it, `latents` what it became. `without` and `with_prompt` are the x0 of the two
-    predictions that guidance combines, None when there was no guidance.
+    `x_t`, `x0`, `eps` and `x_next` are those of `sampling.Step`: x_t = alpha * x0 + sigma * eps.
+    `x0_uncond` and `x0_cond` are the x0 of the two predictions that guidance combines, without and with
+    the prompt. Both are None when the image was made without guidance.
     """
 
     index: int
@@ -41,26 +38,50 @@ class TraceStep:
     x0_uncond: torch.Tensor | None
     x0_cond: torch.Tensor | None
 
+    @classmethod
+    def of(cls, step: Step, i: int = 0) -> TraceStep:
+        """Copy image `i` of a batched Step."""
+        x0_uncond = x0_cond = None
+        if len(step.outputs) == 2:
+            x0_uncond, x0_cond = (_half(step.x0_and_eps(output)[0][i]) for output in step.outputs)
+        return cls(
+            index=step.index,
+            timestep=step.timestep,
+            alpha=step.alpha,
+            sigma=step.sigma,
+            x_t=_half(step.x_t[i]),
+            x0=_half(step.x0[i]),
+            eps=_half(step.eps[i]),
+            x_next=_half(step.x_next[i]),
+            x0_uncond=x0_uncond,
+            x0_cond=x0_cond,
+        )
+
     @property
     def snr(self) -> float:
-        """Signal to noise: (alpha / sigma)²."""
+        """Signal-to-noise ratio, (alpha / sigma)²."""
         return (self.alpha / self.sigma) ** 2 if self.sigma else float("inf")
+
+    @property
+    def alpha_bar(self) -> float:
+        """The signal's share of the variance, alpha² / (alpha² + sigma²)."""
+        return self.alpha**2 / (self.alpha**2 + self.sigma**2)
 
     @cached_property
     def x_t_unit(self) -> torch.Tensor:
-        """`noised` at unit variance, whatever the sampler's scale: what can be decoded."""
+        """`x_t` scaled to unit variance, float32: samplers work in different scales, the VAE expects this one."""
         return self.x_t.float() / (self.alpha**2 + self.sigma**2) ** 0.5
 
     @property
     def guidance(self) -> torch.Tensor | None:
-        """What the prompt adds to x0 before it is multiplied by the guidance scale."""
+        """What the prompt changes in x0, before the guidance scale multiplies it."""
         if self.x0_uncond is None or self.x0_cond is None:
             return None
         return self.x0_cond.float() - self.x0_uncond.float()
 
     def numbers(self) -> dict[str, float | int]:
-        """The step in numbers; norms are root mean squares over all latents."""
-        found: dict[str, float | int] = {
+        """The step as plain values. Sizes are root mean squares over all latents."""
+        values: dict[str, float | int] = {
             "step": self.index + 1,
             "timestep": self.timestep,
             "alpha_bar": self.alpha_bar,
@@ -71,23 +92,13 @@ class TraceStep:
             "rms_noise": rms(self.eps),
         }
         if self.guidance is not None:
-            found["rms_guidance"] = rms(self.guidance)
-        return found
-
-    @property
-    def alpha_bar(self) -> float:
-        """The signal's share of the variance, alpha² / (alpha² + sigma²)."""
-        return self.alpha**2 / (self.alpha**2 + self.sigma**2)
-
-
-def rms(x: torch.Tensor) -> float:
-    """Root mean square of a tensor."""
-    return float(x.float().square().mean().sqrt())
+            values["rms_guidance"] = rms(self.guidance)
+        return values
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A finished picture and every moment on its way."""
+    """A finished image and every step that led to it."""
 
     model: Model
     result: GeneratedImage
@@ -97,74 +108,66 @@ class Trace:
     def prompt(self) -> str:
         return self.result.record.settings.prompt
 
-    def decode(self, found: Sequence[torch.Tensor]) -> Iterator[Image.Image]:
-        """Latents (C, h, w) as pictures, a few at a time."""
-        for start in range(0, len(found), AT_ONCE):
-            part = torch.stack([x.float() for x in found[start : start + AT_ONCE]])
-            yield from images.to_pil(latents.decode(self.model, part))
+    def decode(self, tensors: Sequence[torch.Tensor]) -> Iterator[Image.Image]:
+        """Decode latents (C, h, w) to images, a few at a time."""
+        for start in range(0, len(tensors), _DECODE_BATCH):
+            batch = torch.stack([x.float() for x in tensors[start : start + _DECODE_BATCH]])
+            yield from images.to_pil(latents.decode(self.model, batch))
 
 
 class TraceRecorder:
-    """Iterate for the Steps of a Stream; `traces` holds one Trace for each finished picture.
+    """Iterate over the Steps of one or several generations, one after another.
 
-    Every Step is kept in half precision as it passes; the stream is not changed.
+    `traces` holds one Trace for each image that is finished. Recording does not change the images.
     """
 
-    def __init__(self, generation: Generation):
-        self.generation = generation
+    def __init__(self, *generations: Generation):
+        self.generations = generations
         self.traces: list[Trace] = []
 
     @property
     def total(self) -> int:
-        return self.generation.total
+        """The number of Steps of all generations."""
+        return sum(generation.total for generation in self.generations)
 
     def __iter__(self) -> Iterator[Step]:
-        kept: list[list[TraceStep]] = []
-        for step in self.generation:
-            self._finish(kept)
-            if step.index == 0 or len(kept) != len(step.x_next):  # a batch begins, or begins again
-                kept = [[] for _ in step.x_next]
-            for i, moments in enumerate(kept):
-                moments.append(trace_step(step, i))
+        for generation in self.generations:
+            yield from self._record(generation)
+
+    def _record(self, generation: Generation) -> Iterator[Step]:
+        before = len(self.traces)
+        batch: list[list[TraceStep]] = []
+
+        def collect_finished() -> None:
+            new = generation.images[len(self.traces) - before :]
+            for image, steps in zip(new, batch, strict=False):
+                self.traces.append(Trace(generation.model, image, tuple(steps)))
+
+        for step in generation:
+            collect_finished()
+            if step.index == 0 or len(batch) != len(step.x_next):  # a batch starts, or restarts with fewer images
+                batch = [[] for _ in step.x_next]
+            for i, steps in enumerate(batch):
+                steps.append(TraceStep.of(step, i))
             yield step
-        self._finish(kept)
-
-    def _finish(self, kept: list[list[TraceStep]]) -> None:
-        """Make traces of the pictures that came out since the last step."""
-        new = self.generation.images[len(self.traces) :]
-        for picture, moments in zip(new, kept, strict=False):
-            self.traces.append(Trace(self.generation.model, picture, tuple(moments)))
-
-
-def trace_step(step: Step, i: int = 0) -> TraceStep:
-    """Picture `i` of a Step, in half precision on the CPU."""
-    pair: tuple[Any, ...] = (None, None)
-    if len(step.outputs) == 2:
-        pair = tuple(_small(step.x0_and_eps(output)[0][i]) for output in step.outputs)
-    return TraceStep(
-        step.index,
-        step.timestep,
-        step.alpha,
-        step.sigma,
-        _small(step.x_t[i]),
-        _small(step.x0[i]),
-        _small(step.eps[i]),
-        _small(step.x_next[i]),
-        *pair,
-    )
-
-
-def _small(x: torch.Tensor) -> torch.Tensor:
-    return x.detach().to(torch.float16).cpu()
+        collect_finished()
 
 
 def record_trace(prompt: str, **settings: Any) -> Trace:
-    """Make one picture and keep its way: `record("A beautiful galaxy", seed=7).moments`.
+    """Generate one image and record every step: `record_trace("A beautiful galaxy", seed=7).steps`.
 
-    Takes what `generate` takes; raises what it raises.
+    Takes the settings of `generate` and raises the same errors.
     """
-    settings["images"] = 1
-    recording = TraceRecorder(stream(prompt, **settings))
-    for _ in recording:
+    recorder = TraceRecorder(stream(prompt, **settings | {"images": 1}))
+    for _ in recorder:
         pass
-    return recording.traces[0]
+    return recorder.traces[0]
+
+
+def rms(x: torch.Tensor) -> float:
+    """Root mean square of a tensor."""
+    return float(x.float().square().mean().sqrt())
+
+
+def _half(x: torch.Tensor) -> torch.Tensor:
+    return x.detach().to(torch.float16).cpu()

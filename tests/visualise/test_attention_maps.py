@@ -1,4 +1,4 @@
-"""Which word drew what: maps by word, words that are asked for, and the exhibit they make."""
+"""Cross-attention maps: one map per word, the choice of words, and how they are shown."""
 
 import json
 import shutil
@@ -14,18 +14,19 @@ from diffusekit.embeddings import LearnedToken
 from diffusekit.errors import UsageError
 from diffusekit.visualise import attention_maps
 from tests.helpers import ROOT
+from tests.helpers.hooks import count_hooks
 
 PROMPT = "a red cat on the grass"
 SETTINGS = {"seed": 7, "steps": 3, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
-def watched():
+def recorded():
     return attention_maps.record_attention_maps(PROMPT, **SETTINGS)
 
 
 @pytest.fixture(scope="module")
-def exhibit():
+def figure():
     return attention_maps.attention(PROMPT, ["cat", "grass"], **SETTINGS)
 
 
@@ -34,23 +35,23 @@ def sums_to_one(maps: torch.Tensor) -> bool:
     return torch.allclose(total, torch.ones_like(total), atol=2e-3)
 
 
-def test_the_maps_of_every_step_sum_to_one_over_words(watched):
-    trace, found = watched
+def test_the_maps_of_every_step_sum_to_one_over_words(recorded):
+    trace, found = recorded
     assert found.words == ("start", "a", "red", "cat", "on", "the", "grass", "end")
     assert found.maps.shape == (3, 8, 8, 8) and found.maps.dtype == torch.float16
-    assert found.averaged().shape == (8, 8, 8)
-    assert sums_to_one(found.maps) and sums_to_one(found.averaged())
+    assert found.mean_over_steps().shape == (8, 8, 8)
+    assert sums_to_one(found.maps) and sums_to_one(found.mean_over_steps())
     assert found.steps == (0, 1, 2)
     assert list(found.timesteps) == [m.timestep for m in trace.steps]
-    assert found.cut == ""
+    assert found.truncated == ""
 
 
-def test_the_picture_is_the_same(watched):
+def test_recording_does_not_change_the_image(recorded):
     plain = diffusekit.generate(PROMPT, **SETTINGS)[0].image
-    assert plain.tobytes() == watched[0].result.image.tobytes()
+    assert plain.tobytes() == recorded[0].result.image.tobytes()
 
 
-def test_a_word_is_the_sum_of_its_places(mini):
+def test_the_map_of_a_word_is_the_sum_over_its_tokens(mini):
     tokens = torch.rand(2, 77, 4, 4)
     words = [text.WordSpan("S*", 1, 4), text.WordSpan("galaxy", 4, 5)]
     found = attention_maps.word_maps(tokens, words)
@@ -73,9 +74,9 @@ def test_a_learned_token_of_three_vectors_is_one_word(mini, learned):
     def stream():
         return diffusekit.Generation(GenerateSettings(**SETTINGS), ["a photo of S*"], [learned])
 
-    watching = attention_maps.AttentionMapRecorder(stream())
-    last = [watching.latest[0] for _ in watching]
-    found = watching.attention_maps[0]
+    recorder = attention_maps.AttentionMapRecorder(stream())
+    last = [recorder.latest[0] for _ in recorder]
+    found = recorder.attention_maps[0]
     assert found.words == ("start", "a", "photo", "of", "S*", "end")
     assert torch.allclose(found.maps[-1, 4].float(), last[-1][4:7].sum(0), atol=1e-3)
     assert sums_to_one(found.maps)
@@ -83,20 +84,20 @@ def test_a_learned_token_of_three_vectors_is_one_word(mini, learned):
     assert asked == {"S*": (4,)}
 
 
-def test_watching_goes_over_batches_and_finds_the_prompt_of_each(mini):
+def test_recording_goes_over_batches_and_finds_the_prompt_of_each(mini):
     running = diffusekit.stream(["a cat", "a big red car"], images=2, batch=3, **SETTINGS)
-    watching = attention_maps.AttentionMapRecorder(running, steps=[1])
-    total = watching.total
-    assert sum(1 for _ in watching) == total == 6
-    assert [len(h.words) for h in watching.attention_maps] == [4, 4, 6, 6]
-    assert all(h.steps == (1,) and h.maps.shape[0] == 1 for h in watching.attention_maps)
-    assert len(watching.traces) == 4 and all(len(t.steps) == 3 for t in watching.traces)
-    first, _ = watching.attention_maps[0], watching.attention_maps[1]
+    recorder = attention_maps.AttentionMapRecorder(running, steps=[1])
+    total = recorder.total
+    assert sum(1 for _ in recorder) == total == 6
+    assert [len(h.words) for h in recorder.attention_maps] == [4, 4, 6, 6]
+    assert all(h.steps == (1,) and h.maps.shape[0] == 1 for h in recorder.attention_maps)
+    assert len(recorder.traces) == 4 and all(len(t.steps) == 3 for t in recorder.traces)
+    first, _ = recorder.attention_maps[0], recorder.attention_maps[1]
     alone = attention_maps.record_attention_maps("a cat", **SETTINGS)[1]
     assert torch.allclose(first.maps[0].float(), alone.maps[1].float(), atol=2e-3)
 
 
-def test_only_the_steps_asked_for_are_computed(mini, monkeypatch):
+def test_only_the_requested_steps_are_computed(mini, monkeypatch):
     taken, take = [], attention.AttentionRecorder.maps
 
     def counted(maps):
@@ -110,22 +111,22 @@ def test_only_the_steps_asked_for_are_computed(mini, monkeypatch):
 
 
 def test_layers_can_be_chosen(mini):
-    watching = attention_maps.AttentionMapRecorder(diffusekit.stream(PROMPT, **SETTINGS), layers=["mid_block"])
-    for _ in watching:
+    recorder = attention_maps.AttentionMapRecorder(diffusekit.stream(PROMPT, **SETTINGS), layers=["mid_block"])
+    for _ in recorder:
         pass
-    assert watching.attention_maps[0].maps.shape == (3, 8, 4, 4)
+    assert recorder.attention_maps[0].maps.shape == (3, 8, 4, 4)
 
 
 def test_cancelling_leaves_nothing_behind():
-    running = diffusekit.stream(PROMPT, **SETTINGS)
-    unet, steps = running.model.unet, iter(attention_maps.AttentionMapRecorder(running))
+    generation = diffusekit.stream(PROMPT, **SETTINGS)
+    unet, steps = generation.model.unet, iter(attention_maps.AttentionMapRecorder(generation))
     next(steps)
-    assert any(m._forward_pre_hooks for m in unet.modules())
+    assert count_hooks(unet) > 0
     steps.close()
-    assert not any(m._forward_pre_hooks for m in unet.modules())
+    assert count_hooks(unet) == 0
 
 
-def test_two_in_lock_step_do_not_mix(mini):
+def test_two_recorders_side_by_side_do_not_mix(mini):
     def one(prompt, guidance):
         return attention_maps.AttentionMapRecorder(diffusekit.stream(prompt, guidance_scale=guidance, **SETTINGS))
 
@@ -138,12 +139,12 @@ def test_two_in_lock_step_do_not_mix(mini):
 
 
 @pytest.mark.parametrize("step", [-1, 3])
-def test_a_step_that_does_not_exist(mini, step):
-    with pytest.raises(UsageError, match=f"no step {step}"):
+def test_a_step_out_of_range_is_refused(mini, step):
+    with pytest.raises(UsageError, match=f"step {step} is out of range"):
         attention_maps.AttentionMapRecorder(diffusekit.stream(PROMPT, **SETTINGS), steps=[step])
 
 
-def test_words_that_are_asked_for(mini):
+def test_requested_words_are_found(mini):
     prompt = "a red cat and a red car"
     assert attention_maps.find_words(mini, prompt, ["red"]) == {"red": (2, 6)}
     assert attention_maps.find_words(mini, prompt, ["red car", "Cat"]) == {"red car": (6, 7), "Cat": (3,)}
@@ -151,7 +152,7 @@ def test_words_that_are_asked_for(mini):
 
 
 @pytest.mark.parametrize("word", ["dog", "", "  ", "cat red", "c" * 100])
-def test_a_word_that_is_not_there(mini, word):
+def test_a_word_that_is_not_in_the_prompt_is_refused(mini, word):
     with pytest.raises(UsageError, match="is not in the prompt") as caught:
         attention_maps.find_words(mini, PROMPT, [word])
     assert caught.value.hint == "the words are a, red, cat, on, the, grass"
@@ -159,7 +160,7 @@ def test_a_word_that_is_not_there(mini, word):
 
 
 def test_an_empty_prompt_has_no_word(mini):
-    with pytest.raises(UsageError, match="no word"):
+    with pytest.raises(UsageError, match="contains no word"):
         attention_maps.attention("", **SETTINGS)
 
 
@@ -189,16 +190,16 @@ def test_the_peak_is_in_pixels():
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
-def test_a_still_says_how_the_picture_was_made(exhibit, tmp_path, ending):
-    path = exhibit.save(tmp_path / f"words.{ending}")
+def test_a_still_carries_the_record_of_the_image(figure, tmp_path, ending):
+    path = figure.save(tmp_path / f"words.{ending}")
     assert read_metadata(path).settings.prompt == PROMPT
     with Image.open(path) as sheet:
         assert sheet.width > 3 * attention_maps.SIDE
 
 
 @pytest.mark.parametrize("ending", ["webp", "apng", "gif"])
-def test_a_film_has_a_frame_for_every_step_and_the_mean(exhibit, tmp_path, ending):
-    path = exhibit.save(tmp_path / f"words.{ending}")
+def test_a_film_has_a_frame_for_every_step_and_the_mean(figure, tmp_path, ending):
+    path = figure.save(tmp_path / f"words.{ending}")
     with Image.open(path) as film:
         assert film.n_frames == 4
         frames = []
@@ -208,11 +209,11 @@ def test_a_film_has_a_frame_for_every_step_and_the_mean(exhibit, tmp_path, endin
     assert len(set(frames)) == 4
 
 
-def test_numbers_are_the_maps_numbers(exhibit, watched, tmp_path):
-    found = json.loads(exhibit.save(tmp_path / "words.json").read_text())
-    assert found["words"] == list(watched[1].words) and found["cut"] == ""
+def test_numbers_agree_with_the_maps(figure, recorded, tmp_path):
+    found = json.loads(figure.save(tmp_path / "words.json").read_text())
+    assert found["words"] == list(recorded[1].words) and found["cut"] == ""
     assert [step["step"] for step in found["steps"]] == [1, 2, 3]
-    cat = watched[1].maps[1, 3].float()
+    cat = recorded[1].maps[1, 3].float()
     row = found["steps"][1]["words"][0]
     assert [r["word"] for r in found["averaged"]] == ["cat", "grass", "start", "end"]
     assert row["word"] == "cat" and row["share"] == pytest.approx(float(cat.mean()), abs=1e-4)
@@ -220,7 +221,7 @@ def test_numbers_are_the_maps_numbers(exhibit, watched, tmp_path):
     assert float(cat[at]) == float(cat.max()) == pytest.approx(row["peak"]["share"], abs=1e-4)
 
 
-def test_every_word_shown_and_both_ends_sum_to_one(mini):
+def test_all_words_with_start_and_end_sum_to_one(mini):
     found = attention_maps.attention(PROMPT, **SETTINGS).numbers
     assert sum(row["share"] for row in found["averaged"]) == pytest.approx(1, abs=2e-3)
 
@@ -235,15 +236,7 @@ def test_a_learned_token_of_the_folder(tmp_path):
 
 
 class TestCommand:
-    """`heat` is behind `diffusekit visualise attention`."""
-
-    @pytest.fixture(autouse=True)
-    def _there(self):
-        from diffusekit.cli import visualise
-        from diffusekit.cli.visualise import attention
-
-        if "attention" not in [command.name for command in visualise.app.registered_commands]:
-            visualise.app.command("attention")(attention.command)
+    """`diffusekit visualise attention`."""
 
     def verb(self, *words):
         return run(["visualise", "attention", *words, "--steps", "2", "--seed", "7", "-q"])

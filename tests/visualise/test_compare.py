@@ -1,16 +1,17 @@
-"""Runs side by side: each is what `generate` makes, and they meet where equally much noise is left."""
+"""Runs side by side: each image is the one that `generate` makes, and runs are aligned by noise level."""
 
 import hashlib
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from diffusekit import SAMPLERS, pipeline, visualise
+from diffusekit import SAMPLERS, generate, visualise
 from diffusekit.cli.main import run
 from diffusekit.errors import UsageError
 from diffusekit.visualise.compare import ComparedRun, combinations, compare, compute_progress, drop_word, render
@@ -19,11 +20,11 @@ from tests.helpers import ROOT
 PROMPT = "a red cat on the grass"
 
 
-def pixels(picture: Image.Image) -> str:
-    return hashlib.sha256(picture.tobytes()).hexdigest()
+def pixel_hash(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
-def test_each_picture_is_the_one_that_generate_makes():
+def test_each_image_is_the_one_that_generate_makes():
     runs = [
         {"prompt": PROMPT},
         {"prompt": "a blue dog"},
@@ -32,28 +33,28 @@ def test_each_picture_is_the_one_that_generate_makes():
         {"prompt": PROMPT, "seed": 8},
         {"prompt": PROMPT, "drop": "red"},
     ]
-    exhibit = compare(runs, seed=5, steps=3)
-    assert len({found["sha256"] for found in exhibit.numbers["runs"]}) == len(runs)
-    for told, found in zip(runs, exhibit.numbers["runs"], strict=True):
+    figure = compare(runs, seed=5, steps=3)
+    assert len({found["sha256"] for found in figure.numbers["runs"]}) == len(runs)
+    for told, found in zip(runs, figure.numbers["runs"], strict=True):
         own = {"seed": 5, "steps": 3, **told}
         prompt = "a cat on the grass" if own.pop("drop", None) else own["prompt"]
-        picture = pipeline(prompt, **{k: v for k, v in own.items() if k != "prompt"})[0]
-        assert pixels(picture.image) == found["sha256"]
+        picture = generate(prompt, **{k: v for k, v in own.items() if k != "prompt"})[0]
+        assert pixel_hash(picture.image) == found["sha256"]
         assert picture.record.settings.model_dump(mode="json") == found["settings"]
-    sheet = exhibit.still()
+    sheet = figure.still()
     last = sheet.crop((sheet.width - 134, 0, sheet.width, sheet.height))
-    first = pipeline(PROMPT, seed=5, steps=3)[0].image
-    top = next(y for y in range(99) if pixels(last.crop((0, y, 128, y + 128))) == pixels(first))
+    first = generate(PROMPT, seed=5, steps=3)[0].image
+    top = next(y for y in range(99) if pixel_hash(last.crop((0, y, 128, y + 128))) == pixel_hash(first))
     assert top > 0  # the last column of the first row is the picture, pixel by pixel
 
 
-def test_one_seed_for_all_when_none_is_given():
+def test_runs_share_a_random_seed_when_none_is_given():
     found = compare([{"steps": 1}, {"steps": 2}], prompt="a cat").numbers["runs"]
     assert found[0]["settings"]["seed"] == found[1]["settings"]["seed"]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_progress_rises_from_noise_to_picture(name, mini):
+def test_progress_rises_from_noise_to_image(name, mini):
     trace = visualise.record_trace("a cat", seed=1, steps=5, sampler=name, guidance_scale=1)
     progress = compute_progress(trace)
     assert len(progress) == len(trace.steps)
@@ -67,32 +68,32 @@ def test_progress_rises_from_noise_to_picture(name, mini):
             assert p == pytest.approx(1 - (moment.timestep + 1) / 1000, abs=1e-3)
 
 
-def test_runs_meet_at_equal_noise():
+def test_runs_are_aligned_at_equal_noise():
     few = visualise.record_trace(PROMPT, seed=2, steps=4, sampler="ddim")
     many = visualise.record_trace(PROMPT, seed=2, steps=8, sampler="ddim")
-    lanes = [ComparedRun(t, {}, compute_progress(t)) for t in (few, many)]
-    for i, p in enumerate(lanes[0].progress):
-        assert lanes[0].index_at(p) == i and lanes[1].index_at(p) == 2 * i
-        assert torch.equal(lanes[1].latents(p), many.steps[2 * i].x_t_unit)
-    between = (lanes[0].progress[1] + lanes[0].progress[2]) / 2
+    runs = [ComparedRun(t, {}, compute_progress(t)) for t in (few, many)]
+    for i, p in enumerate(runs[0].progress):
+        assert runs[0].index_at(p) == i and runs[1].index_at(p) == 2 * i
+        assert torch.equal(runs[1].latents(p), many.steps[2 * i].x_t_unit)
+    between = (runs[0].progress[1] + runs[0].progress[2]) / 2
     middle = (few.steps[1].x_t_unit + few.steps[2].x_t_unit) / 2
-    assert torch.allclose(lanes[0].latents(between), middle, atol=1e-4)
-    assert torch.equal(lanes[0].latents(1.0), few.steps[-1].x_next.float())
-    found = render(lanes).numbers
-    assert found["progress"] == [*lanes[1].progress, 1.0]
+    assert torch.allclose(runs[0].latents(between), middle, atol=1e-4)
+    assert torch.equal(runs[0].latents(1.0), few.steps[-1].x_next.float())
+    found = render(runs).numbers
+    assert found["progress"] == [*runs[1].progress, 1.0]
     differences = found["runs"][1]["rms_difference"]
     assert differences[0] == 0 < min(differences[2:]) and set(found["runs"][0]["rms_difference"]) == {0}
     known = few.steps[-1].x_next.float() - many.steps[-1].x_next.float()
     assert differences[-1] == pytest.approx(float(known.square().mean().sqrt()))
 
 
-def test_the_difference_of_pictures_is_counted_in_pixels():
-    exhibit = compare([{"guidance_scale": 1}, {"guidance_scale": 4}], prompt=PROMPT, seed=3, steps=2)
-    made = [pipeline(PROMPT, seed=3, steps=2, guidance_scale=g)[0].image for g in (1, 4)]
+def test_the_difference_of_images_is_measured_in_pixels():
+    figure = compare([{"guidance_scale": 1}, {"guidance_scale": 4}], prompt=PROMPT, seed=3, steps=2)
+    made = [generate(PROMPT, seed=3, steps=2, guidance_scale=g)[0].image for g in (1, 4)]
     pairs = zip(*(picture.tobytes() for picture in made), strict=True)
     mean = sum(abs(a - b) for a, b in pairs) / len(made[0].tobytes())
-    assert exhibit.numbers["runs"][1]["pixel_difference"] == pytest.approx(mean, rel=1e-4)
-    assert exhibit.numbers["runs"][0]["pixel_difference"] == 0
+    assert figure.numbers["runs"][1]["pixel_difference"] == pytest.approx(mean, rel=1e-4)
+    assert figure.numbers["runs"][0]["pixel_difference"] == 0
 
 
 def test_labels_say_what_differs_and_nothing_else():
@@ -104,13 +105,13 @@ def test_labels_say_what_differs_and_nothing_else():
     assert found == ["guidance 0", "guidance 2.5"]
 
 
-def test_films_have_one_size_and_end_with_the_pictures(tmp_path):
-    exhibit = compare([{"steps": 2}, {"steps": 3}], prompt=PROMPT, seed=1)
-    frames = list(exhibit.film())
-    assert len(frames) == 4 == len(exhibit.numbers["progress"])
+def test_frames_have_one_size_and_the_last_shows_the_final_images(tmp_path):
+    figure = compare([{"steps": 2}, {"steps": 3}], prompt=PROMPT, seed=1)
+    frames = list(figure.film())
+    assert len(frames) == 4 == len(figure.numbers["progress"])
     assert len({frame.size for frame in frames}) == 1
     assert len({frame.tobytes() for frame in frames}) == 4
-    with Image.open(exhibit.save(tmp_path / "two.webp")) as film:
+    with Image.open(figure.save(tmp_path / "two.webp")) as film:
         assert film.n_frames == 4
     assert b"trainedAlgorithmicMedia" in (tmp_path / "two.webp").read_bytes()
 
@@ -136,7 +137,7 @@ def test_runs_with_and_without_a_learned_token(capsys):
     assert dropped["pixel_difference"] > 0
 
 
-def test_dropping_a_word():
+def test_a_word_is_dropped_everywhere():
     assert drop_word("RED", "A red cat, reddish, Red.") == "A cat, reddish, ."
     assert drop_word("snowflake", "a snowflake falls") == "a falls"
     with pytest.raises(UsageError) as caught:
@@ -146,7 +147,7 @@ def test_dropping_a_word():
         drop_word("", PROMPT)
 
 
-def test_crossed_is_every_combination_once():
+def test_combinations_lists_every_combination_once():
     assert combinations(steps=[1, 2], seed=[7, 7, 8]) == [
         {"steps": 1, "seed": 7},
         {"steps": 1, "seed": 8},
@@ -164,7 +165,9 @@ def test_crossed_is_every_combination_once():
 
 
 def test_bad_runs_are_refused_before_any_work(monkeypatch):
-    monkeypatch.setattr(compare, "stream", lambda *_, **__: pytest.fail("work was begun"))
+    monkeypatch.setattr(
+        sys.modules["diffusekit.visualise.compare"], "stream", lambda *_, **__: pytest.fail("work was started")
+    )
     for runs in (
         [],
         [{}],
@@ -199,8 +202,8 @@ def test_the_command(capsys):
 
 def test_bad_commands(capsys):
     for words, says in (
-        (["a cat"], "1 run cannot"),
-        (["a cat", *(f for i in range(13) for f in ("--seed", str(i)))], "13 runs cannot"),
+        (["a cat"], "cannot compare 1 run"),
+        (["a cat", *(f for i in range(13) for f in ("--seed", str(i)))], "cannot compare 13 runs"),
         (["a red cat", "--drop", "owl"], "the words are a, red, cat"),
         (["a cat", "--steps", "0", "--steps", "2"], "steps"),
         (["a cat", "--sampler", "eulr", "--sampler", "ddim"], "did you mean"),

@@ -1,4 +1,4 @@
-"""The way into noise: the numbers are those of the formula, and bad input is one sentence."""
+"""The forward process: its numbers follow the formula, and bad input gives one sentence."""
 
 import json
 import math
@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusekit import images, latents, pipeline, read_metadata
+from diffusekit import generate, images, latents, read_metadata
 from diffusekit.cli.main import run
 from diffusekit.errors import FileRefused, UsageError
 from diffusekit.schedule import make_scheduler
 from diffusekit.visualise import forward
-from diffusekit.visualise.forward import SCHEDULES, alpha_bars, noise
+from diffusekit.visualise.forward import SCHEDULES, add_noise, alpha_bars, noise
 
 
 @pytest.fixture
-def picture(tmp_path):
+def photo(tmp_path):
     gradient = Image.linear_gradient("L").resize((150, 128))
     merged = Image.merge("RGB", (gradient, gradient.rotate(180), Image.new("L", (150, 128), 90)))
     merged.save(tmp_path / "photo.png")
@@ -59,12 +59,12 @@ def test_a_schedule_that_was_rescaled_is_not_rescaled_under_another_name(mini):
     assert torch.equal(alpha_bars("linear", rescaled), alpha_bars("linear", mini.scheduler_config))
 
 
-def test_the_numbers_are_those_of_the_formula(picture, mini):
-    exhibit = noise(picture, at=[999, 250, 0, 250], schedules=("own", "zero_terminal"), seed=3)
-    rows = exhibit.numbers["schedules"]["own"]
+def test_the_numbers_are_those_of_the_formula(photo, mini):
+    figure = noise(photo, at=[999, 250, 0, 250], schedules=("own", "zero_terminal"), seed=3)
+    rows = figure.numbers["schedules"]["own"]
     assert [row["timestep"] for row in rows] == [0, 250, 999]
     curve = make_scheduler("ddim", mini.scheduler_config).alphas_cumprod
-    x0 = images.to_tensor(images.crop_square(Image.open(picture), mini.native_size))
+    x0 = images.to_tensor(images.crop_square(Image.open(photo), mini.native_size))
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
     for row in rows:
         bar = float(curve[row["timestep"]])
@@ -74,36 +74,36 @@ def test_the_numbers_are_those_of_the_formula(picture, mini):
         assert row["log_snr"] == pytest.approx(math.log(row["snr"]))
         noised = bar**0.5 * x0 + (1 - bar) ** 0.5 * eps
         assert row["rms_pixels"] == pytest.approx(float(noised.square().mean().sqrt()), rel=1e-5)
-    last = exhibit.numbers["schedules"]["zero_terminal"][-1]
+    last = figure.numbers["schedules"]["zero_terminal"][-1]
     assert last["snr"] == 0 and last["log_snr"] is None and last["sigma"] == 1
 
 
-def test_what_the_vae_loses_is_what_can_be_measured_in_the_sheet(picture, mini):
-    exhibit = noise(picture, at=[0])
-    before = images.crop_square(Image.open(picture).convert("RGB"), mini.native_size)
+def test_the_loss_of_the_vae_is_measured_on_pixels(photo, mini):
+    figure = noise(photo, at=[0])
+    before = images.crop_square(Image.open(photo).convert("RGB"), mini.native_size)
     z0 = latents.encode(mini, images.to_tensor(before)[None])
     after = images.to_pil(latents.decode(mini, z0))[0]
     error = (images.to_tensor(after) - images.to_tensor(before)).double() * 127.5
-    lost = exhibit.numbers["vae"]
+    lost = figure.numbers["vae"]
     assert lost["psnr"] == pytest.approx(10 * math.log10(255**2 / float(error.square().mean())))
     assert lost["factor"] * float(error.abs().max()) / 127.5 > 0.2  # it can be seen
 
 
-def test_eight_timesteps_from_the_first_to_the_last_without_at(picture):
-    times = [row["timestep"] for row in noise(picture).numbers["schedules"]["own"]]
+def test_by_default_eight_timesteps_from_the_first_to_the_last_are_shown(photo):
+    times = [row["timestep"] for row in noise(photo).numbers["schedules"]["own"]]
     assert len(times) == 8 and times[0] == 0 and times[-1] == 999
 
 
-def test_the_first_pixels_of_the_sheet_are_the_picture_and_the_last_are_noise(picture, mini):
-    found = forward._subject(mini, images.to_rgb(Image.open(picture)), 0)
-    first, last = found.seen(1.0)[0], found.seen(0.0)[0]
-    assert first.tobytes() == images.crop_square(Image.open(picture), mini.native_size).tobytes()
-    assert last.tobytes() == images.to_pil(found.pixel_noise)[0].tobytes()
+def test_the_first_image_is_the_original_and_the_last_is_pure_noise(photo, mini):
+    process = add_noise(photo)
+    first, last = process.images_at(1.0)[0], process.images_at(0.0)[0]
+    assert first.tobytes() == images.crop_square(Image.open(photo), mini.native_size).tobytes()
+    assert last.tobytes() == images.to_pil(process.pixel_noise)[0].tobytes()
 
 
-def test_the_film_goes_up_and_keeps_its_size(picture, tmp_path, monkeypatch):
+def test_every_frame_of_the_film_differs_and_has_the_same_size(photo, tmp_path, monkeypatch):
     monkeypatch.setattr(forward, "FRAMES", 4)
-    path = noise(picture, schedules=("own", "cosine")).save(tmp_path / "way.webp")
+    path = noise(photo, schedules=("own", "cosine")).save(tmp_path / "noise.webp")
     with Image.open(path) as film:
         assert film.n_frames == 4
         seen = []
@@ -113,35 +113,35 @@ def test_the_film_goes_up_and_keeps_its_size(picture, tmp_path, monkeypatch):
         assert len(set(seen)) == 4 and len({len(s) for s in seen}) == 1
 
 
-def test_a_picture_of_ours_keeps_its_record(tmp_path):
-    made = pipeline("a red cat", seed=1, steps=1)[0]
+def test_a_generated_image_keeps_its_record(tmp_path):
+    made = generate("a red cat", seed=1, steps=1)[0]
     made.save(tmp_path / "cat.png")
     for source in (made, tmp_path / "cat.png"):
-        path = noise(source, at=[0, 999]).save(tmp_path / "way.png", overwrite=True)
+        path = noise(source, at=[0, 999]).save(tmp_path / "noise.png", overwrite=True)
         assert read_metadata(path).settings.prompt == "a red cat"
 
 
 @pytest.mark.parametrize("t", [-1, 1000])
-def test_a_timestep_that_does_not_exist(picture, capsys, t):
-    with pytest.raises(UsageError, match=f"no timestep {t}"):
-        noise(picture, at=[t])
-    assert run(["visualise", "noise", str(picture), "--at", str(t)]) == 2
+def test_a_timestep_out_of_range_is_refused(photo, capsys, t):
+    with pytest.raises(UsageError, match=f"timestep {t} is out of range"):
+        noise(photo, at=[t])
+    assert run(["visualise", "noise", str(photo), "--at", str(t)]) == 2
     assert "0 to 999" in capsys.readouterr().err
 
 
-def test_a_schedule_that_does_not_exist(picture):
+def test_an_unknown_schedule_is_refused(photo):
     with pytest.raises(UsageError) as caught:
-        noise(picture, schedules=("quadratic",))
+        noise(photo, schedules=("quadratic",))
     assert "zero_terminal" in caught.value.hint
 
 
-def test_files_that_are_no_still_picture_are_refused(tmp_path, capsys):
+def test_files_that_are_not_a_still_image_are_refused(tmp_path, capsys):
     (tmp_path / "words.png").write_text("not a picture")
     frames = [Image.new("RGB", (32, 32), c) for c in ("red", "blue", "green")]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
     for name, word in (
-        ("words.png", "not a picture"),
+        ("words.png", "not an image"),
         ("film.gif", "3 frames"),
         ("bomb.png", "too large"),
         ("missing.png", "cannot open"),
@@ -154,12 +154,12 @@ def test_files_that_are_no_still_picture_are_refused(tmp_path, capsys):
     assert not list(tmp_path.glob("outputs/**/*.png"))
 
 
-def test_the_command_writes_what_was_asked_for(picture, capsys):
-    assert run(["visualise", "noise", str(picture), "--at", "0", "--at", "500", "-o", "n.json"]) == 0
+def test_the_command_writes_the_requested_file(photo, capsys):
+    assert run(["visualise", "noise", str(photo), "--at", "0", "--at", "500", "-o", "n.json"]) == 0
     assert capsys.readouterr().out == "n.json\n"
     written = json.loads(Path("n.json").read_text())
     assert [row["timestep"] for row in written["schedules"]["own"]] == [0, 500]
-    assert run(["visualise", "noise", str(picture), "--at", "0", "--at", "500", "--json"]) == 0
+    assert run(["visualise", "noise", str(photo), "--at", "0", "--at", "500", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == written
-    assert run(["visualise", "noise", str(picture), "-o", "n.json"]) == 2
-    assert run(["visualise", "noise", str(picture), "-o", "n.txt"]) == 2
+    assert run(["visualise", "noise", str(photo), "-o", "n.json"]) == 2
+    assert run(["visualise", "noise", str(photo), "-o", "n.txt"]) == 2

@@ -1,4 +1,4 @@
-"""The lesson: one file that needs nothing else, holds every step, and tells the trace's own numbers."""
+"""The lesson: one self-contained file with every step and the numbers of the trace."""
 
 import base64
 import io
@@ -59,13 +59,13 @@ class Page(HTMLParser):
 
 
 def traces_of(prompts, **settings):
-    recording = TraceRecorder(stream(prompts, **{"seed": 3, "steps": 4, "device": "cpu"} | settings))
-    for _ in recording:
+    recorder = TraceRecorder(stream(prompts, **{"seed": 3, "steps": 4, "device": "cpu"} | settings))
+    for _ in recorder:
         pass
-    return recording.traces
+    return recorder.traces
 
 
-def heat_of(trace):
+def maps_of(trace):
     """Shares that are known: word n of step s has n + s + 1 parts at every place but one."""
     words = ("start", *trace.prompt.split(), "end")
     maps = torch.ones(len(trace.steps), len(words), 4, 4)
@@ -76,19 +76,19 @@ def heat_of(trace):
 
 @pytest.fixture(scope="module")
 def plain():
-    """The page of one prompt in four steps, with maps: (trace, heat, exhibit, text, page)."""
+    """The page of one prompt in four steps, with maps: (trace, maps, figure, text, page)."""
     (trace,) = traces_of(["a red car"])
-    heat = heat_of(trace)
-    exhibit = render([trace], attention_maps=[heat])
-    text = exhibit.html()
-    return SimpleNamespace(trace=trace, heat=heat, exhibit=exhibit, text=text, page=Page(text))
+    maps = maps_of(trace)
+    figure = render([trace], attention_maps=[maps])
+    text = figure.html()
+    return SimpleNamespace(trace=trace, maps=maps, figure=figure, text=text, page=Page(text))
 
 
 def opened(uri):
     return Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
 
 
-def test_one_file_that_needs_nothing_else(plain):
+def test_the_page_is_one_self_contained_file(plain):
     page, text = plain.page, plain.text
     assert text.startswith("<!doctype html>") and page.all("html")[0]["lang"] == "en"
     (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
@@ -105,7 +105,7 @@ def test_one_file_that_needs_nothing_else(plain):
     assert "prefers-color-scheme: dark" in text and "prefers-reduced-motion" in text
 
 
-def test_the_final_picture_and_the_explanations_are_there_without_a_script(plain):
+def test_the_final_image_and_the_explanations_are_there_without_a_script(plain):
     page = plain.page
     (main,) = [image for image in page.all("img") if image.get("data-frame") == "main"]
     found = np.asarray(opened(main["src"]).convert("RGB"), dtype=float)
@@ -114,11 +114,11 @@ def test_the_final_picture_and_the_explanations_are_there_without_a_script(plain
     assert "a red car" in main["alt"]
     bodies = [a for t, a in page.elements if t == "div" and a.get("class") == "body"]
     assert len(bodies) == 8 and not any("hidden" in body for body in bodies)
-    told = " ".join(page.texts)
+    text = " ".join(page.texts)
     for words in ("tokenizer", "text encoder", "U-Net", "scheduler", "VAE", "Guidance"):
-        assert words in told
+        assert words in text
     for words in ("77 × 256", "128 × 128", "DPM++ 2M", "A model made this.", "1,003"):
-        assert words in told, words
+        assert words in text, words
 
 
 def test_everything_can_be_reached_and_is_named(plain):
@@ -141,18 +141,18 @@ def test_everything_can_be_reached_and_is_named(plain):
     assert all(s.get("aria-hidden") or s["aria-label"] for s in page.all("svg"))
 
 
-def test_every_step_is_there_and_its_pictures_are_the_traces(plain):
+def test_every_step_is_there_and_its_images_are_those_of_the_trace(plain):
     (run,) = plain.page.data["runs"]
     kinds = {"noised", "denoised", "noise", "without", "with", "difference"}
-    assert set(run["frames"]) == kinds | {"picture", "strip"}
+    assert set(run["frames"]) == kinds | {"image", "strip"}
     assert all(len(run["frames"][kind]) == 4 for kind in kinds)
-    moments = plain.trace.steps
+    steps = plain.trace.steps
     for kind, tensors in (
-        ("noised", [m.unit for m in moments]),
-        ("denoised", [m.denoised for m in moments]),
-        ("without", [m.without for m in moments]),
-        ("with", [m.with_prompt for m in moments]),
-        ("noise", [m.noise for m in moments]),
+        ("noised", [m.x_t_unit for m in steps]),
+        ("denoised", [m.x0 for m in steps]),
+        ("without", [m.x0_uncond for m in steps]),
+        ("with", [m.x0_cond for m in steps]),
+        ("noise", [m.eps for m in steps]),
     ):
         for uri, wanted in zip(run["frames"][kind], plain.trace.decode(tensors), strict=True):
             found = np.asarray(opened(uri).convert("RGB"), dtype=float)
@@ -162,47 +162,47 @@ def test_every_step_is_there_and_its_pictures_are_the_traces(plain):
     assert np.abs(first - last).mean() > 5
 
 
-def test_the_numbers_are_the_traces(plain):
+def test_the_numbers_are_those_of_the_trace(plain):
     (run,) = plain.page.data["runs"]
     assert len(run["numbers"]) == 5
-    for found, moment in zip(run["numbers"], plain.trace.steps, strict=False):
-        assert moment.numbers().items() <= found.items()
-        assert found["alpha"] == moment.alpha
-        assert np.allclose(found["alpha_bar"], moment.alpha**2)
+    for found, step in zip(run["numbers"], plain.trace.steps, strict=False):
+        assert step.numbers().items() <= found.items()
+        assert found["alpha"] == step.alpha
+        assert np.allclose(found["alpha_bar"], step.alpha**2)
     ways = [(n["next_alpha"], n["next_sigma"]) for n in run["numbers"][:4]]
     assert ways == [*((m.alpha, m.sigma) for m in plain.trace.steps[1:]), (1.0, 0.0)]
     assert run["numbers"][4]["sigma"] == 0 and run["numbers"][4]["snr"] is None
     rows = re.findall(r"<tr data-row=\"\d+\">(.*?)</tr>", plain.text)
     cells = [re.findall(r"<td>(.*?)</td>", row) for row in rows]
     assert [(row[0], row[1]) for row in cells] == [(str(m.index + 1), str(m.timestep)) for m in plain.trace.steps]
-    for row, moment in zip(cells, plain.trace.steps, strict=True):
-        assert float(row[3]) == pytest.approx(moment.sigma, rel=1e-3)
-        assert float(row[8]) == pytest.approx(moment.numbers()["rms_guidance"], rel=1e-2)
-    assert plain.exhibit.numbers["runs"][0]["steps"] == [m.numbers() for m in plain.trace.steps]
-    json.dumps(plain.exhibit.numbers, allow_nan=False)
+    for row, step in zip(cells, plain.trace.steps, strict=True):
+        assert float(row[3]) == pytest.approx(step.sigma, rel=1e-3)
+        assert float(row[8]) == pytest.approx(step.numbers()["rms_guidance"], rel=1e-2)
+    assert plain.figure.numbers["runs"][0]["steps"] == [m.numbers() for m in plain.trace.steps]
+    json.dumps(plain.figure.numbers, allow_nan=False)
 
 
 def test_latents_and_maps_can_be_read_back(plain):
     (run,) = plain.page.data["runs"]
-    packed, moments = run["latents"], plain.trace.steps
+    packed, steps = run["latents"], plain.trace.steps
     shape = (5, packed["channels"], packed["height"], packed["width"])
     assert shape == (5, *plain.trace.steps[0].x_t.shape)
     for kind, wanted in (
-        ("noised", [m.unit for m in moments]),
-        ("denoised", [m.denoised.float() for m in moments]),
+        ("noised", [m.x_t_unit for m in steps]),
+        ("denoised", [m.x0.float() for m in steps]),
     ):
         data = np.frombuffer(base64.b64decode(packed[kind]), np.uint8).reshape(shape)
         found = (data / 127.5 - 1) * packed["most"]
-        wanted = torch.stack([*wanted, moments[-1].latents.float()]).numpy()
+        wanted = torch.stack([*wanted, steps[-1].x_next.float()]).numpy()
         assert np.abs(found - wanted).max() <= packed["most"] / 255 * 1.01
-    heat, maps = run["heat"], plain.heat.maps
-    assert heat["words"] == ["start", "a", "red", "car", "end"]
-    data = np.frombuffer(base64.b64decode(heat["maps"]), np.uint8).reshape(5, 5, 4, 4)
-    shares = data / 255 * np.array(heat["most"])[..., None, None]
+    attention, maps = run["attention"], plain.maps.maps
+    assert attention["words"] == ["start", "a", "red", "car", "end"]
+    data = np.frombuffer(base64.b64decode(attention["maps"]), np.uint8).reshape(5, 5, 4, 4)
+    shares = data / 255 * np.array(attention["most"])[..., None, None]
     wanted = torch.cat([maps, maps.mean(0, keepdim=True)]).numpy()
     assert np.allclose(shares, wanted, atol=0.004)
     assert np.allclose(shares.sum(1), 1, atol=0.01)
-    assert np.allclose(np.sum(heat["share"], 1), 1, atol=1e-3)
+    assert np.allclose(np.sum(attention["share"], 1), 1, atol=1e-3)
     assert np.unravel_index(data[0, 1].argmax(), (4, 4)) == (2, 3)
 
 
@@ -211,17 +211,17 @@ def test_the_next_latents_of_ddim_are_what_the_page_says():
     page = Page(render([trace]).html())
     assert "x<sub>next</sub></span> = " in render([trace]).html()
     (run,) = page.data["runs"]
-    for found, moment in zip(run["numbers"], trace.steps, strict=False):
-        said = found["next_alpha"] * moment.x0.float() + found["next_sigma"] * moment.eps.float()
-        if moment.index < 2:  # the last step ends at the first trained level, not at none
+    for found, step in zip(run["numbers"], trace.steps, strict=False):
+        said = found["next_alpha"] * step.x0.float() + found["next_sigma"] * step.eps.float()
+        if step.index < 2:  # the last step ends at the first trained level, not at none
             # all four are kept in half precision, of values up to 7
-            assert torch.allclose(said, moment.x_next.float(), rtol=0.005, atol=0.01)
-    assert run["heat"] is None and "data-word" not in "".join(str(a) for _, a in page.elements)
+            assert torch.allclose(said, step.x_next.float(), rtol=0.005, atol=0.01)
+    assert run["attention"] is None and "data-word" not in "".join(str(a) for _, a in page.elements)
 
 
 def test_everything_is_escaped():
     traces = traces_of([EVIL, "--a red car"], steps=2, negative_prompt=EVIL)
-    text = render(traces, attention_maps=[heat_of(trace) for trace in traces]).html()
+    text = render(traces, attention_maps=[maps_of(trace) for trace in traces]).html()
     page = Page(text)
     assert len(page.all("script")) == 2 and not any("onerror" in a for _, a in page.elements)
     assert all(image.get("src") != "x" for image in page.all("img"))
@@ -241,19 +241,19 @@ def test_json_in_a_script_can_neither_close_it_nor_break_it():
 
 def test_two_prompts_start_from_the_same_noise():
     traces = traces_of(["a red car", "a blue house"])
-    exhibit = render(traces, attention_maps=[heat_of(trace) for trace in traces])
-    page = Page(exhibit.html())
+    figure = render(traces, attention_maps=[maps_of(trace) for trace in traces])
+    page = Page(figure.html())
     one, two = page.data["runs"]
     assert one["frames"]["noised"][0] == two["frames"]["noised"][0]
-    assert one["frames"]["picture"] != two["frames"]["picture"]
+    assert one["frames"]["image"] != two["frames"]["image"]
     assert len([i for i in page.all("img") if i.get("data-frame") == "main"]) == 2
-    assert [run["prompt"] for run in exhibit.numbers["runs"]] == ["a red car", "a blue house"]
+    assert [run["prompt"] for run in figure.numbers["runs"]] == ["a red car", "a blue house"]
 
 
 def test_the_command_makes_the_same_settings_again(plain):
     def again(text):
         words = shlex.split(text)
-        assert words[:3] == ["diffusekit", "visualise", "page"] and words[-2:] == [
+        assert words[:3] == ["diffusekit", "visualise", "lesson"] and words[-2:] == [
             "-o",
             "lesson.html",
         ]
@@ -262,8 +262,8 @@ def test_the_command_makes_the_same_settings_again(plain):
     (code,) = re.findall(r'<code id="command"[^>]*>(.*?)</code>', plain.text)
     assert again(code.replace("&#x27;", "'")) == ["a red car", "--steps", "4", "--seed", "3"]
     (trace,) = traces_of(["it's"], steps=2, guidance_scale=2.5, sampler="euler", negative_prompt="a b", width=64)
-    exhibit = render([trace])
-    (code,) = re.findall(r'<code id="command"[^>]*>(.*?)</code>', exhibit.html())
+    figure = render([trace])
+    (code,) = re.findall(r'<code id="command"[^>]*>(.*?)</code>', figure.html())
     found = again(code.replace("&#x27;", "'").replace("&quot;", '"'))
     assert found[0] == "it's"
     given = dict(zip(found[1::2], found[2::2], strict=True))
@@ -278,7 +278,7 @@ def test_the_command_makes_the_same_settings_again(plain):
     assert {"steps", "sampler", "width"} <= set(GenerateSettings.model_fields)
 
 
-def test_without_guidance_nothing_is_said_of_it():
+def test_without_guidance_the_page_does_not_mention_it():
     (trace,) = traces_of(["a red car"], guidance_scale=1, steps=2)
     page = Page(render([trace]).html())
     (run,) = page.data["runs"]
@@ -287,10 +287,10 @@ def test_without_guidance_nothing_is_said_of_it():
     assert "rms_guidance" not in run["numbers"][0]
 
 
-def test_of_very_many_steps_evenly_spaced_ones_are_shown(monkeypatch):
-    monkeypatch.setattr(payload, "MOST_STEPS", 4)
+def test_of_a_long_run_evenly_spaced_steps_are_shown(monkeypatch):
+    monkeypatch.setattr(payload, "MAX_STEPS", 4)
     (trace,) = traces_of(["a red car"], steps=10)
-    page = Page(render([trace], attention_maps=[heat_of(trace)]).html())
+    page = Page(render([trace], attention_maps=[maps_of(trace)]).html())
     (run,) = page.data["runs"]
     steps = [numbers["step"] for numbers in run["numbers"]]
     assert steps == [1, 4, 7, 10, 10] and len(run["frames"]["noised"]) == 4
@@ -298,30 +298,30 @@ def test_of_very_many_steps_evenly_spaced_ones_are_shown(monkeypatch):
     assert run["numbers"][0]["next_alpha"] == trace.steps[1].alpha
 
 
-def test_a_prompt_that_is_too_long_says_what_was_cut():
+def test_the_page_of_a_long_prompt_shows_what_was_cut_off():
     (trace,) = traces_of(["a red car " * 40], steps=2)
     page = Page(render([trace]).html())
-    told = " ".join(page.texts)
-    assert "the model never saw" in told and "no room left" in told
+    text = " ".join(page.texts)
+    assert "The model never saw" in text and "All positions are used" in text
 
 
 def test_a_random_model_with_other_widths_and_another_prediction(families):
-    exhibit = lesson("a cat", model=str(families["sd1"]), steps=2, seed=1, device="cpu")
-    page = Page(exhibit.html())
-    told = " ".join(page.texts)
-    assert "77 × 32 numbers" in told and "the noise" in told and "called v" not in told
+    figure = lesson("a cat", model=str(families["sd1"]), steps=2, seed=1, device="cpu")
+    page = Page(figure.html())
+    text = " ".join(page.texts)
+    assert "77 × 32 numbers" in text and "the noise" in text and "called v" not in text
     assert page.data["prediction"] == "epsilon"
     assert page.data["runs"][0]["latents"]["height"] == 8
 
 
 def test_only_one_or_two_prompts():
-    with pytest.raises(UsageError, match="one prompt, or two"):
+    with pytest.raises(UsageError, match="one or two prompts"):
         lesson(["a", "b", "c"])
     with pytest.raises(UsageError):
         lesson([])
 
 
-def test_numbers_as_people_read_them():
+def test_numbers_in_tables_have_four_digits():
     assert [html.format_digits(x) for x in (7, 1234, 0.5, 0.00002227, float("inf"))] == [
         "7",
         "1,234",
@@ -345,13 +345,13 @@ def test_files_of_the_page_stay_small():
 def test_the_command_line_writes_a_page_under_its_size(tmp_path, capsys):
     from diffusekit.cli.main import run
 
-    words = ["visualise", "page", "a red car on grass", "--seed", "0", "-q", "--device", "cpu"]
+    words = ["visualise", "lesson", "a red car on grass", "--seed", "0", "-q", "--device", "cpu"]
     assert run([*words, "-o", "lesson.html"]) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.strip() == "lesson.html"
     size = (tmp_path / "lesson.html").stat().st_size
     assert 100_000 < size < 2_000_000
     (found,) = Page((tmp_path / "lesson.html").read_text(encoding="utf-8")).data["runs"]
-    assert len(found["numbers"]) == 21 and found["heat"]["words"] == [
+    assert len(found["numbers"]) == 21 and found["attention"]["words"] == [
         "start",
         "a",
         "red",
@@ -362,5 +362,5 @@ def test_the_command_line_writes_a_page_under_its_size(tmp_path, capsys):
     ]
     assert run([*words, "-o", "lesson.html"]) == 2
     assert run([*words, "-o", "lesson.png"]) == 2
-    assert run(["visualise", "page", "a", "b", "c", "-o", "x.html"]) == 2
+    assert run(["visualise", "lesson", "a", "b", "c", "-o", "x.html"]) == 2
     assert not (tmp_path / "x.html").exists()

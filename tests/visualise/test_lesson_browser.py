@@ -1,4 +1,4 @@
-"""The lesson in a real browser: quiet, on its own, moved by slider, keys and pointer, at any width."""
+"""The lesson in a real browser: no errors, no requests, controlled by slider, keys and pointer, at any width."""
 
 import re
 import shutil
@@ -38,7 +38,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, files):
-    """Open a page; when the test is over, check that it complained of nothing and asked for nothing."""
+    """Open a page; when the test is over, check that it logged no error and requested nothing."""
     opened = []
 
     def go(which="one", *, width=1280, height=800, **options):
@@ -72,7 +72,7 @@ def unfolded(page, name):
     return page.locator(f"#body-{name}").is_visible()
 
 
-def test_the_slider_moves_the_picture_and_the_numbers(visit):
+def test_the_slider_changes_the_image_and_the_numbers(visit):
     page = visit()
     assert at(page) == STEPS and page.inner_text("#where").startswith("done")
     seen = {STEPS: pixels(page)}
@@ -93,7 +93,7 @@ def test_the_slider_moves_the_picture_and_the_numbers(visit):
     assert len(set(seen.values())) == STEPS + 1
 
 
-def test_every_kind_of_picture_can_be_made_large(visit):
+def test_every_kind_of_image_can_be_made_large(visit):
     page = visit()
     page.locator("#at").fill("2")
     seen = set()
@@ -123,7 +123,7 @@ def test_keys(visit):
     expect(page.locator("#play")).to_have_attribute("aria-label", "Play")
 
 
-def test_play_runs_from_the_noise_to_the_picture_and_can_be_paused(visit):
+def test_play_runs_from_noise_to_image_and_can_be_paused(visit):
     page = visit()
     page.clock.install(time=0)
     page.clock.pause_at(60_000)  # from here on, time passes only when told
@@ -149,13 +149,13 @@ def test_a_word_shows_where_it_was_looked_for(visit):
     glow = page.locator("[data-glow]")
     assert glow.is_visible()
     car = pixels(page)
-    assert "“car” at step 4" in page.inner_text("#told")
+    assert "“car” at step 4" in page.inner_text("#word-shares")
     words.nth(5).hover()
     assert len({before, car, pixels(page)}) == 3
-    at_step = page.inner_text("#told")
+    at_step = page.inner_text("#word-shares")
     page.locator("#mean").check()
     words.nth(5).hover()
-    assert "over all steps" in page.inner_text("#told") != at_step
+    assert "over all steps" in page.inner_text("#word-shares") != at_step
     page.mouse.move(2, 2)
     assert not glow.is_visible() and pixels(page) == before
 
@@ -164,7 +164,7 @@ def test_a_word_by_keyboard_and_by_touch(visit):
     page = visit()
     page.locator(".word").nth(1).focus()
     page.keyboard.press("Tab")
-    assert page.locator("[data-glow]").is_visible() and "“red”" in page.inner_text("#told")
+    assert page.locator("[data-glow]").is_visible() and "“red”" in page.inner_text("#word-shares")
     page.keyboard.press("Enter")
     assert page.locator(".word[aria-pressed=true]").inner_text() == "red"
     page.locator("#back").focus()
@@ -178,7 +178,7 @@ def test_a_word_by_keyboard_and_by_touch(visit):
     assert not phone.locator("[data-glow]").is_visible()
 
 
-def test_layers_unfold_from_the_overview_and_by_their_heads(visit):
+def test_explanations_open_from_the_overview_and_from_their_headings(visit):
     page = visit()
     names = ["words", "states", "noise", "unet", "guidance", "scheduler", "vae", "numbers"]
     assert not any(unfolded(page, name) for name in names)
@@ -204,22 +204,22 @@ def test_a_row_of_the_table_moves_the_slider(visit):
     assert at(page) == 2 and page.locator("tr.now td").first.inner_text() == "3"
 
 
-def test_a_cell_of_the_latents_tells_its_numbers(visit):
+def test_a_cell_of_the_latents_shows_its_numbers(visit):
     page = visit()
     page.click(".box[data-layer=vae]")
     grid = page.locator("[data-pick='0']")
     grid.focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
-    told = page.inner_text("#cell-0")
+    label = page.inner_text("#cell-0")
     channels = grid.locator("canvas").count()
-    assert "row 2, column 2" in told and len(re.findall(r"[+−]\d\.\d\d", told)) == channels == 6
+    assert "row 2, column 2" in label and len(re.findall(r"[+−]\d\.\d\d", label)) == channels == 6
     assert page.locator(".decoder .spot").is_visible()
     grid.locator("canvas").first.hover(position={"x": 2, "y": 2})
     assert "row 1, column 1" in page.inner_text("#cell-0")
 
 
-def test_two_prompts_move_in_lock_step(visit):
+def test_two_prompts_are_shown_side_by_side_at_the_same_step(visit):
     page = visit("two")
     screens = page.locator(".screen:not(.small)")
     assert screens.count() == 2
@@ -274,7 +274,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_can_be_read_by_day_and_by_night(visit, scheme):
+def test_all_text_has_contrast_in_light_and_dark_mode(visit, scheme):
     page = visit(color_scheme=scheme)
     page.click("#all")
     page.locator("#at").fill("4")
@@ -287,7 +287,7 @@ def test_all_text_can_be_read_by_day_and_by_night(visit, scheme):
     assert brightness > 200 if scheme == "light" else brightness < 60
 
 
-def test_the_pictures_tell_what_they_show(visit):
+def test_images_have_descriptions(visit):
     page = visit("two")
     page.locator("#at").fill("1")
     page.click("#all")
@@ -301,7 +301,7 @@ def test_the_pictures_tell_what_they_show(visit):
     assert unnamed == 0
 
 
-def test_less_motion_for_those_who_ask_for_it(visit):
+def test_reduced_motion_is_respected(visit):
     page = visit(reduced_motion="reduce")
     assert page.evaluate("getComputedStyle(document.querySelector('.word i')).transitionDuration") == "0s"
     page.clock.install(time=0)
@@ -311,7 +311,7 @@ def test_less_motion_for_those_who_ask_for_it(visit):
     assert at(page) == 1
 
 
-def test_without_a_script_there_is_still_the_picture_and_the_text(visit):
+def test_without_javascript_the_image_and_the_text_are_shown(visit):
     page = visit(java_script_enabled=False)
     assert page.locator("img.main").is_visible()
     assert page.locator("img.main").bounding_box()["width"] > 300
@@ -326,4 +326,4 @@ def test_the_command_can_be_copied(visit):
     page.click("#copy")
     expect(page.locator("#copied")).to_contain_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == page.inner_text("#command")
-    assert page.inner_text("#command").startswith("diffusekit visualise page 'a red car on grass'")
+    assert page.inner_text("#command").startswith("diffusekit visualise lesson 'a red car on grass'")

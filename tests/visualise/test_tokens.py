@@ -1,4 +1,4 @@
-"""How a text is read: pieces add up to the encoder's positions, and what is shown is what the model has."""
+"""How a model reads a text: tokens fill the encoder's positions, and the numbers are the model's own."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def test_pieces_are_those_the_model_reads(mini):
     assert len(snow) > 1 and "".join(snow) == "snowflake</w>"
 
 
-def test_what_does_not_fit_is_said():
+def test_what_does_not_fit_is_reported():
     found = tokens("cat " * 80 + "owl").numbers
     assert found["used"] == 75 and found["padding"]["count"] == 0
     assert found["cut"].split() == ["cat"] * 5 + ["owl"]
@@ -80,14 +80,15 @@ def test_the_map_is_that_of_the_states(mini):
     assert given == pytest.approx(seen, abs=1e-4)
 
 
-def test_a_word_that_stands_twice_or_is_learned_is_not_changed(mini):
+def test_a_word_that_occurs_twice_or_is_learned_is_not_replaced(mini):
     found = tokens("a cat and a cat").numbers["map"]["points"]
     assert not [p for p in found if p["instead_of"] in ("a", "cat")]
 
 
 def test_a_large_vocabulary_is_compared_by_its_table(mini, monkeypatch):
-    monkeypatch.setattr(sys.modules["diffusekit.visualise.tokens"], "_SMALL", 10)
-    monkeypatch.setattr(sys.modules["diffusekit.visualise.tokens"], "_ALIKE", 0.0)
+    module = sys.modules["diffusekit.visualise.tokens"]
+    monkeypatch.setattr(module, "SMALL_VOCABULARY", 10)
+    monkeypatch.setattr(module, "MIN_SIMILARITY", 0.0)
     changed = [p for p in tokens("a cat").numbers["map"]["points"] if p["instead_of"]]
     vocabulary = Vocabulary(mini)
     words = [w for w in vocabulary.words if w.isalpha() and len(w) > 2 and w != "cat"]
@@ -98,12 +99,12 @@ def test_a_large_vocabulary_is_compared_by_its_table(mini, monkeypatch):
 
 @pytest.mark.parametrize("prompt", ["", "cat", "猫 $x_1$ \x1b[31m", "and a dog " * 30, "and a dog " * 25 + "$x^2^2$"])
 def test_any_text_can_be_drawn(prompt, tmp_path):
-    exhibit = tokens(prompt, arithmetic=["cats - cat + dog"])
-    with Image.open(exhibit.save(tmp_path / "t.png")) as drawn:
+    figure = tokens(prompt, arithmetic=["cats - cat + dog"])
+    with Image.open(figure.save(tmp_path / "t.png")) as drawn:
         assert drawn.width > 1000
-    drawing = exhibit.save(tmp_path / "t.svg").read_text()
+    drawing = figure.save(tmp_path / "t.svg").read_text()
     ElementTree.fromstring(drawing)
-    json.loads(exhibit.save(tmp_path / "t.json").read_text())
+    json.loads(figure.save(tmp_path / "t.json").read_text())
 
 
 def test_word_arithmetic_is_that_of_embeddings_combine(mini, capsys):
@@ -131,7 +132,7 @@ def test_the_command_prints_a_table_json_or_a_path(capsys):
     assert run(words) == 0
     table = capsys.readouterr().out
     assert "snowflake" not in table and "[" in table and "5" in table  # in pieces, and no markup
-    assert "of 75 places are used" in table and "padding" in table
+    assert "of 75 positions are used" in table and "padding" in table
     assert run([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["prompt"] == "a [red] snowflake"
     assert run([*words, "-o", "t.svg"]) == 0

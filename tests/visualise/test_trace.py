@@ -1,4 +1,4 @@
-"""Recording: the same picture, every moment, right numbers, little memory."""
+"""Recording a trace: the same image, every step, correct numbers, little memory."""
 
 from itertools import pairwise
 
@@ -6,34 +6,34 @@ import numpy as np
 import pytest
 import torch
 
-from diffusekit import models, pipeline, schedule, stream
+from diffusekit import generate, models, schedule, stream
 from diffusekit.visualise import TraceRecorder, record_trace
-from diffusekit.visualise.trace import TraceStep, rms, trace_step
+from diffusekit.visualise.trace import TraceStep, rms
 
 
-def pixels(picture):
-    return np.asarray(picture.image)
+def pixels(result):
+    return np.asarray(result.image)
 
 
 @pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a", "heun"])
-def test_a_recorded_picture_is_the_picture(sampler):
+def test_recorder_does_not_change_the_image(sampler):
     settings = {"seed": 5, "steps": 4, "sampler": sampler}
     trace = record_trace("a red cat", **settings)
-    assert (pixels(trace.result) == pixels(pipeline("a red cat", **settings)[0])).all()
+    assert (pixels(trace.result) == pixels(generate("a red cat", **settings)[0])).all()
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpm++_2m_karras", "heun", "pndm"])
-def test_noised_is_what_its_parts_say(sampler):
+def test_x_t_is_the_mix_of_x0_and_eps(sampler):
     for m in record_trace("a house", seed=1, steps=5, sampler=sampler).steps:
         made = m.alpha * m.x0.float() + m.sigma * m.eps.float()
         torch.testing.assert_close(made, m.x_t.float(), rtol=4e-3, atol=4e-3 * (1 + m.sigma))
         assert m.snr == pytest.approx(m.alpha_bar / (1 - m.alpha_bar), rel=1e-4)
 
 
-def test_moments_follow_each_other():
-    moments = record_trace("a house", seed=1, steps=5).steps
-    assert [m.index for m in moments] == list(range(5))
-    for before, after in pairwise(moments):
+def test_each_step_starts_from_the_latents_of_the_step_before():
+    steps = record_trace("a house", seed=1, steps=5).steps
+    assert [m.index for m in steps] == list(range(5))
+    for before, after in pairwise(steps):
         assert torch.equal(before.x_next, after.x_t)
         assert before.alpha_bar < after.alpha_bar
 
@@ -61,21 +61,21 @@ def test_numbers_agree_with_the_schedule():
         assert numbers["rms_denoised"] == pytest.approx(rms(m.x0))
 
 
-def test_several_pictures_have_a_trace_each():
-    recording = TraceRecorder(stream(["a cat", "a dog"], seed=3, steps=2, images=2, batch=3))
-    for _ in recording:
+def test_each_image_of_a_batch_has_a_trace():
+    recorder = TraceRecorder(stream(["a cat", "a dog"], seed=3, steps=2, images=2, batch=3))
+    for _ in recorder:
         pass
-    assert [t.prompt for t in recording.traces] == ["a cat", "a cat", "a dog", "a dog"]
+    assert [t.prompt for t in recorder.traces] == ["a cat", "a cat", "a dog", "a dog"]
     alone = record_trace("a dog", seed=4, steps=2)
     assert (
-        recording.traces[3].result.record.settings.seed,
+        recorder.traces[3].result.record.settings.seed,
         alone.result.record.settings.seed,
     ) == (4, 4)
-    for ours, theirs in zip(recording.traces[3].steps, alone.steps, strict=True):
+    for ours, theirs in zip(recorder.traces[3].steps, alone.steps, strict=True):
         torch.testing.assert_close(ours.x_t, theirs.x_t, rtol=2e-2, atol=2e-2)
 
 
-def test_the_last_x0_is_the_picture():
+def test_the_last_latents_decode_to_the_image():
     trace = record_trace("a red cat", seed=5, steps=6)
     (last,) = trace.decode([trace.steps[-1].x_next])
     difference = np.abs(np.asarray(last, int) - np.asarray(trace.result.image, int))
@@ -83,15 +83,15 @@ def test_the_last_x0_is_the_picture():
 
 
 def test_fifty_steps_of_a_large_model_fit():
-    """A U-Net of Stable Diffusion's latents (4, 64, 64): fifty moments in 200 MB."""
+    """A U-Net of Stable Diffusion's latents (4, 64, 64): fifty steps fit in 200 MB."""
     m = TraceStep(0, 1, 0.6, 0.8, *(torch.zeros(4, 64, 64, dtype=torch.float16) for _ in range(6)))
     held = sum(v.nbytes for v in vars(m).values() if isinstance(v, torch.Tensor))
     assert 50 * held < 200e6
 
 
-def test_a_moment_does_not_hold_on_to_the_batch():
+def test_a_step_does_not_keep_the_batch_in_memory():
     for step in stream("a cat", steps=1, seed=1, images=2, batch=2):
-        kept = trace_step(step, 1)
+        kept = TraceStep.of(step, 1)
         assert kept.x_t.untyped_storage().nbytes() == kept.x_t.nbytes
         assert kept.x_t.dtype == torch.float16
 

@@ -1,4 +1,4 @@
-"""`diffusekit visualise attention`: which word drew what."""
+"""`diffusekit visualise attention`: where the model looked for each word."""
 
 from typing import Annotated, Any
 
@@ -8,39 +8,39 @@ from ...config import resolve_settings
 from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import FILM, STILL, FigureOptions, Quiet, run_recorder
+from .options import FigureOptions, Quiet, run_recorder
 
 
-@with_group(FigureOptions, "manner")
+@with_group(FigureOptions, "options")
 @with_settings(GenerateSettings, "prompt", "images", "batch")
 def command(
     settings: dict[str, Any],
-    manner: FigureOptions,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
+    options: FigureOptions,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to generate.")],
     words: Annotated[
         list[str] | None,
         typer.Option(
             "--word",
             metavar="WORD",
             show_default=False,
-            help="A word of the prompt; may be given several times. Default: all.",
+            help="A word of the prompt. Can be given several times. Default: all.",
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Which word drew what: where the model looked for each word, over the picture.
+    """Show the cross-attention map of each word over the image.
 
-    A .png or .jpg shows the mean of all steps, .webp .apng .gif .mp4 a film of them, .json the numbers.
+    Formats: .png and .jpg show the mean of all steps, .webp .apng .gif .mp4 every step, .json the numbers.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings | {"prompt": prompt})
-    manner.check(*STILL, *FILM)
     with quiet_libraries():
         from ...pipeline import Generation
-        from ...visualise import attention_maps
+        from ...visualise.attention_maps import AttentionMapRecorder, find_words, render
+        from ...visualise.figure import FILMS, STILLS
 
-        watching = attention_maps.AttentionMapRecorder(Generation(resolved, [prompt]))
-        running = watching.generation
-        asked = attention_maps.find_words(running.model, prompt, words or (), running.tokens)
-        run_recorder(watching, show=not quiet)
-        exhibit = attention_maps.render(watching.traces[0], watching.attention_maps[0], asked)
-        manner.write(exhibit, "attention")
+        options.check(*STILLS, *FILMS)
+        recorder = AttentionMapRecorder(Generation(resolved, [prompt]))
+        generation = recorder.generation
+        indices = find_words(generation.model, prompt, words or (), generation.tokens)
+        run_recorder(recorder, show=not quiet)
+        options.write(render(recorder.traces[0], recorder.attention_maps[0], indices), "attention")

@@ -1,6 +1,5 @@
 """`diffusekit visualise compare`: runs side by side, from the same noise."""
 
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -10,36 +9,33 @@ from ...schedule import SAMPLERS
 from ...settings import GenerateSettings, validate
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import FILM, STILL, FigureOptions, Quiet, run_recorder
+from .options import FigureOptions, Quiet, run_recorder
 
-_VARIED = ("sampler", "steps", "guidance_scale", "seed")
+_REPEATABLE = ("sampler", "steps", "guidance_scale", "seed")
 
-Samplers = Annotated[
-    list[str] | None,
-    typer.Option("--sampler", help=f"How to step, several to compare: {', '.join(SAMPLERS)}."),
-]
-Steps = Annotated[list[int] | None, typer.Option("--steps", help="Steps, several to compare.")]
-Guidance = Annotated[list[float] | None, typer.Option("--guidance", help="Guidance scales, several to compare.")]
+Samplers = Annotated[list[str] | None, typer.Option("--sampler", help=f"One or more of {', '.join(SAMPLERS)}.")]
+Steps = Annotated[list[int] | None, typer.Option("--steps", help="One or more numbers of steps.")]
+Guidance = Annotated[list[float] | None, typer.Option("--guidance", help="One or more guidance scales.")]
 Seeds = Annotated[
     list[int] | None,
-    typer.Option("--seed", help="Seeds, several to compare. Default: one for all, by chance."),
+    typer.Option("--seed", help="One or more seeds. Default: a random one for all runs."),
 ]
 Drop = Annotated[
     list[str] | None,
     typer.Option(
         "--drop",
         metavar="WORD",
-        help="Compare with the prompt without this word or learned token. May be given several times.",
+        help="Compare with the prompt without this word or learned token. Can be given several times.",
     ),
 ]
 
 
-@with_group(FigureOptions, "manner")
-@with_settings(GenerateSettings, "prompt", "images", "batch", *_VARIED)
+@with_group(FigureOptions, "options")
+@with_settings(GenerateSettings, "prompt", "images", "batch", *_REPEATABLE)
 def command(
     settings: dict[str, Any],
-    manner: FigureOptions,
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw.")],
+    options: FigureOptions,
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to generate.")],
     sampler: Samplers = None,
     steps: Steps = None,
     guidance: Guidance = None,
@@ -47,24 +43,27 @@ def command(
     drop: Drop = None,
     quiet: Quiet = False,
 ) -> None:
-    """Runs in lock-step from the same noise: whatever is given several times is compared, at most 12 runs.
+    """Compare runs side by side, from the same noise.
 
-    A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
+    Options that are given several times are compared in every combination, up to 12 runs.
+    Formats: .png and .jpg show a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings)
-    given = dict(zip(_VARIED, (sampler, steps, guidance, seed), strict=True))
+    repeated = dict(zip(_REPEATABLE, (sampler, steps, guidance, seed), strict=True))
     values: dict[str, list[Any]] = {
         "prompt": prompts,
         "drop": [None, *(drop or [])],
-        **{k: v for k, v in given.items() if v},
+        **{name: several for name, several in repeated.items() if several},
     }
     for name, several in values.items():
         for value in several if name != "drop" else ():
             validate(GenerateSettings, {name: value})
-    manner.check(*STILL, *FILM)
     common = resolved.model_dump(exclude_unset=True, exclude={"prompt", "images", "batch"})
     with quiet_libraries():
-        from ...visualise.compare import combinations, compare
+        from ...visualise.compare import ComparisonRecorder, combinations, render
+        from ...visualise.figure import FILMS, STILLS
 
-        exhibit = compare(combinations(**values), watch=partial(run_recorder, show=not quiet), **common)
-        manner.write(exhibit, "compare")
+        options.check(*STILLS, *FILMS)
+        recorder = ComparisonRecorder(combinations(**values), **common)
+        run_recorder(recorder, show=not quiet)
+        options.write(render(recorder.runs), "compare")

@@ -1,4 +1,4 @@
-"""`diffusekit visualise denoise`: the way from noise to a picture, step by step."""
+"""`diffusekit visualise denoise`: the reverse process, step by step."""
 
 from typing import Annotated, Any
 
@@ -8,29 +8,29 @@ from ...config import resolve_settings
 from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import FILM, STILL, FigureOptions, Quiet, run_recorder
+from .options import FigureOptions, Quiet, run_recorder
 
 
-@with_group(FigureOptions, "manner")
+@with_group(FigureOptions, "options")
 @with_settings(GenerateSettings, "prompt", "images", "batch")
 def command(
     settings: dict[str, Any],
-    manner: FigureOptions,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
+    options: FigureOptions,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to generate.")],
     quiet: Quiet = False,
 ) -> None:
-    """The way back from noise: latents, what the model believes, what the prompt adds, step by step.
+    """The reverse process: latents, predicted noise and predicted image at every step.
 
-    A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
+    Formats: .png and .jpg show a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings | {"prompt": prompt})
-    manner.check(*STILL, *FILM)
     with quiet_libraries():
-        from ... import visualise
         from ...pipeline import Generation
-        from ...visualise import reverse
+        from ...visualise.figure import FILMS, STILLS
+        from ...visualise.reverse import render
+        from ...visualise.trace import TraceRecorder
 
-        recording = visualise.TraceRecorder(Generation(resolved, [prompt]))
-        run_recorder(recording, show=not quiet)
-        exhibit = reverse.render(recording.traces[0])
-        manner.write(exhibit, "denoise")
+        options.check(*STILLS, *FILMS)
+        recorder = TraceRecorder(Generation(resolved, [prompt]))
+        run_recorder(recorder, show=not quiet)
+        options.write(render(recorder.traces[0]), "denoise")

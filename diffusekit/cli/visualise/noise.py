@@ -1,4 +1,4 @@
-"""`diffusekit visualise noise`: the way of a picture into noise."""
+"""`diffusekit visualise noise`: the forward process."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,46 +9,47 @@ from ...config import resolve_settings
 from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import FILM, STILL, FigureOptions
+from .options import FigureOptions
 
-_TAKEN = {"model", "device", "dtype"}
+_SETTINGS = {"model", "device", "dtype"}
 
 At = Annotated[
     list[int] | None,
-    typer.Option("--at", metavar="T", help="A timestep to show; may be given several times. Default: eight."),
+    typer.Option("--at", metavar="T", help="A timestep to show. Can be given several times. Default: eight."),
 ]
 Schedule = Annotated[
     list[str] | None,
     typer.Option(
         "--schedule",
-        help="A noise schedule: own (the model's), linear, scaled_linear, cosine, zero_terminal. May be "
-        "given several times. [default: own]",
+        help="A noise schedule: own (the model's), linear, scaled_linear, cosine, zero_terminal. "
+        "Can be given several times. [default: own]",
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same noise. Default: 0.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise. Default: 0.")]
 
 
-@with_group(FigureOptions, "manner")
-@with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _TAKEN))
+@with_group(FigureOptions, "options")
+@with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _SETTINGS))
 def command(
     settings: dict[str, Any],
-    manner: FigureOptions,
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="Any picture file.")],
+    options: FigureOptions,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
     at: At = None,
     schedule: Schedule = None,
     seed: Seed = None,
 ) -> None:
-    """The way into noise: a picture at chosen timesteps, in pixels and latents, and what the VAE loses.
+    """The forward process: noise added to an image at chosen timesteps, and what the VAE loses.
 
-    A .png or .jpg is a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
+    Formats: .png and .jpg show a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings | {"seed": seed})
-    manner.check(*STILL, *FILM)
     with quiet_libraries():
-        from ...visualise.forward import noise
+        from ...visualise.figure import FILMS, STILLS
+        from ...visualise.forward import add_noise, render
 
-        exhibit = noise(
-            picture,
+        options.check(*STILLS, *FILMS)
+        process = add_noise(
+            image,
             at=at,
             schedules=schedule or ("own",),
             seed=resolved.seed or 0,
@@ -56,4 +57,4 @@ def command(
             device=resolved.device,
             dtype=resolved.dtype,
         )
-        manner.write(exhibit, "noise")
+        options.write(render(process), "noise")

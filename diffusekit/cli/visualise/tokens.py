@@ -1,4 +1,4 @@
-"""`diffusekit visualise tokens`: how a text is read."""
+"""`diffusekit visualise tokens`: how a model reads a text."""
 
 from typing import Annotated, Any
 
@@ -9,40 +9,41 @@ from ...display import printable
 from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
-from .options import STILL, FigureOptions
+from .options import FigureOptions
 
-_TAKEN = {"model", "device", "dtype", "embedding"}
+_SETTINGS = {"model", "device", "dtype", "embedding"}
 
 Arithmetic = Annotated[
     list[str] | None,
     typer.Option(
         "--arithmetic",
         metavar="SUM",
-        help='Words added and subtracted: "Paris - France + England". May be given several times.',
+        help='Words to add and subtract: "Paris - France + England". Can be given several times.',
     ),
 ]
-Count = Annotated[int, typer.Option("--count", min=1, max=100, help="Nearest words to show.")]
+Count = Annotated[int, typer.Option("--count", min=1, max=100, help="Number of nearest words to show.")]
 
 
-@with_group(FigureOptions, "manner")
-@with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _TAKEN))
+@with_group(FigureOptions, "options")
+@with_settings(GenerateSettings, *(set(GenerateSettings.model_fields) - _SETTINGS))
 def command(
     settings: dict[str, Any],
-    manner: FigureOptions,
+    options: FigureOptions,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to read.")],
     arithmetic: Arithmetic = None,
     count: Count = 3,
 ) -> None:
-    """How a text is read: its pieces and their ids, what was cut, and which words lie near them.
+    """Show how a model reads a text: tokens, ids, nearest words, and what was cut off.
 
-    Prints a table; with --output a .png, .jpg or .svg is a drawing, .json the numbers.
+    Prints a table. With --output, .png, .jpg and .svg show a drawing, .json the numbers.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings | {"prompt": prompt})
-    manner.check(*STILL, ".svg")
     with quiet_libraries():
-        from ...visualise.tokens import tokens
+        from ...visualise.figure import STILLS
+        from ...visualise.tokens import analyze, render
 
-        exhibit = tokens(
+        options.check(*STILLS, ".svg")
+        numbers = analyze(
             prompt,
             arithmetic=arithmetic or (),
             count=count,
@@ -51,33 +52,36 @@ def command(
             device=resolved.device,
             dtype=resolved.dtype,
         )
-        if manner.output is None and not manner.as_json:
-            _table(exhibit.numbers)
+        if options.output is None and not options.as_json:
+            _print_table(numbers)
         else:
-            manner.write(exhibit, "tokens")
+            options.write(render(numbers), "tokens")
 
 
-def _table(numbers: Any) -> None:
-    """Pieces, ids and nearest words as a table on stdout, then what fits and what does not."""
+def _print_table(numbers: dict[str, Any]) -> None:
+    """Print tokens, ids and nearest words, then the number of used positions and what was cut off."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, header_style="bold")
-    for name, right in (("place", True), ("piece", False), ("id", True), ("nearest", False)):
+    for name, right in (("position", True), ("piece", False), ("id", True), ("nearest", False)):
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for piece in numbers["pieces"]:
         number = f"row {piece['row']}" if piece["id"] is None else str(piece["id"])
-        near = ", ".join(f"{word} {cosine:.2f}" for word, cosine in piece["nearest"])
-        table.add_row(str(piece["place"]), Text(printable(piece["piece"])), number, Text(printable(near), style="dim"))
+        nearest = Text(printable(_nearest(piece)), style="dim")
+        table.add_row(str(piece["place"]), Text(printable(piece["piece"])), number, nearest)
     padding = numbers["padding"]
     if padding["count"]:
         table.add_row("…", f"padding, {padding['count']} times", str(padding["id"]), "")
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"{numbers['used']} of {numbers['positions'] - 2} places are used")
+    console.print(f"{numbers['used']} of {numbers['positions'] - 2} positions are used")
     if numbers["cut"]:
-        console.print(Text(f"cut, never seen: {printable(numbers['cut'])}"))
-    for found in numbers["arithmetic"]:
-        near = ", ".join(f"{word} {cosine:.2f}" for word, cosine in found["nearest"])
-        console.print(Text(printable(f"{found['expression']} ≈ {near}")))
+        console.print(Text(f"cut off: {printable(numbers['cut'])}"))
+    for one in numbers["arithmetic"]:
+        console.print(Text(printable(f"{one['expression']} ≈ {_nearest(one)}")))
+
+
+def _nearest(entry: dict[str, Any]) -> str:
+    return ", ".join(f"{word} {cosine:.2f}" for word, cosine in entry["nearest"])

@@ -1,7 +1,7 @@
-"""One web page that shows how a picture came out of noise: it needs no network, a teacher can mail it.
+"""The lesson (verb `lesson`): one self-contained web page that explains how an image came out of noise.
 
-`page("A beautiful galaxy", seed=7).save("lesson.html")`. Makes the pictures, or takes finished Traces;
-how they are told is written in the .html, .css and .js files beside this one.
+`lesson("A beautiful galaxy", seed=7).save("lesson.html")`. The texts of the page are in the .html files of this
+folder, its looks and behavior in the .css and .js files.
 """
 
 from __future__ import annotations
@@ -22,25 +22,21 @@ __all__ = ["check_prompts", "lesson", "render"]
 
 
 def lesson(prompt: str | Sequence[str], **settings: Any) -> Visualization:
-    """The lesson of one prompt, or of two side by side from the same noise.
+    """Generate the image of one prompt, or of two from the same noise, and explain it on a web page.
 
-    Takes the settings of `generate`; raises what it raises, and `UsageError` for more than two prompts.
+    Takes the settings of `generate` and raises the same errors, and `UsageError` for more than two prompts.
     """
     prompts = check_prompts([prompt] if isinstance(prompt, str) else prompt)
-    settings["images"] = 1
-    watching = AttentionMapRecorder(stream(prompts, **settings))
-    for _ in watching:
+    recorder = AttentionMapRecorder(stream(prompts, **settings | {"images": 1}))
+    for _ in recorder:
         pass
-    return render(watching.traces, watching.generation.tokens, attention_maps=watching.attention_maps)
+    return render(recorder.traces, recorder.generation.tokens, attention_maps=recorder.attention_maps)
 
 
 def check_prompts(prompts: Sequence[str]) -> list[str]:
-    """The prompts as a list; raises `UsageError` unless there are one or two."""
+    """Return the prompts as a list. Raises `UsageError` unless there are one or two."""
     if not 1 <= len(prompts) <= 2:
-        raise UsageError(
-            f"the page shows one prompt, or two side by side, not {len(prompts)}",
-            'diffusekit visualise page "a red apple" "a green apple"',
-        )
+        raise UsageError(f"the lesson shows one or two prompts, got {len(prompts)}", "give one prompt, or two")
     return list(prompts)
 
 
@@ -50,22 +46,20 @@ def render(
     *,
     attention_maps: Sequence[AttentionMaps] = (),
 ) -> Visualization:
-    """The lesson of one or two finished runs with the same settings but for their prompts.
+    """Explain one or two finished runs, which have the same settings except for the prompt.
 
-    `tokens` are the learned tokens they used. `attention_maps` say which word each part of the picture looked at,
-    one for each trace; without them the page has no maps.
+    `tokens` are the learned tokens that they used. `attention_maps` has one entry for each trace. Without
+    it, the page has no maps.
     """
     assert 1 <= len(traces) <= 2 and len(attention_maps) in (0, len(traces)), (len(traces), len(attention_maps))
-    runs = [
-        LessonRun.of(trace, tokens, attention_maps[i] if attention_maps else None) for i, trace in enumerate(traces)
-    ]
-    numbers = {"settings": _settings(traces[0]), "runs": [run.numbers() for run in runs]}
+    every_maps = attention_maps or [None] * len(traces)
+    runs = [LessonRun.of(trace, tokens, maps) for trace, maps in zip(traces, every_maps, strict=True)]
+    settings = traces[0].result.record.settings
     return Visualization(
-        numbers,
+        numbers={
+            "settings": settings.model_dump(exclude={"prompt", "images", "batch", "device"}),
+            "runs": [run.numbers() for run in runs],
+        },
         html=lambda: render_page(runs, build_payload(runs)),
         record=traces[0].result.record,
     )
-
-
-def _settings(trace: Trace) -> dict[str, Any]:
-    return trace.result.record.settings.model_dump(exclude={"prompt", "images", "batch", "device"})

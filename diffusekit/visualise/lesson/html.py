@@ -1,7 +1,6 @@
-"""The pieces that the page is put together from: files with gaps, rows, small pictures, numbers as people
-write them.
+"""The parts that the lesson page is built from: templates, the readout, charts and formatted numbers.
 
-Returns HTML; whatever a prompt can bring in is escaped here.
+All functions return HTML. Whatever a prompt can contain is escaped here.
 """
 
 from __future__ import annotations
@@ -16,38 +15,30 @@ from typing import Any
 
 from ..trace import rms
 from . import svg
-from .payload import SMALL, LessonRun
+from .payload import SMALL, LessonPayload, LessonRun, LessonToken
 
 HERE = Path(__file__).parent
 
 
 @lru_cache
 def read_file(name: str) -> str:
-    """The text of a file beside this one."""
+    """Read a file of this folder."""
     return (HERE / name).read_text(encoding="utf-8")
 
 
 def render_template(name: str, values: Mapping[str, str]) -> str:
-    """A file beside this one with every `$name` in it filled; `values` are HTML already."""
+    """Fill in every `$name` of a file of this folder. `values` are HTML already."""
     return Template(read_file(name)).substitute(values)
 
 
-def format_number(value: Any) -> str:
-    """A number as people write it."""
-    return f"{value:,g}" if isinstance(value, int | float) else str(value)
-
-
-def token_id(piece: dict[str, Any]) -> str:
-    return "learned" if piece["id"] is None else str(piece["id"])
-
-
-def word_buttons(data: dict[str, Any]) -> str:
-    """The words to point at, and whether maps are of the step or of all steps."""
-    if not any(run["heat"] for run in data["runs"]):
+def word_buttons(data: LessonPayload) -> str:
+    """The words to point at, and the choice between the maps of one step and of all steps."""
+    if not any(run["attention"] for run in data["runs"]):
         return ""
     rows = []
     for i, run in enumerate(data["runs"]):
-        names = run["heat"]["words"]
+        assert run["attention"] is not None, "all runs have attention maps, or none"
+        names = run["attention"]["words"]
         buttons = "".join(
             f'<button type="button" class="word{" mark" if n in (0, len(names) - 1) else ""}" data-run="{i}"'
             f' data-word="{n}" aria-pressed="false"><span>{escape(name)}</span>'
@@ -56,18 +47,18 @@ def word_buttons(data: dict[str, Any]) -> str:
         )
         rows.append(f'<p class="words">{buttons}</p>')
     return (
-        '<div class="asking js-only"><h2>Where did it look for each word?</h2>'
+        '<div class="asking js-only"><h2>Where did the model look for each word?</h2>'
         f'{"".join(rows)}<div class="asking-foot"><label class="mean">'
         '<input type="checkbox" id="mean"> mean over all steps</label>'
-        '<span class="told" id="told" aria-live="polite"></span></div></div>'
+        '<span class="word-shares" id="word-shares" aria-live="polite"></span></div></div>'
     )
 
 
 def readout(runs: Sequence[LessonRun]) -> str:
-    """The numbers of the current step; the script fills them in."""
+    """The numbers of the current step. The script fills them in."""
     names = {
         "timestep": "timestep t",
-        "alpha_bar": "picture ᾱ",
+        "alpha_bar": "image ᾱ",
         "sigma": "noise σ",
         "snr": "signal to noise",
         "rms_noised": "size of x<sub>t</sub>",
@@ -75,7 +66,7 @@ def readout(runs: Sequence[LessonRun]) -> str:
         "rms_noise": "size of ε̂",
     }
     if runs[0].is_guided:
-        names["rms_guidance"] = "words change"
+        names["rms_guidance"] = "prompt effect"
     shared = ("timestep", "alpha_bar", "sigma", "snr")
     rows = []
     for key, name in names.items():
@@ -84,7 +75,7 @@ def readout(runs: Sequence[LessonRun]) -> str:
     channels = "".join(f'<div class="channels" data-latents="noised" data-run="{i}"></div>' for i in range(len(runs)))
     return (
         f'<div class="readout js-only"><dl>{"".join(rows)}</dl><figure class="small-latents">{channels}'
-        "<figcaption>the latents x<sub>t</sub> themselves</figcaption></figure></div>"
+        "<figcaption>the channels of x<sub>t</sub></figcaption></figure></div>"
     )
 
 
@@ -92,19 +83,18 @@ def charts(runs: Sequence[LessonRun]) -> str:
     """Curves over the steps, with a cursor that the script moves."""
     curves = []
     for i, run in enumerate(runs):
-        guesses = [m.x0.float() for m in run.steps]
-        moved = [rms(b - a) for a, b in pairwise(guesses)]
-        tail = f", prompt {i + 1}" if len(runs) == 2 else ""
-        curves.append((f"the guess moved{tail}", f"t-x0 s{i}", [0.0, *moved]))
+        changes = [rms(after.x0.float() - before.x0.float()) for before, after in pairwise(run.steps)]
+        suffix = f", prompt {i + 1}" if len(runs) == 2 else ""
+        curves.append((f"change of x̂₀{suffix}", f"t-x0 s{i}", [0.0, *changes]))
         if run.is_guided:
-            added = [rms(m.guidance) for m in run.steps if m.guidance is not None]
-            curves.append((f"the words changed{tail}", f"t-wi s{i}", added))
-    first = svg.variance_chart([m.alpha_bar for m in runs[0].steps])
-    return f'<div class="charts">{first}{svg.line_chart("How much at each step", curves)}</div>'
+            effects = [rms(step.guidance) for step in run.steps if step.guidance is not None]
+            curves.append((f"effect of the prompt{suffix}", f"t-wi s{i}", effects))
+    shares = svg.variance_chart([step.alpha_bar for step in runs[0].steps])
+    return f'<div class="charts">{shares}{svg.line_chart("Changes at each step (rms)", curves)}</div>'
 
 
 def thumbnail(kind: str, i: int, color: str, name: str) -> str:
-    """A small picture that follows the slider."""
+    """A small image that follows the slider."""
     return (
         f'<figure class="shot js-only"><img data-frame="{kind}" data-run="{i}" alt="" decoding="sync"'
         f' width="{SMALL}" height="{SMALL}" src="data:,"><figcaption class="{color}">{name}</figcaption></figure>'
@@ -112,7 +102,7 @@ def thumbnail(kind: str, i: int, color: str, name: str) -> str:
 
 
 def per_run(runs: Sequence[LessonRun], parts: Sequence[str]) -> str:
-    """The parts of the runs below one another, each under its prompt when there are two."""
+    """One part for each run, below its prompt when there are two."""
     if len(parts) < 2:
         return "".join(parts)
     return "".join(
@@ -121,16 +111,26 @@ def per_run(runs: Sequence[LessonRun], parts: Sequence[str]) -> str:
     )
 
 
-def format_millions(*networks: Any) -> str:
-    """How many numbers some networks have learned, in millions."""
-    found = sum(parameter.numel() for network in networks for parameter in network.parameters()) / 1e6
-    return f"{found:.1f}" if found < 100 else f"{found:,.0f}"
+def format_token_id(token: LessonToken) -> str:
+    """The id of a token, or "learned"."""
+    return "learned" if token.id is None else str(token.id)
+
+
+def format_number(value: Any) -> str:
+    """A setting for people: with thousands separators."""
+    return f"{value:,g}" if isinstance(value, int | float) else str(value)
 
 
 def format_digits(value: Any) -> str:
-    """A number in a table: whole as it is, others with four digits that count."""
+    """A number in a table: integers as they are, others with four significant digits."""
     if isinstance(value, int):
         return f"{value:,}"
     if value != value or value in (float("inf"), float("-inf")):
         return "∞"
     return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
+
+
+def format_millions(*networks: Any) -> str:
+    """The number of parameters of some networks, in millions."""
+    millions = sum(parameter.numel() for network in networks for parameter in network.parameters()) / 1e6
+    return f"{millions:.1f}" if millions < 100 else f"{millions:,.0f}"

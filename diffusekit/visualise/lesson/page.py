@@ -1,6 +1,6 @@
-"""The page itself: the .html, .css and .js files beside this one, filled with what was gathered.
+"""Assemble the lesson page from the .html, .css and .js files of this folder and the payload.
 
-Everything a prompt can bring in is escaped here or in `told`. Knows no tensors.
+Whatever a prompt can contain is escaped here, in `html` or in `sections`.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ from ...schedule import SAMPLERS
 from ...settings import GenerateSettings
 from . import html, sections
 from .html import read_file, render_template
-from .payload import PREDICTIONS, LessonRun
+from .payload import PREDICTIONS, LessonPayload, LessonRun
 
 SCRIPTS = ("state", "draw", "stage", "words", "layers", "cells", "live")
 BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 KINDS = {
-    "noised": ("x<sub>t</sub>", "on its way", "t-xt"),
-    "denoised": ("x̂<sub>0</sub>", "the model's guess", "t-x0"),
-    "noise": ("ε̂", "the noise it sees", "t-ep"),
-    "without": ("without", "guess, no prompt", "t-wo"),
-    "with": ("with", "guess, prompt", "t-wi"),
-    "difference": ("change", "what the words do", "t-wi"),
+    "noised": ("x<sub>t</sub>", "noisy latents", "t-xt"),
+    "denoised": ("x̂<sub>0</sub>", "predicted image", "t-x0"),
+    "noise": ("ε̂", "predicted noise", "t-ep"),
+    "without": ("without", "no prompt", "t-wo"),
+    "with": ("with", "your prompt", "t-wi"),
+    "difference": ("change", "prompt effect", "t-wi"),
 }
 _SECTIONS = (
-    ("words", "How the text was read"),
-    ("states", "What the text encoder makes of it"),
-    ("noise", "Where the picture starts"),
-    ("unet", "What the U-Net is asked"),
+    ("words", "How the prompt is tokenized"),
+    ("states", "What the text encoder computes"),
+    ("noise", "Where the image starts"),
+    ("unet", "What the U-Net predicts"),
     ("guidance", "What guidance does"),
     ("scheduler", "What the scheduler does"),
     ("vae", "How latents become pixels"),
-    ("numbers", "All the numbers"),
+    ("numbers", "All numbers"),
 )
 
 
-def render_page(runs: Sequence[LessonRun], data: dict[str, Any]) -> str:
-    """The page of one or two runs as HTML."""
+def render_page(runs: Sequence[LessonRun], data: LessonPayload) -> str:
+    """Render the page of one or two runs as HTML."""
     first = runs[0]
-    facts = sections.section_values(runs, data)
+    texts = sections.section_values(runs, data)
     kinds = [kind for kind in KINDS if kind not in PREDICTIONS or first.is_guided]
     frames = [run["frames"] for run in data["runs"]]
-    said = " and ".join(f"“{run.prompt}”" for run in runs)
+    prompts = " and ".join(f"“{run.prompt}”" for run in runs)
     values = {
-        "title": escape(f"{said[:120]}: how a picture comes out of noise"),
+        "title": escape(f"{prompts[:120]}: how a model turns noise into an image"),
         "style": read_file("lesson.css"),
         "script": _script(),
         "data": script_json(data),
         "blank": BLANK,
-        "headline": " <span class='versus'>beside</span> ".join(
-            f"<q>{escape(run.prompt) or '(no words)'}</q>" for run in runs
+        "headline": " <span class='versus'>and</span> ".join(
+            f"<q>{escape(run.prompt) or '(empty prompt)'}</q>" for run in runs
         ),
         "lede": _lede(runs),
         "pair": " pair" if len(runs) == 2 else "",
         "views": "".join(_view(i, run, frames[i], len(runs)) for i, run in enumerate(runs)),
-        "kinds": "".join(_kind(kind, frames) for kind in kinds),
+        "kinds": "".join(_kind_button(kind, len(runs)) for kind in kinds),
         "words": html.word_buttons(data),
         "readout": html.readout(runs),
         "charts": html.charts(runs),
         "cells": str(len(first.step_indices) + 1),
         "last": str(len(first.step_indices)),
-        "strips": "".join(f'<img alt="" src="{found["strip"]}">' for found in frames),
-        "pipeline": render_template("pipeline.html", facts | _pipeline(first)),
+        "strips": "".join(f'<img alt="" src="{run["strip"]}">' for run in frames),
+        "pipeline": render_template("pipeline.html", texts | _pipeline(first)),
         "sections": "".join(
-            _section(number, name, title, facts)
+            _section(number, name, title, texts)
             for number, (name, title) in enumerate(
                 (s for s in _SECTIONS if s[0] != "guidance" or first.is_guided), start=1
             )
@@ -81,7 +81,7 @@ def render_page(runs: Sequence[LessonRun], data: dict[str, Any]) -> str:
 
 
 def script_json(data: Any) -> str:
-    """JSON that may stand in a script element: no `<` can close it, no line separator can break it."""
+    """Encode JSON for a script element: no `<` can close it, no line separator can break it."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     marks = {
         "<": "\\u003c",
@@ -96,10 +96,10 @@ def script_json(data: Any) -> str:
 
 
 def shell_command(runs: Sequence[LessonRun]) -> str:
-    """What to type to make the page again, quoted for a shell."""
+    """The command that makes the page again, quoted for a shell."""
     model, settings = runs[0].trace.model, runs[0].trace.result.record.settings
     own = {"guidance_scale": model.guidance_scale, "width": model.native_size, "height": model.native_size}
-    words = ["diffusekit", "visualise", "page", *(run.prompt for run in runs)]
+    words = ["diffusekit", "visualise", "lesson", *(run.prompt for run in runs)]
     for name, field in GenerateSettings.model_fields.items():
         value = getattr(settings, name)
         if name in ("prompt", "images", "batch", "device") or value in (
@@ -135,68 +135,64 @@ def _script() -> str:
 
 def _lede(runs: Sequence[LessonRun]) -> str:
     settings = runs[0].trace.result.record.settings
-    drew = "these two pictures" if len(runs) == 2 else "this picture"
-    steps = len(runs[0].trace.steps)
-    same = " from the same noise" if len(runs) == 2 else ""
-    thinned = ""
-    if len(runs[0].step_indices) < steps:
-        thinned = f" ({len(runs[0].step_indices)} of them are shown)"
+    steps, shown = len(runs[0].trace.steps), len(runs[0].step_indices)
+    images = "these two images from the same noise" if len(runs) == 2 else "this image"
+    note = f" ({shown} of them are shown)" if shown < steps else ""
     return (
-        f"The model <b>{escape(settings.model)}</b> made {drew}{same}, in {format_count(steps, 'step')}{thinned}."
-        '<span class="js-only"> Move the slider to go back to the noise, or press play and watch. Point at'
-        " a word to see where the model looked for it.</span>"
+        f"The model <b>{escape(settings.model)}</b> generated {images} in {format_count(steps, 'step')}{note}."
+        '<span class="js-only"> Move the slider back to the noise, or press play. Point at a word to see where'
+        " the model looked for it.</span>"
     )
 
 
 def _view(i: int, run: LessonRun, frames: dict[str, Any], count: int) -> str:
     width, height = run.trace.result.image.size
-    alt = escape(f"The finished picture of “{run.prompt}”")
+    alt = escape(f"The final image of “{run.prompt}”")
     caption = f"<figcaption><q>{escape(run.prompt)}</q></figcaption>" if count == 2 else ""
     return (
         f'<figure class="view"><div class="screen" style="aspect-ratio: {width} / {height}">'
         f'<img class="main" data-frame="main" data-run="{i}" alt="{alt}" width="{width}"'
-        f' height="{height}" decoding="sync" src="{frames["picture"]}">'
+        f' height="{height}" decoding="sync" src="{frames["image"]}">'
         f'<canvas class="glow" data-glow="{i}" aria-hidden="true" hidden></canvas>'
         f'<span class="spot" data-spot="{i}" hidden></span>'
         f'<span class="tag js-only" data-tag="{i}"></span></div>{caption}</figure>'
     )
 
 
-def _kind(kind: str, frames: Sequence[dict[str, Any]]) -> str:
-    name, says, color = KINDS[kind]
-    pictures = "".join(
-        f'<img data-frame="{kind}" data-run="{i}" alt="" decoding="sync" src="{BLANK}">' for i in range(len(frames))
+def _kind_button(kind: str, count: int) -> str:
+    symbol, label, color = KINDS[kind]
+    images = "".join(
+        f'<img data-frame="{kind}" data-run="{i}" alt="" decoding="sync" src="{BLANK}">' for i in range(count)
     )
     pressed = "true" if kind == "noised" else "false"
     return (
         f'<button type="button" class="kind" data-kind="{kind}" aria-pressed="{pressed}">'
-        f'<span class="pair">{pictures}</span><span class="name {color}">{name}</span>'
-        f'<span class="says">{says}</span></button>'
+        f'<span class="pair">{images}</span><span class="name {color}">{symbol}</span>'
+        f'<span class="says">{label}</span></button>'
     )
 
 
-def _pipeline(run: LessonRun) -> dict[str, Any]:
+def _pipeline(run: LessonRun) -> dict[str, str]:
     """What the boxes of the overview show of a run."""
-    pieces = [piece for piece in run.pieces() if piece["kind"] in ("piece", "learned")]
-    chips = "".join(f"<i>{escape(html.token_id(piece))}</i>" for piece in pieces[:6])
+    tokens = [token for token in run.tokens() if token.kind in ("piece", "learned")]
+    chips = "".join(f"<i>{escape(html.format_token_id(token))}</i>" for token in tokens[:6])
     scale = html.format_number(run.trace.result.record.settings.guidance_scale)
+    guidance = render_template("pipeline_guidance.html", {"scale": scale, "blank": BLANK}) if run.is_guided else ""
     return {
-        "chips": chips + ("<i>…</i>" if len(pieces) > 6 else ""),
+        "chips": chips + ("<i>…</i>" if len(tokens) > 6 else ""),
         "blank": BLANK,
-        "guidance_box": render_template("pipeline_guidance.html", {"scale": scale, "blank": BLANK})
-        if run.is_guided
-        else "",
-        "prompt": escape(run.prompt[:80] + ("…" if len(run.prompt) > 80 else "")) or "(no words)",
+        "guidance_box": guidance,
+        "prompt": escape(run.prompt[:80] + ("…" if len(run.prompt) > 80 else "")) or "(empty prompt)",
     }
 
 
-def _section(number: int, name: str, title: str, facts: dict[str, str]) -> str:
-    body = render_template(f"sections/{name}.html", facts)
+def _section(number: int, name: str, title: str, texts: dict[str, str]) -> str:
+    body = render_template(f"sections/{name}.html", texts)
     return (
         f'<section class="layer" id="layer-{name}"><h3><button type="button" class="unfold"'
         f' data-layer="{name}" id="title-{name}" aria-expanded="true" aria-controls="body-{name}">'
         f'<span class="n">{number}</span><span class="what">{title}</span>'
-        f'<span class="gist">{facts[f"gist_{name}"]}</span></button></h3>'
+        f'<span class="gist">{texts[f"gist_{name}"]}</span></button></h3>'
         f'<div class="body" id="body-{name}" role="region" aria-labelledby="title-{name}">{body}</div></section>'
     )
 
@@ -204,13 +200,10 @@ def _section(number: int, name: str, title: str, facts: dict[str, str]) -> str:
 def _made(runs: Sequence[LessonRun]) -> str:
     record = runs[0].trace.result.record
     version = record.versions.get("diffusekit", "")
-    told = ("The picture was", "it", "it shows")
+    by = f"generated by {record.settings.model} with diffusekit {version}"
     if len(runs) == 2:
-        told = ("The pictures were", "them", "they show")
-    return escape(
-        f"{told[0]} drawn by {record.settings.model} with diffusekit {version}; nobody painted"
-        f" {told[1]}, and {told[2]} nothing that was ever there."
-    )
+        return escape(f"The images were {by}. They show nothing real.")
+    return escape(f"The image was {by}. It shows nothing real.")
 
 
 def _settings(run: LessonRun) -> str:

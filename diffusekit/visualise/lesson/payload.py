@@ -1,7 +1,4 @@
-"""What the page shows, as plain values: small pictures, bytes of latents and maps, words and numbers.
-
-Knows models and tensors, and nothing of HTML.
-"""
+"""The data of the lesson page as plain values: small images, bytes of latents and maps, words and numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from PIL import Image
@@ -22,29 +19,57 @@ from .. import contact_sheet
 from ..attention_maps import AttentionMaps
 from ..trace import Trace, TraceStep, rms
 
-MOST_STEPS = 60  # of more, evenly spaced ones are shown
-LARGE, SMALL = 384, 256  # pixels: pictures that may fill the stage, and those that explain
-THUMB = 48  # pixels a picture of the film strip is high
-PREDICTIONS = ("without", "with", "difference")  # only there when guided
+MAX_STEPS = 60  # of a longer run, evenly spaced steps are shown
+LARGE, SMALL = 384, 256  # pixels: images that fill the stage, and smaller ones
+STRIP_HEIGHT = 48  # pixels
+PREDICTIONS = ("without", "with", "difference")  # kinds of images that only a guided run has
+
+
+class RunPayload(TypedDict):
+    """What the page's script gets of one run. `attention` is None without attention maps."""
+
+    prompt: str
+    numbers: list[dict[str, Any]]
+    frames: dict[str, Any]
+    latents: dict[str, Any]
+    attention: dict[str, Any] | None
+
+
+class LessonPayload(TypedDict):
+    """What the page's script gets."""
+
+    total: int
+    guidance: float
+    prediction: str
+    runs: list[RunPayload]
+
+
+@dataclass(frozen=True)
+class LessonToken:
+    """One position of the prompt. `kind` is start, piece, learned, end or padding. A learned token has no id."""
+
+    text: str
+    id: int | None
+    kind: str
 
 
 @dataclass(frozen=True, eq=False)
 class LessonRun:
-    """A Trace with what is needed to explain it: how its prompt was read, and where words were looked at."""
+    """A trace with what is needed to explain it: the tokenized prompt and the attention maps."""
 
     trace: Trace
     tokenized: text.TokenizedPrompt
     words: tuple[text.WordSpan, ...]
-    tokens: tuple[LearnedToken, ...]
+    learned_tokens: tuple[LearnedToken, ...]
     attention_maps: AttentionMaps | None
 
     @classmethod
-    def of(cls, trace: Trace, tokens: Sequence[LearnedToken], maps: AttentionMaps | None) -> LessonRun:
-        reading = text.tokenize(trace.model, trace.prompt, tokens)
-        words = tuple(text.word_spans(trace.model, reading, tokens))
+    def of(cls, trace: Trace, learned_tokens: Sequence[LearnedToken], maps: AttentionMaps | None) -> LessonRun:
+        tokenized = text.tokenize(trace.model, trace.prompt, learned_tokens)
+        words = tuple(text.word_spans(trace.model, tokenized, learned_tokens))
         if maps is not None:
             assert maps.maps.shape[:2] == (len(trace.steps), len(maps.words)), maps.maps.shape
-        return cls(trace, reading, words, tuple(tokens), maps)
+        return cls(trace, tokenized, words, tuple(learned_tokens), maps)
 
     @property
     def prompt(self) -> str:
@@ -56,11 +81,11 @@ class LessonRun:
 
     @cached_property
     def step_indices(self) -> list[int]:
-        """The steps that are on the page: all of them, or evenly spaced ones with the first and last."""
+        """The steps on the page: all of them, or evenly spaced ones with the first and the last."""
         total = len(self.trace.steps)
-        if total <= MOST_STEPS:
+        if total <= MAX_STEPS:
             return list(range(total))
-        return [round(i * (total - 1) / (MOST_STEPS - 1)) for i in range(MOST_STEPS)]
+        return [round(i * (total - 1) / (MAX_STEPS - 1)) for i in range(MAX_STEPS)]
 
     @property
     def steps(self) -> list[TraceStep]:
@@ -68,142 +93,137 @@ class LessonRun:
 
     @cached_property
     def states(self) -> torch.Tensor:
-        """What the U-Net looks at: (T, D), the text encoder's answer."""
-        return text.encode(self.trace.model, [self.prompt], self.tokens).states[0].float().cpu()
+        """The output of the text encoder, which the U-Net attends to: (T, D)."""
+        return text.encode(self.trace.model, [self.prompt], self.learned_tokens).states[0].float().cpu()
 
-    def pieces(self) -> list[dict[str, Any]]:
-        """The places of the reading: what stands there, its id, and what kind of thing it is."""
+    def tokens(self) -> list[LessonToken]:
+        """All positions of the prompt."""
         names = text.token_names(self.trace.model, self.tokenized)
-        stop = self.tokenized.end
+        end = self.tokenized.end
         learned = {
-            place: word.text
+            position: word.text
             for word in self.words
-            for place in range(word.start, word.stop)
-            if self.tokenized.vector_index[place] >= 0
+            for position in range(word.start, word.stop)
+            if self.tokenized.vector_index[position] >= 0
         }
-        found = []
-        for place, (number, name) in enumerate(zip(self.tokenized.ids, names, strict=True)):
-            kind = "piece" if 0 < place < stop else "padding"
-            kind = {0: "start", stop: "end"}.get(place, kind)
-            shown = kind if kind in ("start", "end") else name.replace("</w>", "")
-            if place in learned:
-                kind, shown = "learned", learned[place]
-            found.append({"text": shown, "id": None if place in learned else number, "kind": kind})
-        return found
+        tokens = []
+        for position, (token_id, name) in enumerate(zip(self.tokenized.ids, names, strict=True)):
+            if position in learned:
+                tokens.append(LessonToken(learned[position], None, "learned"))
+            elif position in (0, end):
+                kind = "end" if position else "start"
+                tokens.append(LessonToken(kind, token_id, kind))
+            else:
+                kind = "piece" if position < end else "padding"
+                tokens.append(LessonToken(name.replace("</w>", ""), token_id, kind))
+        return tokens
 
     def numbers(self) -> dict[str, Any]:
-        """Everything the page says of this run, as plain values."""
+        """The numbers of this run, as plain values."""
         return {
             "prompt": self.prompt,
             "seed": self.trace.result.record.settings.seed,
             "ids": self.tokenized.ids,
             "words": [word.text for word in self.words],
             "cut": self.tokenized.truncated,
-            "steps": [finite(moment.numbers()) for moment in self.trace.steps],
+            "steps": [finite(step.numbers()) for step in self.trace.steps],
         }
 
 
 def finite(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Numbers that JSON can hold: None for infinity."""
+    """Replace infinite values, which JSON does not have, by None."""
     return {
         key: value if not isinstance(value, float) or math.isfinite(value) else None for key, value in numbers.items()
     }
 
 
-def build_payload(runs: Sequence[LessonRun]) -> dict[str, Any]:
-    """What the page's script gets: per run the pictures, latents, maps and numbers of the shown steps."""
+def build_payload(runs: Sequence[LessonRun]) -> LessonPayload:
+    """Collect the images, latents, maps and numbers of the shown steps of each run."""
     first = runs[0].trace
     return {
         "total": len(first.steps),
-        "guidance": first.result.record.settings.guidance_scale,
+        "guidance": first.result.record.settings.guidance_scale or 1.0,
         "prediction": first.model.prediction_type,
-        "runs": [_run(run) for run in runs],
+        "runs": [
+            {
+                "prompt": run.prompt,
+                "numbers": _step_numbers(run),
+                "frames": _frames(run),
+                "latents": _latents(run.steps),
+                "attention": _attention(run),
+            }
+            for run in runs
+        ],
     }
 
 
-def _run(run: LessonRun) -> dict[str, Any]:
-    moments = run.steps
-    return {
-        "prompt": run.prompt,
-        "numbers": _levels(run),
-        "frames": _frames(run),
-        "latents": _latents(moments),
-        "heat": _heat(run),
-    }
-
-
-def _levels(run: LessonRun) -> list[dict[str, Any]]:
-    """The numbers of the shown steps, with where each leads to, and of the finished picture."""
+def _step_numbers(run: LessonRun) -> list[dict[str, Any]]:
+    """The numbers of the shown steps with the levels that they lead to, then those of the final image."""
     every = run.trace.steps
-    found = []
-    for moment in run.steps:
-        after = every[moment.index + 1] if moment.index + 1 < len(every) else None
-        lead = (after.alpha, after.sigma) if after else (1.0, 0.0)
-        found.append(finite(moment.numbers()) | {"alpha": moment.alpha, "next_alpha": lead[0], "next_sigma": lead[1]})
+    rows = []
+    for step in run.steps:
+        after = every[step.index + 1] if step.index + 1 < len(every) else None
+        alpha, sigma = (after.alpha, after.sigma) if after else (1.0, 0.0)
+        rows.append(finite(step.numbers()) | {"alpha": step.alpha, "next_alpha": alpha, "next_sigma": sigma})
     size = rms(every[-1].x_next)
-    done = {
-        "step": len(every),
-        "timestep": 0,
-        "alpha_bar": 1.0,
-        "sigma": 0.0,
-        "snr": None,
-        "alpha": 1.0,
-    }
-    return [*found, done | {"rms_noised": size, "rms_denoised": size}]
+    final = {"step": len(every), "timestep": 0, "alpha_bar": 1.0, "sigma": 0.0, "snr": None, "alpha": 1.0}
+    return [*rows, final | {"rms_noised": size, "rms_denoised": size}]
 
 
 def _frames(run: LessonRun) -> dict[str, Any]:
-    """For each kind of picture its data URIs, one a shown step; `picture` is the finished one."""
-    moments = run.steps
+    """Data URIs for each kind of image, one for each shown step. `image` is the final one."""
+    steps = run.steps
     kinds: dict[str, tuple[list[torch.Tensor], int]] = {
-        "noised": ([moment.x_t_unit for moment in moments], LARGE),
-        "denoised": ([moment.x0 for moment in moments], LARGE),
-        "noise": ([moment.eps for moment in moments], SMALL),
+        "noised": ([step.x_t_unit for step in steps], LARGE),
+        "denoised": ([step.x0 for step in steps], LARGE),
+        "noise": ([step.eps for step in steps], SMALL),
     }
     if run.is_guided:
-        kinds["without"] = ([m.x0_uncond for m in moments if m.x0_uncond is not None], SMALL)
-        kinds["with"] = ([m.x0_cond for m in moments if m.x0_cond is not None], SMALL)
-    found: dict[str, Any] = {"picture": webp_uri(run.trace.result.image, LARGE)}
+        kinds["without"] = ([step.x0_uncond for step in steps if step.x0_uncond is not None], SMALL)
+        kinds["with"] = ([step.x0_cond for step in steps if step.x0_cond is not None], SMALL)
+    final = run.trace.result.image
+    frames: dict[str, Any] = {"image": webp_uri(final, LARGE)}
     for kind, (tensors, side) in kinds.items():
-        pictures = list(run.trace.decode(tensors))
-        found[kind] = [webp_uri(picture, side, 62 if kind == "noise" else 80) for picture in pictures]
+        decoded = list(run.trace.decode(tensors))
+        frames[kind] = [webp_uri(image, side, 62 if kind == "noise" else 80) for image in decoded]
         if kind == "noised":
-            found["strip"] = webp_uri(_strip([*pictures, run.trace.result.image]), 10_000, 70)
+            frames["strip"] = webp_uri(_strip([*decoded, final]), 10_000, 70)
     if run.is_guided:
-        maps = [m.guidance.square().mean(0).sqrt() for m in moments if m.guidance is not None]
-        most = max(float(m.max()) for m in maps) or 1.0
-        found["difference"] = [png_uri(contact_sheet.apply_colormap((m / most).sqrt())) for m in maps]
-    return found
+        maps = [step.guidance.square().mean(0).sqrt() for step in steps if step.guidance is not None]
+        vmax = max(float(m.max()) for m in maps) or 1.0
+        frames["difference"] = [png_uri(contact_sheet.apply_colormap((m / vmax).sqrt())) for m in maps]
+    return frames
 
 
-def _strip(pictures: Sequence[Image.Image]) -> Image.Image:
-    """All pictures in one row, each cut to a narrow piece so that the row is no wider than a screen."""
-    width = max(min(THUMB, 1200 // len(pictures)), 10)
-    strip = Image.new("RGB", (width * len(pictures), THUMB))
-    for i, picture in enumerate(pictures):
-        small = picture.resize((THUMB, THUMB), Image.Resampling.LANCZOS)
-        left = (THUMB - width) // 2
-        strip.paste(small.crop((left, 0, left + width, THUMB)), (i * width, 0))
+def _strip(images: Sequence[Image.Image]) -> Image.Image:
+    """All images in one row, each cropped so that the row fits on a screen."""
+    width = max(min(STRIP_HEIGHT, 1200 // len(images)), 10)
+    strip = Image.new("RGB", (width * len(images), STRIP_HEIGHT))
+    left = (STRIP_HEIGHT - width) // 2
+    for i, image in enumerate(images):
+        small = image.resize((STRIP_HEIGHT, STRIP_HEIGHT), Image.Resampling.LANCZOS)
+        strip.paste(small.crop((left, 0, left + width, STRIP_HEIGHT)), (i * width, 0))
     return strip
 
 
-def _latents(moments: Sequence[TraceStep]) -> dict[str, Any]:
-    """Latents as bytes: 0 to 255 stands for -most to most; the last ones are those that were decoded."""
+def _latents(steps: Sequence[TraceStep]) -> dict[str, Any]:
+    """Latents as bytes: 0 to 255 stand for -most to most. The last ones are those of the final image."""
+    final = steps[-1].x_next.float()
     kinds = {
-        "noised": [*(m.x_t_unit for m in moments), moments[-1].x_next.float()],
-        "denoised": [*(m.x0.float() for m in moments), moments[-1].x_next.float()],
+        "noised": [*(step.x_t_unit for step in steps), final],
+        "denoised": [*(step.x0.float() for step in steps), final],
     }
-    most = max(float(x.abs().max()) for found in kinds.values() for x in found) or 1.0
-    channels, height, width = kinds["noised"][0].shape
+    most = max(float(x.abs().max()) for tensors in kinds.values() for x in tensors) or 1.0
+    channels, height, width = final.shape
     packed = {
-        kind: encode_bytes(((torch.stack(found) / most + 1) * 127.5).round().clamp(0, 255))
-        for kind, found in kinds.items()
+        kind: encode_bytes(((torch.stack(tensors) / most + 1) * 127.5).round().clamp(0, 255))
+        for kind, tensors in kinds.items()
     }
     return {"channels": channels, "height": height, "width": width, "most": most} | packed
 
 
-def _heat(run: LessonRun) -> dict[str, Any] | None:
-    """Maps as bytes, each scaled by its own highest share, which stands in `most`; the last is the mean."""
+def _attention(run: LessonRun) -> dict[str, Any] | None:
+    """Maps as bytes, each scaled by its highest share, which is listed in `most`. The last map is the mean."""
     if run.attention_maps is None:
         return None
     maps = run.attention_maps.maps.detach().float().cpu()
@@ -221,23 +241,23 @@ def _heat(run: LessonRun) -> dict[str, Any] | None:
 
 
 def encode_bytes(values: torch.Tensor) -> str:
-    """Values 0 to 255 as base64."""
+    """Encode values from 0 to 255 as base64."""
     return base64.b64encode(values.byte().cpu().contiguous().numpy().tobytes()).decode()
 
 
-def webp_uri(picture: Image.Image, most: int, quality: int = 80) -> str:
-    """A picture as a data URI, no side longer than `most` pixels."""
-    small = picture.convert("RGB")
-    small.thumbnail((most, most), Image.Resampling.LANCZOS)
-    return _uri(small, "webp", quality=quality, method=4)
+def webp_uri(image: Image.Image, max_side: int, quality: int = 80) -> str:
+    """Encode an image as a data URI. No side is longer than `max_side` pixels."""
+    small = image.convert("RGB")
+    small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return _data_uri(small, "webp", quality=quality, method=4)
 
 
-def png_uri(picture: Image.Image) -> str:
-    """A small map as a data URI, every cell kept."""
-    return _uri(picture.convert("RGB").quantize(128), "png", optimize=True)
+def png_uri(image: Image.Image) -> str:
+    """Encode a small map as a data URI without loss of cells."""
+    return _data_uri(image.convert("RGB").quantize(128), "png", optimize=True)
 
 
-def _uri(picture: Image.Image, kind: str, **how: Any) -> str:
+def _data_uri(image: Image.Image, file_format: str, **options: Any) -> str:
     file = BytesIO()
-    picture.save(file, kind, **how)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    image.save(file, file_format, **options)
+    return f"data:image/{file_format};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-// One cell of the latents: its numbers, and where it lies in the picture.
+// One cell of the latents: its numbers, and its position in the image.
 
 /** Mark a cell of a run, or none. */
 function mark(run, cell) {
@@ -11,9 +11,9 @@ function mark(run, cell) {
     spot.style.width = `${100 / width}%`;
     spot.style.height = `${100 / height}%`;
   }
-  const told = one(`cell-${run}`);
+  const label = one(`cell-${run}`);
   if (cell === null) {
-    told.textContent = "point at a cell";
+    label.textContent = "point at a cell";
     return;
   }
   const values = [];
@@ -21,7 +21,7 @@ function mark(run, cell) {
     const value = valueOf(run, "denoised", state.at, i, cell);
     values.push(`<b>${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}</b>`);
   }
-  told.innerHTML = `<span>row ${Math.floor(cell / width) + 1}, column ${(cell % width) + 1}</span> ${values.join(" ")}`;
+  label.innerHTML = `<span>row ${Math.floor(cell / width) + 1}, column ${(cell % width) + 1}</span> ${values.join(" ")}`;
 }
 
 for (const box of all("[data-pick]")) {
@@ -30,9 +30,9 @@ for (const box of all("[data-pick]")) {
   let cell = null;
   const pick = (event) => {
     if (!(event.target instanceof HTMLCanvasElement)) return;
-    const place = event.target.getBoundingClientRect();
-    const x = Math.min(width - 1, Math.max(0, Math.floor(((event.clientX - place.left) / place.width) * width)));
-    const y = Math.min(height - 1, Math.max(0, Math.floor(((event.clientY - place.top) / place.height) * height)));
+    const rect = event.target.getBoundingClientRect();
+    const x = Math.min(width - 1, Math.max(0, Math.floor(((event.clientX - rect.left) / rect.width) * width)));
+    const y = Math.min(height - 1, Math.max(0, Math.floor(((event.clientY - rect.top) / rect.height) * height)));
     cell = y * width + x;
     mark(run, cell);
   };

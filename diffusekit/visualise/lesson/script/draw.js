@@ -1,4 +1,4 @@
-// Maps and latents on canvases: bytes to colors.
+// Draw attention maps and latents on canvases: bytes become colors.
 
 const MAGMA = [
   [0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 54, 122],
@@ -9,35 +9,35 @@ const RED_BLUE = [
   [244, 165, 130], [214, 96, 77], [178, 24, 43], [103, 0, 31],
 ];
 
-function table(stops) {
-  const found = [];
+function colorTable(stops) {
+  const colors = [];
   for (let i = 0; i < 256; i++) {
-    const place = (i / 255) * (stops.length - 1);
-    const low = Math.min(Math.floor(place), stops.length - 2);
-    found.push(stops[low].map((c, k) => Math.round(c + (stops[low + 1][k] - c) * (place - low))));
+    const position = (i / 255) * (stops.length - 1);
+    const low = Math.min(Math.floor(position), stops.length - 2);
+    colors.push(stops[low].map((c, k) => Math.round(c + (stops[low + 1][k] - c) * (position - low))));
   }
-  return found;
+  return colors;
 }
 
-const magma = table(MAGMA);
-const redBlue = table(RED_BLUE);
+const magma = colorTable(MAGMA);
+const redBlue = colorTable(RED_BLUE);
 
-/** Paint values 0–255 on a canvas of exactly as many pixels; `see` gives the opacity of a value. */
-function paint(canvas, values, width, height, colors, see) {
+/** Paint values 0–255 on a canvas, one pixel each. `opacity` gives the opacity of a value. */
+function paint(canvas, values, width, height, colors, opacity) {
   if (canvas.width !== width) canvas.width = width;
   if (canvas.height !== height) canvas.height = height;
   const context = canvas.getContext("2d");
-  const picture = context.createImageData(width, height);
+  const image = context.createImageData(width, height);
   for (let i = 0; i < values.length; i++) {
     const [r, g, b] = colors[values[i]];
-    picture.data.set([r, g, b, see ? see(values[i]) : 255], 4 * i);
+    image.data.set([r, g, b, opacity ? opacity(values[i]) : 255], 4 * i);
   }
-  context.putImageData(picture, 0, 0);
+  context.putImageData(image, 0, 0);
 }
 
 for (const run of data.runs) {
-  for (const kind of ["noised", "denoised"]) run.latents[kind] = bytes(run.latents[kind]);
-  if (run.heat) run.heat.maps = bytes(run.heat.maps);
+  for (const kind of ["noised", "denoised"]) run.latents[kind] = decodeBytes(run.latents[kind]);
+  if (run.attention) run.attention.maps = decodeBytes(run.attention.maps);
 }
 
 /** One channel of a run's latents at a step. */
@@ -52,9 +52,9 @@ function valueOf(run, kind, at, number, cell) {
   return (channel(run, kind, at, number)[cell] / 127.5 - 1) * data.runs[run].latents.most;
 }
 
-/** A word's map at a step, or its mean; in every map 255 is its highest share. */
-function heat(run, word, at) {
-  const { words, height, width, maps, most, share } = data.runs[run].heat;
+/** A word's map at a step, or its mean over all steps. In each map, 255 is the highest share. */
+function wordMap(run, word, at) {
+  const { words, height, width, maps, most, share } = data.runs[run].attention;
   const row = state.mean ? last : at;
   const start = (row * words.length + word) * height * width;
   return {
@@ -84,7 +84,7 @@ listen(() => {
     const kind = box.dataset.latents;
     const at = box.dataset.at === undefined ? state.at : Number(box.dataset.at);
     const { height, width } = data.runs[run].latents;
-    const when = at === last ? "of the finished picture" : `at step ${data.runs[run].numbers[at].step}`;
+    const when = at === last ? "of the final image" : `at step ${data.runs[run].numbers[at].step}`;
     all("canvas", box).forEach((canvas, i) => {
       paint(canvas, channel(run, kind, at, i), width, height, redBlue);
       canvas.setAttribute("aria-label", `Channel ${i + 1} of the latents ${when}`);

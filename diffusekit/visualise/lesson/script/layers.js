@@ -1,9 +1,9 @@
-// The boxes of the overview unfold the explanations below it, and fold them again.
+// The boxes of the overview open and close the explanations below it.
 
-const one_of = (name) => one(`body-${name}`);
+const bodyOf = (name) => one(`body-${name}`);
 
 function unfold(name, open) {
-  const body = one_of(name);
+  const body = bodyOf(name);
   body.hidden = !open;
   for (const button of all(`[data-layer="${name}"]`)) button.setAttribute("aria-expanded", String(open));
   const folded = all(".unfold").some((button) => button.getAttribute("aria-expanded") === "false");
@@ -12,17 +12,17 @@ function unfold(name, open) {
 
 for (const button of all(".unfold")) {
   const name = button.dataset.layer;
-  button.addEventListener("click", () => unfold(name, one_of(name).hidden));
+  button.addEventListener("click", () => unfold(name, bodyOf(name).hidden));
   unfold(name, false);
 }
 
 for (const box of all(".box")) {
   const name = box.dataset.layer;
   box.addEventListener("click", () => {
-    const open = one_of(name).hidden;
+    const open = bodyOf(name).hidden;
     unfold(name, open);
     if (open) {
-      one(`layer-${name}`).scrollIntoView({ behavior: still.matches ? "auto" : "smooth", block: "start" });
+      one(`layer-${name}`).scrollIntoView({ behavior: reducedMotion.matches ? "auto" : "smooth", block: "start" });
     }
   });
 }

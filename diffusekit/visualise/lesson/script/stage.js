@@ -1,39 +1,39 @@
-// The pictures, the slider, and the ways to move it.
+// The images, the slider, the play button and the keys.
 
 const NAMES = {
-  noised: "the noisy picture",
-  denoised: "the model's guess",
-  noise: "the noise it sees",
-  without: "the guess without the prompt",
-  with: "the guess with the prompt",
-  difference: "where the words change the guess",
+  noised: "the noisy latents, decoded",
+  denoised: "the predicted image",
+  noise: "the predicted noise",
+  without: "the prediction without the prompt",
+  with: "the prediction with the prompt",
+  difference: "where the prompt changes the prediction",
 };
-const SIGNS = { noised: "xₜ", denoised: "x̂₀", noise: "ε̂", without: "without", with: "with", difference: "change" };
-const FLAT = new Set(["difference"]); // maps whose cells are to be seen
+const SYMBOLS = { noised: "xₜ", denoised: "x̂₀", noise: "ε̂", without: "without", with: "with", difference: "change" };
+const PIXELATED = new Set(["difference"]); // maps that are shown cell by cell
 
-/** The picture of a kind at a place; nothing is left to predict when it is finished. */
+/** The image of a kind at a position. The final image has no prediction. */
 function frame(run, kind, at) {
   const frames = data.runs[run].frames;
-  if (at === last && (kind === "noised" || kind === "denoised")) return frames.picture;
+  if (at === last && (kind === "noised" || kind === "denoised")) return frames.image;
   return frames[kind][Math.min(at, last - 1)];
 }
 
-function when() {
+function currentStep() {
   return state.at === last ? "finished" : `step ${level(0).step} of ${data.total}`;
 }
 
-function show() {
+function showImages() {
   for (const image of all("img[data-frame]")) {
     const run = Number(image.dataset.run);
     const main = image.dataset.frame === "main";
     const kind = main ? state.kind : image.dataset.frame;
     const source = frame(run, kind, state.at);
     if (image.getAttribute("src") !== source) image.src = source;
-    image.alt = `${NAMES[kind]}, ${when()}: “${data.runs[run].prompt}”`;
-    image.classList.toggle("flat", FLAT.has(kind));
+    image.alt = `${NAMES[kind]}, ${currentStep()}: “${data.runs[run].prompt}”`;
+    image.classList.toggle("pixelated", PIXELATED.has(kind));
   }
   all("[data-tag]").forEach((tag) => {
-    tag.textContent = `${SIGNS[state.kind]} · ${when()}`;
+    tag.textContent = `${SYMBOLS[state.kind]} · ${currentStep()}`;
   });
   for (const button of all(".kind")) {
     button.setAttribute("aria-pressed", String(button.dataset.kind === state.kind));
@@ -41,7 +41,7 @@ function show() {
   one("mini").src = frame(0, state.kind, state.at);
   const slider = one("at");
   if (Number(slider.value) !== state.at) slider.value = state.at;
-  slider.setAttribute("aria-valuetext", when());
+  slider.setAttribute("aria-valuetext", currentStep());
   one("where").innerHTML =
     state.at === last ? `<b>done</b> <i>${data.total} steps</i>` : `<b>${level(0).step}</b> <i>of ${data.total}</i>`;
   one("back").disabled = state.at === 0;
@@ -56,7 +56,7 @@ function play(on) {
   clearTimeout(timer);
   if (!on) return set({ playing: false });
   set({ playing: true, at: state.at === last ? 0 : state.at });
-  const pace = Math.max(80, Math.min(450, 9000 / last)) * (still.matches ? 2 : 1);
+  const pace = Math.max(80, Math.min(450, 9000 / last)) * (reducedMotion.matches ? 2 : 1);
   const go = () => {
     if (state.at === last) return set({ playing: false });
     set({ at: state.at + 1 });
@@ -78,8 +78,8 @@ const KEYS = {
   " ": () => play(!state.playing),
 };
 
-/** Whether a key is the page's own business: not a button's, and not the reader's scrolling. */
-function ours(event) {
+/** Whether the page handles a key, and not a button or the browser's scrolling. */
+function handles(event) {
   const target = event.target;
   if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.defaultPrevented) return false;
   if (target === one("at")) return event.key === " " || event.key in KEYS;
@@ -95,13 +95,13 @@ one("forth").addEventListener("click", () => move(state.at + 1));
 one("play").addEventListener("click", () => play(!state.playing));
 for (const button of all(".kind")) button.addEventListener("click", () => set({ kind: button.dataset.kind }));
 document.addEventListener("keydown", (event) => {
-  if (!(event.key in KEYS) || !ours(event)) return;
+  if (!(event.key in KEYS) || !handles(event)) return;
   event.preventDefault();
   KEYS[event.key]();
 });
-listen(show);
+listen(showImages);
 
-// the small picture in the bar is there while the large one is out of sight
+// the slider shows a small image while the large one is out of sight
 new IntersectionObserver(([seen]) => {
   one("transport").classList.toggle("away", !seen.isIntersecting);
 }, { threshold: 0.15 }).observe(document.querySelector(".screen"));

@@ -1,8 +1,8 @@
-// What the page knows and where it stands. Everything else listens.
+// The data of the page and its current state. The other scripts listen to changes.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const last = data.runs[0].numbers.length - 1; // the place after the last step: the finished picture
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const last = data.runs[0].numbers.length - 1; // the position after the last step: the final image
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const state = { at: last, kind: "noised", run: null, word: null, mean: false, playing: false };
 const listeners = [];
 
@@ -19,14 +19,14 @@ function set(changes) {
   for (const listener of listeners) listener(state);
 }
 
-/** The numbers of a run at the current step; after the last one, those of the finished picture. */
+/** The numbers of a run at the current step. After the last step, those of the final image. */
 const level = (run) => data.runs[run].numbers[state.at];
 
-/** The step that still has a prediction: the finished picture shows those of the last one. */
-const asked = () => Math.min(state.at, last - 1);
+/** The step whose prediction is shown. The final image shows those of the last step. */
+const predictionStep = () => Math.min(state.at, last - 1);
 
-/** A number as people read it: no exponents, few digits. */
-function said(value, name) {
+/** Format a number without exponents and with few digits. */
+function formatNumber(value, name) {
   if (value === null || value === undefined) return name === "snr" ? "∞" : "–";
   if (name === "timestep" || name === "step") return String(value);
   const size = Math.abs(value);
@@ -37,11 +37,11 @@ function said(value, name) {
   return size >= 1 ? value.toFixed(2) : value.toFixed(size < 0.01 ? 5 : size < 0.1 ? 4 : 3);
 }
 
-/** Bytes from base64. */
-function bytes(text) {
-  const found = atob(text);
-  const result = new Uint8Array(found.length);
-  for (let i = 0; i < found.length; i++) result[i] = found.charCodeAt(i);
+/** Decode base64 to bytes. */
+function decodeBytes(text) {
+  const binary = atob(text);
+  const result = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i++) result[i] = binary.charCodeAt(i);
   return result;
 }
 
