@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from PIL import Image
@@ -27,7 +27,7 @@ from ..sampling import Step
 from . import contact_sheet
 from .contact_sheet import SheetCell
 from .figure import Visualization
-from .trace import Trace, TraceRecorder
+from .trace import StreamOptions, Trace, TraceRecorder
 
 SIDE = 160  # width of an image in sheets and films, in pixels
 COLUMNS = 6
@@ -142,24 +142,26 @@ class AttentionMapRecorder:
             )
 
 
-def record_attention_maps(prompt: str, **settings: Any) -> tuple[Trace, AttentionMaps]:
+def record_attention_maps(prompt: str, **options: Unpack[StreamOptions]) -> tuple[Trace, AttentionMaps]:
     """Generate one image and record its steps and attention: `record_attention_maps("A beautiful galaxy", seed=7)`.
 
-    Takes the settings of `generate` and raises the same errors.
+    Takes the options of `generate` and raises the same errors.
     """
-    recorder = AttentionMapRecorder(stream(prompt, **settings | {"images": 1}))
+    options["images"] = 1
+    recorder = AttentionMapRecorder(stream(prompt, **options))
     for _ in recorder:
         pass
     return recorder.traces[0], recorder.attention_maps[0]
 
 
-def attention(prompt: str, words: Sequence[str] = (), **settings: Any) -> Visualization:
+def attention(prompt: str, words: Sequence[str] = (), **options: Unpack[StreamOptions]) -> Visualization:
     """Generate an image and show where the model looked for each of `words`, by default for all of the prompt.
 
-    Takes the settings of `generate`. Raises `UsageError`, before any work, for a word that is not in the
+    Takes the options of `generate`. Raises `UsageError`, before any work, for a word that is not in the
     prompt.
     """
-    recorder = AttentionMapRecorder(stream(prompt, **settings | {"images": 1}))
+    options["images"] = 1
+    recorder = AttentionMapRecorder(stream(prompt, **options))
     indices = find_words(recorder.generation.model, prompt, words, recorder.generation.tokens)
     for _ in recorder:
         pass

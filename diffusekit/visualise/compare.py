@@ -15,7 +15,7 @@ import textwrap
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from PIL import Image
@@ -23,6 +23,7 @@ from PIL import Image
 from .. import images, models, text
 from ..embeddings import find_mentions, tokens_in_prompts
 from ..errors import UsageError
+from ..options import GenerateOptions
 from ..pipeline import stream
 from ..sampling import Step
 from ..settings import GenerateSettings, validate
@@ -71,12 +72,19 @@ class ComparedRun:
 class ComparisonRecorder:
     """Iterate over the Steps of several runs that start from the same noise. Then `runs` holds the results.
 
-    `runs` and `common` are those of `compare`. All runs are checked before the first one starts.
+    Arguments are those of `compare`. All runs are checked before the first one starts.
     """
 
-    def __init__(self, runs: Sequence[Mapping[str, Any]], **common: Any):
+    def __init__(
+        self,
+        runs: Sequence[Mapping[str, Any]],
+        *,
+        prompt: str = "",
+        model: str = "mini",
+        **common: Unpack[GenerateOptions],
+    ):
         """Raises `UsageError`."""
-        plans = _plan(runs, common)
+        plans = _plan(runs, {"prompt": prompt, "model": model, **common})
         self._options = [options for _, options in plans]
         self._recorder = TraceRecorder(*(stream(**settings) for settings, _ in plans))
 
@@ -95,16 +103,18 @@ class ComparisonRecorder:
         return iter(self._recorder)
 
 
-def compare(runs: Sequence[Mapping[str, Any]], **common: Any) -> Visualization:
+def compare(
+    runs: Sequence[Mapping[str, Any]], *, prompt: str = "", model: str = "mini", **common: Unpack[GenerateOptions]
+) -> Visualization:
     """Generate the images of two to twelve runs from the same noise and show them side by side.
 
     A run is a dictionary of what differs: `prompt`, `drop` (one or several words to leave out of the
-    prompt), `negative_prompt`, `sampler`, `steps`, `guidance_scale`, `seed`, `embedding`. `common` are the
-    settings of all runs. Without a seed, all runs share a random one. Raises `UsageError`.
+    prompt), `negative_prompt`, `sampler`, `steps`, `guidance_scale`, `seed`, `embedding`. The other arguments
+    apply to all runs. Without a seed, all runs share a random one. Raises `UsageError`.
 
     >>> compare([{"prompt": "a red cat"}, {"prompt": "a blue cat"}], seed=7).save("two.webp")
     """
-    recorder = ComparisonRecorder(runs, **common)
+    recorder = ComparisonRecorder(runs, prompt=prompt, model=model, **common)
     for _ in recorder:
         pass
     return render(recorder.runs)
@@ -138,7 +148,6 @@ def _plan(runs: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> list[
             raise UsageError(f"cannot compare values of {unknown[0]!r}", f"comparable: {', '.join(COMPARABLE)}")
         options = {**common, **run}
         settings: dict[str, Any] = {name: value for name, value in options.items() if name != "drop"} | {"images": 1}
-        settings.setdefault("prompt", "")
         settings["seed"] = seed if options.get("seed") is None else options["seed"]
         validate(GenerateSettings, settings)
         for word in _as_list(options.get("drop")):

@@ -147,17 +147,18 @@ def noise(
     at: Sequence[int] | None = None,
     schedules: Sequence[str] = ("own",),
     seed: int = 0,
-    **settings: Any,
+    model: str = "mini",
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> Visualization:
     """Show how noise covers an image, and what the VAE alone loses of it.
 
     `image` is a file, a PIL image or one that `generate` made. It is cropped to its central square. `at` are
     timesteps, by default eight that are evenly spaced. `schedules` are names from `SCHEDULES`. The noise is
-    drawn from `seed` and is the same at every timestep and on every schedule. `settings` are `model`,
-    `device` and `dtype` of `generate`. Raises `UsageError` for an unknown timestep or schedule, `FileRefused`
-    for a file that is not a single still image.
+    drawn from `seed` and is the same at every timestep and on every schedule. Raises `UsageError` for an unknown
+    timestep or schedule, `FileRefused` for a file that is not a single still image.
     """
-    return render(add_noise(image, at=at, schedules=schedules, seed=seed, **settings))
+    return render(add_noise(image, at=at, schedules=schedules, seed=seed, model=model, device=device, dtype=dtype))
 
 
 def add_noise(
@@ -166,21 +167,23 @@ def add_noise(
     at: Sequence[int] | None = None,
     schedules: Sequence[str] = ("own",),
     seed: int = 0,
-    **settings: Any,
+    model: str = "mini",
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> ForwardProcess:
     """Encode an image and draw its noise. Arguments and errors are those of `noise`."""
-    own = validate(GenerateSettings, settings | {"seed": seed})
+    own = validate(GenerateSettings, {"seed": seed, "model": model, "device": device, "dtype": dtype})
     opened, record = _open(image)
-    model = models.load(own.model, own.device, own.dtype)
+    loaded = models.load(own.model, own.device, own.dtype)
     if not schedules:
         raise UsageError("expected at least one noise schedule", f"noise schedules: {', '.join(SCHEDULES)}")
-    curves = {name.replace("-", "_"): alpha_bars(name, model.scheduler_config) for name in schedules}
+    curves = {name.replace("-", "_"): alpha_bars(name, loaded.scheduler_config) for name in schedules}
     timesteps = _timesteps(at, len(next(iter(curves.values()))))
-    x0 = images.to_tensor(images.crop_square(opened, model.native_size))[None]
-    z0 = latents.encode(model, x0).cpu()
+    x0 = images.to_tensor(images.crop_square(opened, loaded.native_size))[None]
+    z0 = latents.encode(loaded, x0).cpu()
     generators = make_generators([seed, seed])  # the latents get the noise that an image of this seed starts from
     return ForwardProcess(
-        model,
+        loaded,
         seed,
         x0,
         z0,

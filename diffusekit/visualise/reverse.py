@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 from PIL import Image
@@ -12,7 +12,7 @@ from PIL import Image
 from . import contact_sheet
 from .contact_sheet import SheetCell
 from .figure import Visualization
-from .trace import Trace, TraceStep, record_trace
+from .trace import StreamOptions, Trace, TraceStep, record_trace
 
 SIDE = 160  # width of an image in sheets and films, in pixels
 COLUMNS = 8  # steps in a contact sheet
@@ -41,12 +41,12 @@ _GUIDED_ROWS = (
 )
 
 
-def denoise(prompt: str, **settings: Any) -> Visualization:
-    """Generate an image and show the reverse process. Takes the settings of `generate`.
+def denoise(prompt: str, **options: Unpack[StreamOptions]) -> Visualization:
+    """Generate an image and show the reverse process. Takes the options of `generate`.
 
     A still shows eight steps, or fewer if the image has fewer. A film and the numbers show all steps.
     """
-    return render(record_trace(prompt, **settings))
+    return render(record_trace(prompt, **options))
 
 
 def render(trace: Trace) -> Visualization:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from .. import models, schedule
 from ..errors import UsageError
+from ..options import GenerateOptions
 from ..pipeline import stream
 from ..sampling import Step
 from ..settings import GenerateSettings, validate
@@ -72,14 +73,23 @@ class SamplerRecorder:
     their steps. `traces` maps samplers to the traces that are finished, and stays empty without `path`.
     """
 
-    def __init__(self, names: Sequence[str] = (), *, prompt: str = PROMPT, path: bool = True, **settings: Any):
+    def __init__(
+        self,
+        names: Sequence[str] = (),
+        *,
+        prompt: str = PROMPT,
+        path: bool = True,
+        model: str = "mini",
+        **options: Unpack[GenerateOptions],
+    ):
         """Raises `UsageError`."""
         self.names = tuple(dict.fromkeys(names)) or DEFAULT_SAMPLERS
-        if "sampler" in settings:
+        if "sampler" in options:
             raise UsageError("give samplers by their names, without `sampler`", "samplers(['ddim', 'euler'])")
+        settings: dict[str, Any] = {**options, "model": model, "images": 1}
         if settings.get("seed") is None:
             settings["seed"] = secrets.randbelow(2**32)
-        each = [settings | {"prompt": prompt, "sampler": name, "images": 1} for name in self.names]
+        each: list[dict[str, Any]] = [{**settings, "prompt": prompt, "sampler": name} for name in self.names]
         for one in each:
             validate(GenerateSettings, one)
         self.settings = validate(GenerateSettings, settings)
@@ -103,14 +113,21 @@ class SamplerRecorder:
         return iter(self._recorder)
 
 
-def samplers(names: Sequence[str] = (), *, prompt: str = PROMPT, path: bool = True, **settings: Any) -> Visualization:
+def samplers(
+    names: Sequence[str] = (),
+    *,
+    prompt: str = PROMPT,
+    path: bool = True,
+    model: str = "mini",
+    **options: Unpack[GenerateOptions],
+) -> Visualization:
     """Plot noise schedules, the steps of samplers on the model's own, and the path of the latents.
 
     `names` are samplers, by default six common ones. With `path`, each generates one image of `prompt` from
-    the same noise, drawn from `seed` (random by default). Without, no network runs. `settings` are those of
+    the same noise, drawn from `seed` (random by default). Without, no network runs. `options` are those of
     `generate`. Raises `UsageError`.
     """
-    recorder = SamplerRecorder(names, prompt=prompt, path=path, **settings)
+    recorder = SamplerRecorder(names, prompt=prompt, path=path, model=model, **options)
     for _ in recorder:
         pass
     return render(recorder)

@@ -62,35 +62,63 @@ class _Reading:
         return self.words[-1].stop if self.words else 1
 
 
-def tokens(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **settings: Any) -> Visualization:
+def tokens(
+    prompt: str,
+    *,
+    arithmetic: Sequence[str] = (),
+    count: int = 3,
+    model: str = "mini",
+    embedding: Sequence[str] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Visualization:
     """Show how a model reads `prompt`: tokens, ids, nearest words, states, and what was cut off.
 
     `arithmetic` are sums of words like "Paris - France + England". `count` is the number of nearest words of
-    each token and sum. `settings` are `model`, `embedding`, `device` and `dtype` of `generate`. Raises
-    `UsageError` for an invalid sum or a prompt that is far too long.
+    each token and sum. The other arguments are those of `generate`. Raises `UsageError` for an invalid sum or
+    a prompt that is far too long.
     """
-    return render(analyze(prompt, arithmetic=arithmetic, count=count, **settings))
+    numbers = analyze(
+        prompt,
+        arithmetic=arithmetic,
+        count=count,
+        model=model,
+        embedding=embedding,
+        device=device,
+        dtype=dtype,
+    )
+    return render(numbers)
 
 
-def analyze(prompt: str, *, arithmetic: Sequence[str] = (), count: int = 3, **settings: Any) -> dict[str, Any]:
+def analyze(
+    prompt: str,
+    *,
+    arithmetic: Sequence[str] = (),
+    count: int = 3,
+    model: str = "mini",
+    embedding: Sequence[str] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+) -> dict[str, Any]:
     """Compute the numbers that `tokens` shows. Arguments and errors are those of `tokens`."""
-    own = validate(GenerateSettings, settings | {"prompt": prompt})
+    settings = {"prompt": prompt, "model": model, "embedding": embedding, "device": device, "dtype": dtype}
+    own = validate(GenerateSettings, settings)
     if count < 1:
         raise UsageError(f"cannot show {count} nearest words", "the minimum is 1")
-    model = models.load(own.model, own.device, own.dtype)
+    loaded = models.load(own.model, own.device, own.dtype)
     learned = tuple(tokens_in_prompts([prompt, *arithmetic], own.embedding))
     for token in learned:
-        check_compatible(token, model)
-    tokenized = text.tokenize(model, prompt, learned)
-    words = text.word_spans(model, tokenized, learned)
-    reading = _Reading(model, prompt, learned, tokenized, words, Vocabulary(model))
+        check_compatible(token, loaded)
+    tokenized = text.tokenize(loaded, prompt, learned)
+    words = text.word_spans(loaded, tokenized, learned)
+    reading = _Reading(loaded, prompt, learned, tokenized, words, Vocabulary(loaded))
     points, shares = _map(reading)
     return {
         "prompt": prompt,
         "model": own.model,
         "positions": len(tokenized.ids),
         "used": reading.end - 1,
-        "padding": {"id": text.padding_id(model), "count": len(tokenized.ids) - reading.end - 1},
+        "padding": {"id": text.padding_id(loaded), "count": len(tokenized.ids) - reading.end - 1},
         "cut": tokenized.truncated,
         "words": [vars(word) for word in words],
         "pieces": _pieces(reading, count),

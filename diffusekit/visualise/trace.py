@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Unpack
 
 import torch
 from PIL import Image
 
 from .. import images, latents
+from ..embeddings import LearnedToken
 from ..models import Model
+from ..options import GenerateOptions
 from ..pipeline import GeneratedImage, Generation, stream
 from ..sampling import Step
 
 _DECODE_BATCH = 4
+
+
+class StreamOptions(GenerateOptions, total=False):
+    """The keyword arguments of `pipeline.stream`, which every visualiser of a prompt takes."""
+
+    model: str | Model
+    tokens: Sequence[LearnedToken | str | Path]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,12 +163,13 @@ class TraceRecorder:
         collect_finished()
 
 
-def record_trace(prompt: str, **settings: Any) -> Trace:
+def record_trace(prompt: str, **options: Unpack[StreamOptions]) -> Trace:
     """Generate one image and record every step: `record_trace("A beautiful galaxy", seed=7).steps`.
 
-    Takes the settings of `generate` and raises the same errors.
+    Takes the options of `generate` and raises the same errors.
     """
-    recorder = TraceRecorder(stream(prompt, **settings | {"images": 1}))
+    options["images"] = 1
+    recorder = TraceRecorder(stream(prompt, **options))
     for _ in recorder:
         pass
     return recorder.traces[0]

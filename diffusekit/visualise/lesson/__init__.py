@@ -7,27 +7,28 @@ folder, its looks and behavior in the .css and .js files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 from ...embeddings import LearnedToken
 from ...errors import UsageError
 from ...pipeline import stream
 from ..attention_maps import AttentionMapRecorder, AttentionMaps
 from ..figure import Visualization
-from ..trace import Trace
+from ..trace import StreamOptions, Trace
 from .page import render_page
 from .payload import LessonRun, build_payload
 
 __all__ = ["check_prompts", "lesson", "render"]
 
 
-def lesson(prompt: str | Sequence[str], **settings: Any) -> Visualization:
+def lesson(prompt: str | Sequence[str], **options: Unpack[StreamOptions]) -> Visualization:
     """Generate the image of one prompt, or of two from the same noise, and explain it on a web page.
 
-    Takes the settings of `generate` and raises the same errors, and `UsageError` for more than two prompts.
+    Takes the options of `generate` and raises the same errors, and `UsageError` for more than two prompts.
     """
     prompts = check_prompts([prompt] if isinstance(prompt, str) else prompt)
-    recorder = AttentionMapRecorder(stream(prompts, **settings | {"images": 1}))
+    options["images"] = 1
+    recorder = AttentionMapRecorder(stream(prompts, **options))
     for _ in recorder:
         pass
     return render(recorder.traces, recorder.generation.tokens, attention_maps=recorder.attention_maps)
