@@ -71,7 +71,7 @@ def learn(subject: str, folder: Path, **changes) -> dict:
     values = {"pictures": str(photos), "init": SUBJECTS[subject], "device": "cpu"} | changes
     factor = values.pop("rate", None)
     if factor:
-        from diffusekit.inversion.train_step import RATE
+        from diffusekit.inversion.optimizer import RATE
 
         vocabulary = embeddings.Vocabulary(models.load("mini", "cpu"))
         values["learning_rate"] = factor * RATE * vocabulary.typical_norm / 256**0.5

@@ -25,7 +25,8 @@ from .embeddings import LearnedToken, Vocabulary
 from .inversion import dataset, placeholder
 from .inversion.batches import Batches
 from .inversion.captions import make_captions
-from .inversion.train_step import EmbeddingOptimizer
+from .inversion.encoded_dataset import encode
+from .inversion.optimizer import EmbeddingOptimizer
 from .models import Model
 from .pipeline import generate, stream
 from .settings import InvertSettings
@@ -178,7 +179,7 @@ def _ours(model: Model, folder: Path, batch: int) -> tuple[Callable[[int], objec
     holder = placeholder.create(model, vocabulary, "cat", count=1, start="word", norm_bound=1.0)
     token = LearnedToken("bench", "S*", (holder.vectors.detach().cpu(),), {})
     data = dataset.collect(folder)
-    encoded = dataset.encode(model, data, side=model.native_size)
+    encoded = encode(model, data, side=model.native_size)
     samples = Batches(model, encoded, make_captions(data, "object", "templates"), token, 0)
     accelerator = Accelerator(cpu=model.placement.device.type == "cpu")
     learner = EmbeddingOptimizer(model, vocabulary, holder, samples, settings, accelerator)

@@ -126,7 +126,7 @@ def _follow(run: "Inversion", asked: list[int], *, show: bool) -> None:
         task = bar.add_task(told, total=run.settings.steps, completed=run.step, told="")
         for moment in run:
             bar.update(task, completed=moment.step, told=_line(moment, run.learning_rate))
-            if moment.preview is not None:
+            if moment.evaluation is not None:
                 console.print(_scores(moment), highlight=False, markup=False)
             if asked:
                 run.save_checkpoint()
@@ -156,13 +156,13 @@ def _line(moment: "TrainingProgress", rate: float) -> str:
 
 
 def _scores(moment: "TrainingProgress") -> str:
-    preview = moment.preview
-    assert preview is not None
+    evaluation = moment.evaluation
+    assert evaluation is not None
     name = f"step {moment.step:>5}" if moment.step else "init word "
-    if preview.reconstruction is None:
+    if evaluation.reconstruction is None:
         return f"{name}  preview"
     best = "  best so far" if moment.best else ""
-    return f"{name}  reconstruction {preview.reconstruction:.3f}  editability {preview.editability:.3f}{best}"
+    return f"{name}  reconstruction {evaluation.reconstruction:.3f}  editability {evaluation.editability:.3f}{best}"
 
 
 def _show_pictures(run: "Inversion") -> None:
@@ -197,7 +197,7 @@ def _tell(run: "Inversion", output: Path, seconds: float, *, as_json: bool, quie
     token = run.result
     assert token is not None and token.path is not None
     scores = json.loads(token.metadata.get("scores", "{}"))
-    page = output / run.name / "index.html"
+    page = run.folder.report
     if as_json:
         told = {
             "path": str(token.path),

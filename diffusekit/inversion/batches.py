@@ -1,6 +1,6 @@
-"""What a step learns from: views of the pictures, captions as the model reads them, noise, timesteps.
+"""Training batches: views of the images, tokenized captions, noise and timesteps.
 
-Sample number i is the same in every run of a seed, wherever and in whatever pieces it is computed.
+Sample number i is the same in every run with the same seed, on any device and in chunks of any size.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from ..errors import DataSetError
 from ..models import Model
 from ..settings import InvertSettings
 from .captions import find_templates, make_captions
-from .dataset import DataSet, EncodedDataSet
+from .dataset import DataSet
+from .encoded_dataset import EncodedDataSet
 from .rng import stream
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B samples: `latents` and `noise` (B, C, h, w), `timesteps` (B,), caption `ids` and `places` (B, T),
-    `weights` (B, 1, h, w) of the loss, or None."""
+    """B samples: `latents` and `noise` (B, C, h, w), `timesteps` (B,), captions as token `ids` (B, T).
+
+    `vector_index` (B, T) says which learned vector is at a position, -1 for none. `weights` (B, 1, h, w) are those
+    of the loss, or None.
+    """
 
     latents: torch.Tensor
     noise: torch.Tensor
@@ -36,7 +40,7 @@ class Batch:
 
 
 class Batches:
-    """All samples of a run, by number."""
+    """All samples of a run, by number. `ids` and `vector_index` hold (captions, T) for each photo."""
 
     def __init__(
         self,
@@ -46,84 +50,80 @@ class Batches:
         token: LearnedToken,
         seed: int,
     ):
-        """`captions` are those of each photo, with `{}` where the token stands."""
+        """`captions` are those of each photo, with `{}` in the place of the token."""
         self._encoded, self._seed, self._device = encoded, seed, model.placement.device
-        self._levels = int(model.scheduler_config.get("num_train_timesteps", 1000))
+        self._timesteps = int(model.scheduler_config.get("num_train_timesteps", 1000))
         texts = [[caption.replace("{}", token.token) for caption in group] for group in captions]
-        said = [[text.tokenize(model, each, [token]) for each in group] for group in texts]
-        self._ids = [torch.tensor([r.ids for r in group]) for group in said]
-        self._places = [torch.tensor([r.vector_index for r in group]) for group in said]
+        tokenized = [[text.tokenize(model, caption, [token]) for caption in group] for group in texts]
+        self.ids = [torch.tensor([caption.ids for caption in group]) for group in tokenized]
+        self.vector_index = [torch.tensor([caption.vector_index for caption in group]) for group in tokenized]
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """The samples of these numbers; every picture comes once in each round of all of them."""
-        rows = [self._one(number) for number in numbers]
-        latents, noise, timesteps, ids, places, *masked = (
-            torch.stack(column).to(self._device) for column in zip(*rows, strict=True)
+        """The samples of these numbers. In every epoch each photo comes once."""
+        samples = [self._sample(number) for number in numbers]
+        latents, noise, timesteps, ids, vector_index, *weights = (
+            torch.stack(column).to(self._device) for column in zip(*samples, strict=True)
         )
-        return Batch(latents, noise, timesteps, ids, places, masked[0] if masked else None)
+        return Batch(latents, noise, timesteps, ids, vector_index, weights[0] if weights else None)
 
-    def _one(self, number: int) -> tuple[torch.Tensor, ...]:
+    def _sample(self, number: int) -> tuple[torch.Tensor, ...]:
         encoded, rng = self._encoded, stream(self._seed, "sample", number)
         photos, views = encoded.mean.shape[:2]
-        turn, place = divmod(number, photos)
-        photo = int(stream(self._seed, "order", turn).permutation(photos)[place])
+        epoch, position = divmod(number, photos)
+        photo = int(stream(self._seed, "order", epoch).permutation(photos)[position])
         view = int(rng.integers(views))
-        caption = int(rng.integers(len(self._ids[photo])))
-        timestep = torch.tensor(int(rng.integers(self._levels)))
+        caption = int(rng.integers(len(self.ids[photo])))
+        timestep = torch.tensor(int(rng.integers(self._timesteps)))
         mean, std = encoded.mean[photo, view], encoded.std[photo, view]
         latents = mean + std * _normal(rng, mean)
+        noise = _normal(rng, mean)
         weights = () if encoded.mask is None else (encoded.mask[photo, view],)
-        return (
-            latents,
-            _normal(rng, mean),
-            timestep,
-            self._ids[photo][caption],
-            self._places[photo][caption],
-            *weights,
-        )
+        return latents, noise, timestep, self.ids[photo][caption], self.vector_index[photo][caption], *weights
 
 
 def usable_captions(
     model: Model, data: DataSet, settings: InvertSettings, token: LearnedToken
 ) -> tuple[DataSet, list[list[str]]]:
-    """The captions of each photo that the model can learn the token from; the data set says what was left out.
+    """The captions of each photo that the token can be learned from, and the data set with a note on those left out.
 
-    Of the templates, those whose every word the model knows; of all captions, those in which the token
-    is not cut off. A photo whose own caption is left out has templates, unless only files are wanted.
+    Templates with a word that the model does not know are left out, as are captions in which the token is cut off.
+    A photo whose own caption is left out uses templates, unless `captions` is "files".
     Raises `DataSetError` when a photo has no caption left.
     """
-    paper = find_templates(settings.property)
-    known = [caption for caption in paper if text.has_every_word(model, caption.replace("{}", ""))] or list(paper)
-    said = make_captions(data, settings.property, settings.captions, token=settings.token)
-    found, notes = [], {}
-    for photo, group in zip(data.photos, said, strict=True):
-        group = [c for c in group if c in known or c not in paper]
-        fit = [caption for caption in group if _has_room(model, caption, token)]
-        if left := len(group) - len(fit):
-            notes[photo.file] = f"{left} caption{'s' * (left > 1)} left out: no room for the token"
-        if not fit and settings.captions != "files":
-            fit = [caption for caption in known if _has_room(model, caption, token)]
-        if not fit:
+    templates = find_templates(settings.property)
+    known = [caption for caption in templates if text.has_every_word(model, caption.replace("{}", ""))] or list(
+        templates
+    )
+    captions = make_captions(data, settings.property, settings.captions, token=settings.token)
+    usable, notes = [], {}
+    for photo, group in zip(data.photos, captions, strict=True):
+        group = [caption for caption in group if caption in known or caption not in templates]
+        kept = [caption for caption in group if _has_room(model, caption, token)]
+        if count := len(group) - len(kept):
+            notes[photo.file] = f"{count} caption{'s' * (count > 1)} left out: no room for the token"
+        if not kept and settings.captions != "files":
+            kept = [caption for caption in known if _has_room(model, caption, token)]
+        if not kept:
             raise _no_room(model, photo.file, group[0], token)
-        found.append(fit)
-    return data.with_notes(notes), found
+        usable.append(kept)
+    return data.with_notes(notes), usable
 
 
 def _has_room(model: Model, caption: str, token: LearnedToken) -> bool:
-    """Whether the token is among what the model sees of a caption."""
+    """Whether the token is within the positions that the model reads of a caption."""
     return max(text.tokenize(model, caption.replace("{}", token.token), [token]).vector_index) >= 0
 
 
 def _no_room(model: Model, file: str, caption: str, token: LearnedToken) -> DataSetError:
-    room = model.context_length - 2
+    positions = model.context_length - 2
     vectors = format_count(token.count, "vector")
     return DataSetError(
-        f"{file}: in the caption {caption[:60]!r} the model does not see the token: "
-        f"its {vectors} and the words before must fit in {room} positions",
-        "shorten the caption, put the token at its front, or use fewer --vectors",
+        f"{file}: the caption {caption[:60]!r} is cut off before the token: "
+        f"its {vectors} and the words before them must fit in {positions} positions",
+        "shorten the caption, move the token to its beginning, or use fewer `vectors`",
     )
 
 
 def _normal(rng: np.random.Generator, like: torch.Tensor) -> torch.Tensor:
-    drawn = rng.standard_normal(tuple(like.shape), dtype=np.float32)
-    return torch.from_numpy(drawn).to(like.device)
+    values = rng.standard_normal(tuple(like.shape), dtype=np.float32)
+    return torch.from_numpy(values).to(like.device)

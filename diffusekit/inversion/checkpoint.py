@@ -1,7 +1,4 @@
-"""Checkpoints of a run: everything it needs to go on bit by bit, in one small file without pickles.
-
-Knows no networks: vectors, the optimizer's moments, and what identifies the run.
-"""
+"""Checkpoints of a run: everything it needs to continue bit-exactly, in one small file without pickles."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +16,63 @@ from safetensors.torch import save
 
 from .. import atomic
 from ..errors import FileRefused, UsageError
+from .selection import Selection
 
 log = logging.getLogger(__name__)
 
-KEEP = 3
-_TENSORS = {  # field of a checkpoint: name in the file
-    "vectors": "rows",
-    "start": "start",
-    "first_moment": "first_moment",
-    "second_moment": "second_moment",
-    "best": "best",
-}
+KEEP = 3  # checkpoints of a run
+_TENSORS = ("rows", "start", "first_moment", "second_moment", "best")  # names in the file
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """A run after `step` steps. The tensors are (k, D) float32; `best` are the vectors of the best
-    preview so far. `told` is what else must survive: scores, smoothed loss, pieces of a batch."""
+class OptimizerState:
+    """The vectors, where they started, and AdamW's moments, all (k, D) float32.
 
-    step: int
+    `chunks` is the number of pieces that a batch is computed in.
+    """
+
     vectors: torch.Tensor
     start: torch.Tensor
     first_moment: torch.Tensor
     second_moment: torch.Tensor
-    best: torch.Tensor
+    chunks: int = 1
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """A run after `step` steps: the vectors (k, D) of its best evaluation, and how they were chosen."""
+
+    best_vectors: torch.Tensor
+    step: int = 0
+    smoothed_loss: float | None = None
+    selection: Selection = field(default_factory=Selection)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A run as it is saved. `identity` is what must be the same for the run to continue."""
+
     identity: dict[str, Any]
-    told: dict[str, Any] = field(default_factory=dict)
+    training: TrainingState
+    optimizer: OptimizerState
 
 
-def write(folder: Path, state: Checkpoint) -> Path:
-    """Write a checkpoint and remove all but the last few."""
-    tensors = {key: getattr(state, name).detach().cpu().clone().contiguous() for name, key in _TENSORS.items()}
-    facts = {"step": state.step, "identity": state.identity, "told": state.told}
-    facts["sum"] = _checksum(tensors, facts)
-    data = save(tensors, {"diffusekit": json.dumps(facts)})
-    path = atomic.write_atomic(folder / f"{state.step:06}.safetensors", data, read)
+def write(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint and remove all but the newest few."""
+    training, optimizer = checkpoint.training, checkpoint.optimizer
+    values = (
+        optimizer.vectors,
+        optimizer.start,
+        optimizer.first_moment,
+        optimizer.second_moment,
+        training.best_vectors,
+    )
+    tensors = {name: t.detach().cpu().clone().contiguous() for name, t in zip(_TENSORS, values, strict=True)}
+    state = {"smoothed": training.smoothed_loss, **asdict(training.selection), "pieces": optimizer.chunks}
+    metadata = {"step": training.step, "identity": checkpoint.identity, "told": state}
+    metadata["sum"] = _checksum(tensors, metadata)
+    data = save(tensors, {"diffusekit": json.dumps(metadata)})
+    path = atomic.write_atomic(folder / f"{training.step:06}.safetensors", data, read)
     atomic.crash_point("before tidying")
     for old in _files(folder)[:-KEEP]:
         old.unlink(missing_ok=True)
@@ -64,42 +83,48 @@ def read(path: Path) -> Checkpoint:
     """Read a checkpoint; raises `FileRefused` when it is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})["diffusekit"])
-            tensors = {key: file.get_tensor(key) for key in _TENSORS.values()}
-        if facts.pop("sum") != _checksum(tensors, facts):
+            metadata = json.loads((file.metadata() or {})["diffusekit"])
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+        if metadata.pop("sum") != _checksum(tensors, metadata):
             raise ValueError("its checksum differs")
-        fields = {name: tensors[key] for name, key in _TENSORS.items()}
-        return Checkpoint(facts["step"], identity=facts["identity"], told=facts["told"], **fields)
+        state = metadata["told"]
+        selection = Selection(**{f.name: state[f.name] for f in fields(Selection) if f.name in state})
+        *vectors, best = tensors.values()
+        return Checkpoint(
+            identity=metadata["identity"],
+            training=TrainingState(best, metadata["step"], state.get("smoothed"), selection),
+            optimizer=OptimizerState(*vectors, chunks=state.get("pieces", 1)),
+        )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise FileRefused(f"the checkpoint {path} is damaged: {error}", "it is not used") from None
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that can be read; damaged ones are set aside as `.damaged`.
+    """Read the newest intact checkpoint. Damaged ones are renamed to `.damaged`.
 
     Raises `FileRefused` when there are checkpoints and none can be read.
     """
-    found = _files(folder)
-    for path in reversed(found):
+    files = _files(folder)
+    for path in reversed(files):
         try:
             return read(path)
         except FileRefused as error:
-            with contextlib.suppress(FileNotFoundError):  # another process has done it
+            with contextlib.suppress(FileNotFoundError):  # another process has renamed it
                 path.replace(path.with_suffix(".damaged"))
-            log.warning("%s; going back to the one before", error.message)
-    if found:
-        raise FileRefused(f"no checkpoint in {folder} can be read", "start from the beginning with --overwrite")
+            log.warning("%s; using the one before", error.message)
+    if files:
+        raise FileRefused(f"no checkpoint in {folder} can be read", "set `overwrite` to start again")
     return None
 
 
 def check_same_run(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise `UsageError` naming the first thing that differs between two runs' identities."""
+    """Raise `UsageError` naming the first difference between two runs' identities."""
     for key in sorted(old.keys() | new.keys()):
         was, now = old.get(key), new.get(key)
         if was != now:
             raise UsageError(
-                f"this is not the run that was interrupted: {key.replace('_', ' ')} was {was!r} and is {now!r}",
-                "resume with what it was, or start again with --overwrite",
+                f"the interrupted run was another one: {key.replace('_', ' ')} was {was!r} and is {now!r}",
+                "resume with the earlier value, or set `overwrite` to start again",
             )
 
 
@@ -107,9 +132,9 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.safetensors"))
 
 
-def _checksum(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> str:
-    """SHA-256 of everything in a checkpoint: a flipped bit is found, not trained on."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for key in _TENSORS.values():
-        digest.update(tensors[key].numpy().tobytes())
+def _checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> str:
+    """SHA-256 of everything in a checkpoint, so that a flipped bit is noticed."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in _TENSORS:
+        digest.update(tensors[name].numpy().tobytes())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""The vectors that are learned: k rows beside a frozen token table, where they start, and how long they may be.
+"""The vectors that are learned: k rows beside a frozen token table, their start, and their longest norm.
 
-Nothing of the model is trainable, so nothing has to be restored. Knows no pictures.
+Nothing of the model is trainable, so nothing has to be restored.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ FALLBACK_WORDS = ("thing", "object", "photo", "picture")
 
 @dataclass(eq=False)
 class Placeholder:
-    """`rows` (k, D) float32, the only parameter there is; `start` (k, D) is where they began.
+    """`vectors` (k, D) float32 is the only parameter of training; `start` (k, D) is its initial value.
 
-    `longest` is the length no row may exceed, 0 for any.
+    `max_norm` is the largest norm a vector may have, 0 for any.
     """
 
     vectors: torch.nn.Parameter
@@ -30,60 +30,60 @@ class Placeholder:
 
     @torch.no_grad()
     def clip_norms(self) -> None:
-        """Shorten rows that have become too long, keeping their direction."""
+        """Scale vectors that are too long down to `max_norm`."""
         if self.max_norm:
             norms = self.vectors.norm(dim=1, keepdim=True)
             self.vectors.mul_((self.max_norm / norms).clamp(max=1.0))
 
     @torch.no_grad()
     def distance(self) -> float:
-        """Mean distance of the rows from their start, in lengths of the start."""
+        """Mean distance of the vectors from their start, in norms of the start."""
         return float(((self.vectors - self.start).norm(dim=1) / self.start.norm(dim=1)).mean())
 
     @torch.no_grad()
     def mean_norm(self) -> float:
-        """Mean length of the rows."""
+        """Mean norm of the vectors."""
         return float(self.vectors.norm(dim=1).mean())
 
 
 def create(
     model: Model, vocabulary: Vocabulary, words: str, *, count: int, start: str, norm_bound: float
 ) -> Placeholder:
-    """`count` rows that start from some words, of one token or several.
+    """Make `count` vectors that start from some words, of one token or several.
 
-    From the words' rows of the table (`start` is "word"), or from the text encoder's states at their
-    positions ("output": Cross-Initialization, Pang et al., 2023), scaled to a table's typical length
-    where rows are bounded.
+    If `start` is "word", they start from the words' rows of the token table. If it is "output", they start from the
+    text encoder's states at the words' positions (Cross-Initialization, Pang et al., 2023). `norm_bound` is in
+    typical norms of the table, 0 for none. With a bound, the states are scaled to the typical norm.
+    Raises `UsageError` if the model has no token for the words.
     """
-    found = vocabulary.vectors(words)
+    rows = vocabulary.vectors(words)
     if start == "output":
-        found = _states(model, words, len(found))
+        rows = _encoder_states(model, words, len(rows))
         if norm_bound:
-            found = found * (vocabulary.typical_norm / found.norm(dim=1, keepdim=True))
-    rows = resample(found.float(), count).to(model.placement.device)
-    holder = Placeholder(torch.nn.Parameter(rows.clone()), rows.clone(), norm_bound * vocabulary.typical_norm)
-    holder.clip_norms()
-    holder.start = holder.vectors.detach().clone()
-    return holder
+            rows = rows * (vocabulary.typical_norm / rows.norm(dim=1, keepdim=True))
+    vectors = resample(rows.float(), count).to(model.placement.device)
+    placeholder = Placeholder(torch.nn.Parameter(vectors.clone()), vectors, norm_bound * vocabulary.typical_norm)
+    placeholder.clip_norms()
+    placeholder.start = placeholder.vectors.detach().clone()
+    return placeholder
 
 
 @torch.no_grad()
-def _states(model: Model, words: str, count: int) -> torch.Tensor:
+def _encoder_states(model: Model, words: str, count: int) -> torch.Tensor:
     return text.encode(model, [words]).states[0, 1 : 1 + count].cpu()
 
 
 def resample(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """`count` rows out of (m, D): means of neighbours when there are too many, repeated when too few."""
+    """Make `count` rows out of (m, D): means of neighbors if there are too many, repetitions if too few."""
     if len(rows) >= count:
         return torch.stack([part.mean(0) for part in torch.tensor_split(rows, count)])
     return rows[torch.arange(count) % len(rows)]
 
 
 def guess_init(name: str, vocabulary: Vocabulary) -> str:
-    """Words to start from when none are given: the last word of a folder's name that the model knows
-    ("my_cat": cat), or else a word for anything."""
-    named = "".join(c if c.isalpha() else " " for c in name.lower()).split()
-    for word in [*reversed(named), *FALLBACK_WORDS]:
+    """The init word for a folder name: its last word that the model knows ("my_cat": cat), or a general word."""
+    words = "".join(c if c.isalpha() else " " for c in name.lower()).split()
+    for word in [*reversed(words), *FALLBACK_WORDS]:
         if word in vocabulary.words:
             return word
-    raise UsageError("there is no word to start from", "say --init WORD, what the thing is")
+    raise UsageError("the model knows no word to start from", "set `init` to a word for what the images show")

@@ -1,52 +1,37 @@
-"""The page about a run: one HTML file that needs nothing else, and the strip of its previews.
-
-Knows no model and no trainer: what it shows is handed to it as plain values and pictures.
-"""
+"""The report of a finished run: one HTML file that needs no other file, and a strip of its validation images."""
 
 from __future__ import annotations
 
 import base64
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .. import atomic, images
+from .. import atomic, charts, images
 from ..display import format_count
 from .dataset import FileStatus
+from .run_folder import INIT_STEP, RunFolder, RunLog, read_images
 
-MAX_CELL = 256  # pixels a preview is wide in the strip
-MAX_POINTS = 400  # of a curve
-MAX_SHOWN = 24  # photos
-_WIDTH, _HEIGHT = 460, 250  # of a chart, in its own units
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 436, 14, 216  # where its axes are
+MAX_CELL = 256  # pixels: width of a validation image in the strip
+MAX_PHOTOS = 24
+THUMBNAIL = 128  # pixels
 
 _STYLE = """
-:root { color-scheme: light dark; --paper: #fcfcfa; --ink: #1d2126; --soft: #5c6570; --line: #d9dce0;
-  --card: #fff; --c0: #0b62c4; --c1: #b4480a; --c2: #5c6570 }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --ink: #e8eaed; --soft: #a3abb5;
-  --line: #363c43; --card: #1c2024; --c0: #6db3ff; --c1: #ffa05c; --c2: #a3abb5 } }
+:root { color-scheme: light dark; --paper: #fcfcfa; --ink: #1d2126; --soft: #5c6570; --line: #d9dce0; --card: #fff }
+@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --ink: #e8eaed; --soft: #a3abb5; --line: #363c43;
+  --card: #1c2024 } }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 66rem; padding: 1rem 1rem 3rem; background: var(--paper);
   color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .6rem 0 .2rem } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem }
-p { margin: .4rem 0 } .soft { color: var(--soft) } code { font-size: .95em }
+p { margin: .4rem 0 } .soft, small { color: var(--soft) } code { font-size: .95em }
 .wide { overflow-x: auto; border-radius: .4rem } .wide img { display: block; max-width: none }
 .charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)) }
 figure { margin: 0; padding: .7rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: .4rem } figcaption { font-weight: 600 }
-svg { display: block; width: 100%; height: auto } svg text { font-size: 13px; fill: var(--soft) }
-.grid { stroke: var(--line) } .curve { fill: none; stroke-width: 2; stroke-linejoin: round }
-.level { stroke-width: 1.5; stroke-dasharray: 6 4 }
-.level.second { stroke-dasharray: 2 3 } .mark { stroke: var(--soft); stroke-dasharray: 2 3 }
-.s0 { stroke: var(--c0) } .s1 { stroke: var(--c1) } .s2 { stroke: var(--c2) }
-.k0 { color: var(--c0) } .k1 { color: var(--c1) } .k2 { color: var(--c2) }
-.keys { margin: .3rem 0 0; padding: 0; list-style: none; font-size: .9rem } .keys b { font-weight: 600 }
+  border-radius: .4rem } figcaption { font-weight: 600 } small { font-weight: 400 }
 .photos { display: flex; flex-wrap: wrap; gap: .5rem } .photos img { width: 6.5rem; height: 6.5rem;
   object-fit: contain; background: var(--card); border-radius: .3rem }
 table { border-collapse: collapse; width: 100%; font-size: .92rem }
@@ -64,271 +49,193 @@ _HEAD = """<!doctype html>
 """
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """A measure over the steps, and the levels (dashed) it is to be read against."""
+def write_report(
+    run: RunFolder,
+    *,
+    token: str,
+    prompts: Sequence[str],
+    settings: Mapping[str, Any],
+    files: Sequence[FileStatus],
+    photos: Sequence[Image.Image],
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the strip and the report of a run, from its log and validation images and what is given here.
 
-    name: str
-    points: Sequence[tuple[float, float]]
-    levels: Sequence[tuple[str, float]] = ()
+    `prompts` are those of the validation images. `files` are what the folder of training images held.
+    Raises `DiskError`; an earlier report stays in that case.
+    """
+    columns = [
+        ("init" if step == INIT_STEP else f"{step:,}", [_shrink(image) for image in read_images(path)])
+        for step, path in run.validation_images()
+    ]
+    strip = draw_strip(columns, prompts)
+    atomic.write_atomic(run.strip, images.encode(strip, "WEBP"))
+    page = render_report(
+        title=run.name,
+        token=token,
+        settings=settings,
+        files=files,
+        log=run.read_log(),
+        strip=strip,
+        photos=[_shrink(images.crop_square(photo, THUMBNAIL)) for photo in photos],
+        notes=notes,
+    )
+    atomic.write_atomic(run.report, page.encode("utf-8", "replace"))
 
 
-def write(
-    path: Path,
+def render_report(
     *,
     title: str,
     token: str,
-    settings: dict[str, Any],
-    rows: Sequence[FileStatus],
-    log: Sequence[dict[str, Any]],
+    settings: Mapping[str, Any],
+    files: Sequence[FileStatus],
+    log: RunLog,
     strip: Image.Image,
     photos: Sequence[Image.Image],
     notes: Sequence[str] = (),
-) -> Path:
-    """Write the page of a run. `log` are its lines as they were written, step by step.
-
-    Raises `DiskError` when it cannot be written; a page that was there before stays then.
-    """
-    shown = [_picture(photo, f"photo {i + 1}", 256) for i, photo in enumerate(photos[:MAX_SHOWN])]
-    more = len(photos) - len(shown)
+) -> str:
+    """The report as HTML. Everything in it is escaped, and images are embedded."""
+    thumbnails = [_image(photo, f"training image {i + 1}", 256) for i, photo in enumerate(photos[:MAX_PHOTOS])]
+    rest = len(photos) - len(thumbnails)
     body = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>The token <code>{escape(token)}</code>, learned from {format_count(len(photos), 'photo')}.</p>",
+        f"<p>The token <code>{escape(token)}</code>, learned from {format_count(len(photos), 'image')}.</p>",
         *(f'<p class="soft">{escape(note)}</p>' for note in notes),
-        "<h2>What the token drew</h2>",
-        f'<div class="wide" tabindex="0">{_picture(strip, _strip_alt(token, log))}</div>',
+        "<h2>Validation images</h2>",
+        f'<div class="wide" tabindex="0">{_image(strip, _describe_strip(token, log))}</div>',
         _charts(log),
         _scores(log),
-        f'<h2>The photos</h2><div class="photos">{"".join(shown)}</div>',
-        f'<p class="soft">and {more} more</p>' if more > 0 else "",
-        _table(("file", "size", "", "what was done"), [_cells(row) for row in rows]),
+        f'<h2>Training images</h2><div class="photos">{"".join(thumbnails)}</div>',
+        f'<p class="soft">and {rest} more</p>' if rest > 0 else "",
+        _table(("file", "size", "status", "note"), [_cells(file) for file in files]),
         "<h2>Settings</h2>",
-        _table(("setting", "value"), [(name, _plain(value)) for name, value in settings.items()]),
+        _table(("setting", "value"), [(name, _format(value)) for name, value in settings.items()]),
     ]
-    told = "\n".join(part for part in body if part)
-    page = _HEAD.format(title=escape(title), style=_STYLE) + told + "\n</main></body></html>\n"
-    return atomic.write_atomic(path, page.encode("utf-8", "replace"))
+    head = _HEAD.format(title=escape(title), style=_STYLE)
+    return head + "\n".join(part for part in body if part) + "\n</main></body></html>\n"
 
 
-def strip(
-    previews: Sequence[tuple[int, Sequence[Image.Image]]],
-    baseline: Sequence[Image.Image],
-    labels: Sequence[str],
-) -> Image.Image:
-    """How the previews changed: a column for the init word's pictures and one for each (step, pictures).
+# --- the strip -------------------------------------------------------------------------------
 
-    A row for each prompt in `labels`; every column holds one picture for each of them.
-    """
-    columns = [("init", baseline), *((f"{step:,}", pictures) for step, pictures in previews)]
-    columns = [(name, pictures) for name, pictures in columns if pictures]
-    assert columns and all(len(pictures) == len(labels) for _, pictures in columns)
+
+def draw_strip(columns: Sequence[tuple[str, Sequence[Image.Image]]], prompts: Sequence[str]) -> Image.Image:
+    """Draw a table of images: a (title, images) for each column, a prompt for each row."""
+    assert columns and all(len(column) == len(prompts) for _, column in columns)
     width, height = columns[0][1][0].size
     scale = min(1.0, MAX_CELL / max(width, height))
     width, height = max(round(width * scale), 1), max(round(height * scale), 1)
     letter = max(12, min(height // 10, 18))
     font = ImageFont.load_default(letter)
     line, margin, gap = round(letter * 1.3), max(110, width // 2), 4
-    size = (margin + len(columns) * (width + gap), line + 6 + len(labels) * (height + gap))
+    size = (margin + len(columns) * (width + gap), line + 6 + len(prompts) * (height + gap))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    for row, label in enumerate(labels):
+    for row, prompt in enumerate(prompts):
         top = line + 6 + row * (height + gap)
-        for number, words in enumerate(_wrapped(label, font, margin - 12, height // line)):
-            draw.text((6, top + number * line), words, fill="black", font=font)
-    for column, (name, pictures) in enumerate(columns):
-        left = margin + column * (width + gap)
-        draw.text((left + width / 2, 4), name, fill="black", font=font, anchor="ma")
-        for row, picture in enumerate(pictures):
-            small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        for number, text in enumerate(_wrap(prompt, font, margin - 12, height // line)):
+            draw.text((6, top + number * line), text, fill="black", font=font)
+    for number, (title, column) in enumerate(columns):
+        left = margin + number * (width + gap)
+        draw.text((left + width / 2, 4), title, fill="black", font=font, anchor="ma")
+        for row, image in enumerate(column):
+            small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
             sheet.paste(small, (left, line + 6 + row * (height + gap)))
     return sheet
 
 
-def _wrapped(text: str, font: Any, width: int, lines: int) -> list[str]:
-    """The text in lines no wider than `width` pixels; what does not fit ends in an ellipsis."""
-    found = [""]
-    for word in text[:400].split():  # more is on no picture's height
-        while len(word) > 1 and font.getlength(word) > width:  # a word that fits on no line
+def _wrap(text: str, font: Any, width: int, max_lines: int) -> list[str]:
+    """The text in lines no wider than `width` pixels. What does not fit ends in an ellipsis."""
+    lines = [""]
+    for word in text[:400].split():  # no image is high enough for more
+        while len(word) > 1 and font.getlength(word) > width:  # a word that is longer than a line
             head = 1
             while font.getlength(word[: head + 1]) <= width:
                 head += 1
-            found.append(word[:head])
+            lines.append(word[:head])
             word = word[head:]
-        longer = f"{found[-1]} {word}".strip()
+        longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width:
-            found[-1] = longer
+            lines[-1] = longer
         else:
-            found.append(word)
-    found = [words for words in found if words]
-    lines = max(lines, 1)
-    return found if len(found) <= lines else [*found[: lines - 1], f"{found[lines - 1][:-1]}…"]
+            lines.append(word)
+    lines = [line for line in lines if line]
+    max_lines = max(max_lines, 1)
+    return lines if len(lines) <= max_lines else [*lines[: max_lines - 1], f"{lines[max_lines - 1][:-1]}…"]
 
 
-def _picture(picture: Image.Image, alt: str, most: int = 0) -> str:
-    """An <img> that carries its own pixels: PNG when small, JPEG otherwise."""
-    if most and max(picture.size) > most:
-        picture = picture.copy()
-        picture.thumbnail((most, most), Image.Resampling.LANCZOS)
-    width, height = picture.size
-    if most or width * height > 2_000_000:
+def _describe_strip(token: str, log: RunLog) -> str:
+    return (
+        f"Validation images in a table. Each row is a prompt with {token}. The first column is the init words, "
+        f"the others are steps, up to step {log.step:,}."
+    )
+
+
+# --- parts of the page -----------------------------------------------------------------------
+
+
+def _charts(log: RunLog) -> str:
+    baseline = log.baseline
+    best = ("best step", log.best["step"]) if log.best else None
+
+    def level(name: str, key: str) -> list[tuple[str, float]]:
+        return [(name, baseline[key])] if key in baseline else []
+
+    references = level("of the init words", "reconstruction") + level("of the training images", "pairwise")
+    scores = [
+        charts.Line("reconstruction", log.curve("reconstruction"), references),
+        charts.Line("editability", log.curve("editability"), level("of the init words", "editability")),
+    ]
+    loss = log.curve("smoothed") or log.curve("loss")
+    vectors = [charts.Line("distance from the start", log.curve("moved")), charts.Line("norm", log.curve("norm"))]
+    figures = (
+        charts.line_chart("Loss", [charts.Line("loss", loss)], subtitle="smoothed", marker=best),
+        charts.line_chart("Scores", scores, subtitle="similarity by CLIP", marker=best),
+        charts.line_chart("Vectors", vectors, subtitle="mean of all vectors", marker=best),
+    )
+    return f'<h2>Training</h2><div class="charts">{"".join(figures)}</div>' if any(figures) else ""
+
+
+def _scores(log: RunLog) -> str:
+    """The scores of all validation images, and the nearest words at each step."""
+    entries = log.evaluations or [entry for entry in log.entries if entry.get("nearest")][-1:]
+    if not entries:
+        return ""
+    rows = [
+        (
+            f"{entry['step']:,}" + (" (best)" if entry is log.best else ""),
+            *(_format(entry.get(key)) for key in ("reconstruction", "editability")),
+            ", ".join(map(str, entry.get("nearest", ()))),
+        )
+        for entry in entries
+    ]
+    return "<h2>Scores</h2>" + _table(("step", "reconstruction", "editability", "nearest words"), rows)
+
+
+def _image(image: Image.Image, alt: str, max_side: int = 0) -> str:
+    """An <img> with its pixels embedded: PNG when small, JPEG otherwise."""
+    image = _shrink(image, max_side) if max_side else image
+    width, height = image.size
+    if max_side or width * height > 2_000_000:
         file, kind = BytesIO(), "jpeg"
-        picture.convert("RGB").save(file, "JPEG", quality=88)
+        image.convert("RGB").save(file, "JPEG", quality=88)
         data = file.getvalue()
     else:
-        data, kind = images.encode(picture, "PNG"), "png"
+        data, kind = images.encode(image, "PNG"), "png"
     text = base64.b64encode(data).decode()
     return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="data:image/{kind};base64,{text}">'
 
 
-def _strip_alt(token: str, log: Sequence[dict[str, Any]]) -> str:
-    last = max((entry["step"] for entry in log if "step" in entry), default=0)
-    return (
-        f"A table of pictures: one row for each preview prompt with {token}, the first column drawn with "
-        f"the init word, then one column for each preview up to step {last:,}"
-    )
+def _shrink(image: Image.Image, max_side: int = THUMBNAIL) -> Image.Image:
+    """The image with no side longer than `max_side`."""
+    scale = max_side / max(image.size)
+    if scale >= 1:
+        return image
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _series(log: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """(step, value) wherever the log has a finite value; thinned to `MAX_POINTS`, the last one kept."""
-    found = [
-        (float(entry["step"]), float(value))
-        for entry in log
-        if isinstance(value := entry.get(key), int | float) and math.isfinite(value) and "step" in entry
-    ]
-    stride = max(1, math.ceil(len(found) / MAX_POINTS))
-    return found[::-1][::stride][::-1]
-
-
-def _charts(log: Sequence[dict[str, Any]]) -> str:
-    baseline = next((entry["baseline"] for entry in log if entry.get("baseline")), {})
-    best = next((entry["step"] for entry in reversed(log) if entry.get("best")), None)
-
-    def level(key: str, name: str) -> list[tuple[str, float]]:
-        value = baseline.get(key)
-        return [(name, float(value))] if value is not None and math.isfinite(value) else []
-
-    loss = _series(log, "smoothed") or _series(log, "loss")
-    alike = level("reconstruction", "init word") + level("pairwise", "the photos among themselves")
-    charts = (
-        _chart("Loss", "smoothed", [_Curve("loss", loss)], best),
-        _chart(
-            "Scores",
-            "likeness by CLIP",
-            [
-                _Curve("reconstruction (like the photos)", _series(log, "reconstruction"), alike),
-                _Curve("editability (like the prompt)", _series(log, "editability"), level("editability", "init word")),
-            ],
-            best,
-        ),
-        _chart(
-            "The vector",
-            "lengths",
-            [
-                _Curve("distance from the start", _series(log, "moved")),
-                _Curve("norm", _series(log, "norm")),
-            ],
-            best,
-        ),
-    )
-    charts = [chart for chart in charts if chart]
-    if not charts:
-        return ""
-    return f'<h2>How it learned</h2><div class="charts">{"".join(charts)}</div>'
-
-
-def _chart(title: str, says: str, curves: Sequence[_Curve], best: float | None) -> str:
-    """A figure with axes, ticks and a key with the last values; "" when there is nothing to draw."""
-    curves = [curve for curve in curves if curve.points]
-    if not curves:
-        return ""
-    xs = [x for curve in curves for x, _ in curve.points]
-    ys = [y for c in curves for y in (*(y for _, y in c.points), *(y for _, y in c.levels))]
-    across, up = _ticks(min(xs), max(xs)), _ticks(min(ys), max(ys))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        right = (x - across[0]) / (across[-1] - across[0])
-        high = (y - up[0]) / (up[-1] - up[0])
-        return _LEFT + right * (_RIGHT - _LEFT), _BOTTOM - high * (_BOTTOM - _TOP)
-
-    parts = [_axes(across, up, place)]
-    keys = []
-    if best is not None and across[0] <= best <= across[-1]:
-        x = place(best, up[0])[0]
-        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_BOTTOM}"/>')
-        keys.append(f'<li class="k2">┊ best: step {best:,g}</li>')
-    for number, curve in enumerate(curves):
-        drawn, told = _drawn(number, curve, place)
-        parts.append(drawn)
-        keys.append(told)
-    names = ", ".join(f"{c.name} ends at {c.points[-1][1]:.3g}" for c in curves)
-    return (
-        f'<figure><figcaption>{escape(title)} <span class="soft">{escape(says)}</span></figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(f"{title}: {names}")}">'
-        f'{"".join(parts)}</svg><ul class="keys">{"".join(keys)}</ul></figure>'
-    )
-
-
-def _drawn(number: int, curve: _Curve, place: Any) -> tuple[str, str]:
-    """A curve with its levels as SVG, and their lines in the key."""
-    places = [place(x, y) for x, y in curve.points]
-    if len(places) == 1:  # a line of no length is not drawn
-        places.append((places[0][0] + 3, places[0][1]))
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts = [f'<polyline class="curve s{number}" points="{line}"/>']
-    keys = [("━", curve.name, curve.points[-1][1])]
-    for index, (name, value) in enumerate(curve.levels):
-        y = place(curve.points[0][0], value)[1]
-        second = " second" if index else ""
-        parts.append(f'<line class="level{second} s{number}" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        keys.append(("┈" if index else "╌", name, value))
-    told = (f"<li class='k{number}'>{sign} {escape(name)}: <b>{value:.3g}</b></li>" for sign, name, value in keys)
-    return "".join(parts), "".join(told)
-
-
-def _axes(across: list[float], up: list[float], place: Any) -> str:
-    parts = []
-    for y in up:
-        height = place(across[0], y)[1]
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{y:g}</text>')
-    for x in across:
-        left = place(x, up[0])[0]
-        parts.append(f'<text x="{left:.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{x:,g}</text>')
-    return "".join(parts) + f'<text x="{_RIGHT}" y="{_HEIGHT - 2}" text-anchor="end">step</text>'
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers, of which the first is at most `low` and the last at least `high`."""
-    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
-    rough = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    unit = next(unit * power for unit in (1, 2, 2.5, 5, 10) if unit * power >= rough * 0.999)
-    first, last = math.floor(low / unit + 1e-9), math.ceil(high / unit - 1e-9)
-    return [float(f"{number * unit:.10g}") for number in range(first, max(last, first + 1) + 1)]
-
-
-def _scores(log: Sequence[dict[str, Any]]) -> str:
-    """The previews in numbers, and the words nearest to the vector at each."""
-    said = [entry for entry in log if "reconstruction" in entry or entry.get("best")]
-    said = said or [entry for entry in log if entry.get("nearest")][-1:]
-    best = next((entry for entry in reversed(said) if entry.get("best")), None)
-    if not said:
-        return ""
-    rows = [
-        (
-            f"{entry.get('step', 0):,}" + (" (best)" if entry is best else ""),
-            *(_plain(entry.get(key)) for key in ("reconstruction", "editability")),
-            ", ".join(map(str, entry.get("nearest", ()))),
-        )
-        for entry in said
-    ]
-    heads = ("step", "reconstruction", "editability", "nearest words")
-    return "<h2>Previews</h2>" + _table(heads, rows)
-
-
-def _cells(row: FileStatus) -> tuple[str, ...]:
-    return row.file, row.size, "used" if row.used else "skipped", row.note
+def _cells(file: FileStatus) -> tuple[str, ...]:
+    return file.file, file.size, "used" if file.used else "skipped", file.note
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -338,9 +245,9 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _plain(value: object) -> str:
+def _format(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(_format, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,139 +1,257 @@
-"""The folder of a run: its checkpoints, log and previews, and that only one process works in it.
+"""The folder of a training run: its log, checkpoints, validation images and report, and the lock of its process.
 
-embeddings/my_cat.safetensors   the learned token, when it is done
-embeddings/my_cat/              log.jsonl, checkpoints/, previews/, and the page about the run
+    embeddings/my_cat.safetensors   the learned token
+    embeddings/my_cat/              log.jsonl, checkpoints/, previews/, index.html, strip.webp, .lock
+
+Only this module names these files. Reading takes no lock, so a run can be followed while it trains.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 from PIL import Image
 
 from .. import atomic, images
-from ..errors import DiskError, UsageError
+from ..errors import DiffusekitError, DiskError, UsageError
+
+TOKEN_IMAGES = 4  # the first validation images show the token alone, the others the edit prompts
+INIT_STEP = 0  # the step of the validation images that show the init words
+_LOG, _INIT = "log.jsonl", "init"
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """The lines of a run's log, in order. Each has a `step`, and the measures that were taken at it."""
+
+    entries: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def parse(cls, lines: Iterable[str]) -> Self:
+        """Read the lines of a log. A damaged line, such as one that is still being written, is left out."""
+        entries = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                entries.append(entry)
+        return cls(tuple(entries))
+
+    @property
+    def step(self) -> int:
+        """The last step in the log."""
+        return max((entry["step"] for entry in self.entries), default=0)
+
+    @property
+    def latest(self) -> dict[str, Any]:
+        """The newest entry with a loss, or an empty one."""
+        return next((entry for entry in reversed(self.entries) if "loss" in entry), {})
+
+    @property
+    def baseline(self) -> dict[str, float]:
+        """The scores of the init words, and the similarity of the photos to each other ("pairwise")."""
+        scores = next((entry["baseline"] for entry in self.entries if entry.get("baseline")), {})
+        return {key: value for key, value in scores.items() if _is_finite(value)}
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The entry whose vectors are the best so far, or an empty one."""
+        return next((entry for entry in reversed(self.entries) if entry.get("best")), {})
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The entries with scores."""
+        return [entry for entry in self.entries if "reconstruction" in entry or entry.get("best")]
+
+    def curve(self, measure: str) -> list[tuple[int, float]]:
+        """(step, value) wherever a measure was taken and is finite."""
+        return [(entry["step"], entry[measure]) for entry in self.entries if _is_finite(entry.get(measure))]
 
 
 class RunFolder:
-    """Paths of a run, and the lock that is held from `begin` to `close`."""
+    """The files of one run, and the lock that is held from `open` to `close`."""
 
     def __init__(self, output: Path, name: str):
-        self.folder = output / name
+        """`output` is the folder of learned tokens. Nothing is created before `open`."""
+        self.name = name
+        self.path = output / name
         self.token = output / f"{name}.safetensors"
-        self.checkpoints = self.folder / "checkpoints"
-        self.page, self.strip = self.folder / "index.html", self.folder / "strip.webp"
-        self._log, self._previews = self.folder / "log.jsonl", self.folder / "previews"
-        self._lock = FileLock(self.folder / ".lock")
+        self.checkpoints = self.path / "checkpoints"
+        self.report, self.strip = self.path / "index.html", self.path / "strip.webp"
+        self._log, self._previews = self.path / _LOG, self.path / "previews"
+        self._lock = FileLock(self.path / ".lock")
+
+    # --- what is there -----------------------------------------------------------------------
 
     @property
-    def begun(self) -> bool:
-        """Whether the folder is that of a run."""
+    def is_run(self) -> bool:
+        """Whether this is the folder of a run: it has a log."""
         return self._log.is_file()
 
     @property
-    def resumable(self) -> bool:
-        """Whether there is a checkpoint."""
+    def has_checkpoint(self) -> bool:
         return any(self.checkpoints.glob("*.safetensors"))
 
+    @property
+    def has_token(self) -> bool:
+        """Whether there is a learned token of this name."""
+        return self.token.is_file()
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether there is anything to look at or to resume."""
+        return bool(self.read_log().entries) or self.has_checkpoint
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the run can be resumed. The report is written last, so a run that has one is finished.
+
+        A token without a report is of an earlier run, which this one was to replace.
+        """
+        return self.has_checkpoint and not (self.has_token and self.report.exists())
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process trains in this folder."""
+        if not Path(self._lock.lock_file).exists():
+            return False
+        try:
+            with FileLock(self._lock.lock_file, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    # --- one process at a time ---------------------------------------------------------------
+
     def check(self, pictures: Path, *, resume: bool, overwrite: bool) -> None:
-        """Refuse to work among the pictures, or over earlier work unless told to; changes nothing."""
+        """Raise `UsageError` if a run may not start here; change nothing."""
         if resume and overwrite:
             raise UsageError(
-                "--resume and --overwrite are both given",
-                "--resume goes on with an unfinished run, --overwrite starts again",
+                "`resume` and `overwrite` exclude each other",
+                "`resume` continues an unfinished run, `overwrite` starts again",
             )
-        if pictures.resolve().is_relative_to(self.folder.resolve()):
+        if pictures.resolve().is_relative_to(self.path.resolve()):
             raise UsageError(
-                f"the run's own folder would be {self.folder}, where the pictures are",
-                "choose another --output or --name",
+                f"the run would write to {self.path}, which holds the training images",
+                "use another `output` or `name`",
             )
-        # The page is written last. A token without it is of an earlier run that this one was to replace.
-        unfinished = self.resumable and not (self.token.exists() and self.page.exists())
-        if overwrite or (unfinished and resume):
+        if overwrite or (self.is_unfinished and resume):
             return
-        if unfinished:
+        if self.is_unfinished:
             raise UsageError(
-                f"{self.folder} holds an unfinished run",
-                "--resume goes on with it, --overwrite starts again",
+                f"{self.path} holds an unfinished run", "set `resume` to continue it, or `overwrite` to start again"
             )
         if self.token.exists():
-            raise UsageError(f"{self.token} already exists", "choose another --name, or say --overwrite")
+            raise UsageError(f"{self.token} already exists", "use another `name`, or set `overwrite`")
 
-    def begin(self, pictures: Path, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder, take its lock and check again: another process may have been here meanwhile.
+    def open(self, pictures: Path, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder, take its lock and check again, because another process may have been here.
 
-        With `overwrite`, clear away all but the learned token.
+        With `overwrite`, remove everything but the learned token. Raises `UsageError` and `DiskError`.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise UsageError(
-                f"another process is at work in {self.folder}", "wait for it, or choose a --name"
+                f"another process is training in {self.path}", "wait for it, or use another `name`"
             ) from None
         except OSError as error:
-            raise DiskError(f"cannot write in {self.folder}: {error.strerror or error}", "choose an --output") from None
+            raise DiskError(f"cannot write to {self.path}: {error.strerror or error}", "use another `output`") from None
         self.check(pictures, resume=resume, overwrite=overwrite)
         if overwrite:
-            for path in (self.checkpoints, self._previews):
-                shutil.rmtree(path, ignore_errors=True)
-            for path in (self._log, self.page, self.strip):
-                path.unlink(missing_ok=True)
+            for folder in (self.checkpoints, self._previews):
+                shutil.rmtree(folder, ignore_errors=True)
+            for file in (self._log, self.report, self.strip):
+                file.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Release the lock."""
         self._lock.release()
 
     # --- log ---------------------------------------------------------------------------------
 
-    def append_log(self, entry: dict[str, Any]) -> None:
-        """Add a line to the log."""
+    def append_log(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to the log; raises `DiskError`."""
         try:
-            with self._log.open("a", encoding="utf-8") as log:
-                log.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         except OSError as error:
             raise DiskError(
-                f"cannot write {self._log}: {error.strerror or error}",
-                "free some space, then --resume",
+                f"cannot write {self._log}: {error.strerror or error}", "free some space, then set `resume`"
             ) from error
 
-    def notes(self) -> list[dict[str, Any]]:
-        """The lines of the log; a line cut off by a crash is left out."""
-        found = []
-        if self._log.exists():
-            for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    found.append(json.loads(line))
-                except ValueError:
-                    continue
-        return found
+    def read_log(self) -> RunLog:
+        """The log as it is now; empty when there is none or it cannot be read."""
+        try:
+            text = self._log.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return RunLog()
+        return RunLog.parse(text.splitlines())
 
     def rewind(self, step: int) -> None:
-        """Forget what was noted and shown after a step, before going on from its checkpoint."""
-        kept = [json.dumps(e, ensure_ascii=False) for e in self.notes() if e.get("step", 0) <= step]
-        atomic.write_atomic(self._log, "".join(line + "\n" for line in kept).encode())
-        for path in self._previews.glob("[0-9]*.png"):
-            if int(path.stem) > step:
+        """Remove what was logged and saved after a step, before resuming from its checkpoint."""
+        lines = [json.dumps(e, ensure_ascii=False) + "\n" for e in self.read_log().entries if e["step"] <= step]
+        atomic.write_atomic(self._log, "".join(lines).encode())
+        for image_step, path in self.validation_images():
+            if image_step > step:
                 path.unlink()
 
-    # --- previews ----------------------------------------------------------------------------
+    # --- validation images -------------------------------------------------------------------
 
-    def show(self, name: str, pictures: Sequence[Image.Image]) -> None:
-        """Keep the pictures of a preview, side by side in one file."""
+    def save_images(self, step: int, pictures: Sequence[Image.Image]) -> None:
+        """Save the validation images of a step side by side in one file; `INIT_STEP` is that of the init words."""
+        name = _INIT if step == INIT_STEP else f"{step:06}"
         sheet = images.make_grid(list(pictures), len(pictures))
         atomic.write_atomic(self._previews / f"{name}.png", images.encode(sheet, "PNG"))
 
-    def shown(self) -> dict[str, list[Image.Image]]:
-        """The previews kept so far, in order: "init" and the steps' numbers."""
-        found = {}
-        for path in sorted(self._previews.glob("*.png"), key=lambda p: (p.stem != "init", p.stem)):
-            with Image.open(path) as sheet:
-                side = sheet.height
-                whole = sheet.convert("RGB")
-            columns = range(0, whole.width, side)
-            found[path.stem] = [whole.crop((x, 0, x + side, side)) for x in columns]
-        return found
+    def validation_images(self) -> list[tuple[int, Path]]:
+        """(step, file) in order; `read_images` opens a file."""
+        files = [
+            (INIT_STEP if path.stem == _INIT else int(path.stem), path)
+            for path in self._previews.glob("*.png")
+            if path.stem == _INIT or path.stem.isdecimal()
+        ]
+        return sorted(files)
+
+    def latest_images(self) -> list[Image.Image]:
+        """The newest validation images of the token alone; none while there are none."""
+        files = self.validation_images()
+        try:
+            return read_images(files[-1][1])[:TOKEN_IMAGES] if files else []
+        except (DiffusekitError, OSError):
+            return []
+
+
+def run_folders(output: Path) -> list[RunFolder]:
+    """The runs in a folder of learned tokens, by name."""
+    return [RunFolder(output, path.parent.name) for path in sorted(output.glob(f"*/{_LOG}"))]
+
+
+def read_images(path: Path) -> list[Image.Image]:
+    """The square images in a file of validation images: the token alone, then the edit prompts.
+
+    Raises `DiffusekitError` if the file is damaged.
+    """
+    with images.open_image(path) as file:
+        sheet = images.to_rgb(file)
+    side = sheet.height
+    return [sheet.crop((x, 0, x + side, side)) for x in range(0, sheet.width - side + 1, side)]
+
+
+def image_sheet(path: Path, columns: int = TOKEN_IMAGES) -> Image.Image:
+    """The images of a file in rows of `columns`; raises `DiffusekitError` if it is damaged."""
+    return images.make_grid(read_images(path), columns)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

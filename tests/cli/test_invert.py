@@ -88,7 +88,7 @@ def test_it_learns_from_a_folder_alone_and_the_token_is_used(families, tmp_path,
         == 0
     )
     assert run(["again", str(made[0]), "-o", "other.png"]) == 0
-    assert "learned anew" in capsys.readouterr().err
+    assert "trained again since" in capsys.readouterr().err
 
 
 def test_a_recipe_names_its_pictures_or_takes_a_folder(families, tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_a_recipe_names_its_pictures_or_takes_a_folder(families, tmp_path, capsy
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["empty"], 4, "no picture"),
+        (["empty"], 4, "no image that can be used"),
         (["nowhere"], 2, "nowhere"),
         (["mixed", "--strict"], 4, "notes.md"),
         (["mixed", "--token", "two words"], 2, "white space"),
@@ -169,7 +169,7 @@ def test_one_process_says_how_to_go_on(capsys, monkeypatch, processes, device, f
         signal.raise_signal(signal.SIGINT)
         invert._follow(run, asked, show=False)
     said = capsys.readouterr().err
-    assert run.paused
+    assert run.is_saved
     assert said == (
         f"stopping after this step; again: at once\nsaved at step 7; go on with:\n  {first} --resume\n"
         if is_main
@@ -180,16 +180,16 @@ def test_one_process_says_how_to_go_on(capsys, monkeypatch, processes, device, f
 class StoppedRun:
     """As much of an inversion as following it needs: one step of it."""
 
-    step, rate, paused = 7, 0.1, False
+    step, learning_rate, is_saved = 7, 0.1, False
 
     def __init__(self, processes: int, is_main: bool, settings: InvertSettings):
-        self.processes, self.is_main, self.settings = processes, is_main, settings
+        self.process_count, self.is_main, self.settings = processes, is_main, settings
 
     def __iter__(self):
         yield TrainingProgress(7, 0.5, 0.5, 1.0, 0.1, ("cat",))
 
-    def pause(self) -> None:
-        self.paused = True
+    def save_checkpoint(self) -> None:
+        self.is_saved = True
 
 
 @pytest.mark.parametrize(("output", "name"), [("embeddings", "three"), ("else where", "my_three")])

@@ -1,6 +1,6 @@
-"""Run by test_resume.py: an inversion that is killed again and again, and must end the same.
+"""Run by test_resume.py: an inversion that is killed again and again, and must end with the same token.
 
-Everything is loaded once; each run is a fork of this process, with one thread, so that forking is safe.
+The model is loaded once. Each run is a fork of this process, with one thread, so that forking is safe.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import torch
 torch.set_num_threads(1)
 
 from diffusekit import atomic, models  # noqa: E402
+from diffusekit.inversion import evaluation  # noqa: E402
 from diffusekit.inversion.trainer import Inversion  # noqa: E402
 from diffusekit.settings import InvertSettings  # noqa: E402
 
@@ -31,7 +32,7 @@ SITES = (
 
 
 def attempt(settings: InvertSettings, output: Path, *, die_at: tuple[str, int] | None = None) -> int:
-    """Start or go on in a fork; returns its process number."""
+    """Start or resume in a fork; return its process id."""
     child = os.fork()
     if child:
         return child
@@ -83,9 +84,10 @@ def main() -> None:
         clip="",
     )
     models.load(model, "cpu", "float32")
+    evaluation.STEPS = 2
     started = time.monotonic()
     expected = finish(settings, work / "whole")
-    seconds, told = time.monotonic() - started, {"expected": expected, "random": [], "sites": {}}
+    seconds, result = time.monotonic() - started, {"expected": expected, "random": [], "sites": {}}
     rng = random.Random(0)
     for kill in range(kills):
         output = work / f"random-{kill}"
@@ -93,13 +95,13 @@ def main() -> None:
         time.sleep(rng.uniform(0, seconds))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        told["random"].append(finish(settings, output))
+        result["random"].append(finish(settings, output))
     for site in SITES:
         for count in (1, 3, 5):
             output = work / f"{site.replace(' ', '-')}-{count}"
             _, status = os.waitpid(attempt(settings, output, die_at=(site, count)), 0)
             assert os.WIFSIGNALED(status), (site, count, status)
-            told["sites"][f"{site} {count}"] = finish(settings, output)
+            result["sites"][f"{site} {count}"] = finish(settings, output)
     chained, output = 0, work / "chain"
     while not (output / "three.safetensors").exists():  # killed over and over in one run
         child = attempt(settings, output)
@@ -107,9 +109,9 @@ def main() -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         chained += 1
-    told["chain"] = hashlib.sha256((output / "three.safetensors").read_bytes()).hexdigest()
-    told["chained"] = chained
-    print(json.dumps(told))
+    result["chain"] = hashlib.sha256((output / "three.safetensors").read_bytes()).hexdigest()
+    result["chained"] = chained
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

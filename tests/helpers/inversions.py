@@ -1,4 +1,4 @@
-"""What tests of inversion share: three small pictures, and settings for a run of a second."""
+"""For tests of inversion: three small images, and settings for a run of a second."""
 
 from pathlib import Path
 from typing import Any

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 from diffusekit import latents
 from diffusekit.errors import DataSetError, UsageError
 from diffusekit.inversion import dataset
-from diffusekit.inversion.dataset import collect, encode, note_enlarged
+from diffusekit.inversion.dataset import collect, note_enlarged
+from diffusekit.inversion.encoded_dataset import encode
 
 
 def photo(seed, size=(96, 64), mode="RGB"):
@@ -59,8 +60,8 @@ def test_a_mixed_folder_gives_what_is_good_and_says_why_the_rest_is_not(mixed):
     assert reasons.pop("truncated.png").startswith("damaged: ")
     assert reasons == {
         ".DS_Store": "a hidden file",
-        "Thumbs.db": "left by the system",
-        "notes.txt": "not a picture that can be read",
+        "Thumbs.db": "a file of the operating system",
+        "notes.txt": "not an image that can be read",
         "more": "a sub-folder, which is not entered",
         "copy.bmp": "a duplicate of 01.png",
     }
@@ -81,11 +82,11 @@ def test_nothing_to_learn_from(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no")
     with pytest.raises(UsageError, match="Not a directory"):
         collect(tmp_path / "a.jpg")
-    with pytest.raises(DataSetError, match=r"a\.jpg is not a picture") as raised:
+    with pytest.raises(DataSetError, match=r"a\.jpg: not an image") as raised:
         collect(tmp_path)
     assert raised.value.exit_code == 4 and "PNG" in raised.value.hint
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataSetError, match="no picture to learn from"):
+    with pytest.raises(DataSetError, match="holds no image that can be used"):
         collect(tmp_path / "empty")
 
 
@@ -154,7 +155,7 @@ def test_links_are_followed_only_within_the_folder(tmp_path):
     assert [p.file for p in data.photos] == ["00.png", "01.png", "inner.png"]
     assert data.photos[0].caption is None
     notes = {row.file: row.note for row in data.files}
-    outside = "a link out of the folder"
+    outside = "a link to outside the folder"
     assert notes["out.png"] == notes["up.png"] == notes["00.txt"] == notes["way"] == outside
     assert notes["gone.png"] == "a broken link" and notes["same.png"] == "a duplicate of 00.png"
     assert "cannot be read" in notes["round.png"] or notes["round.png"] == "a broken link"
@@ -201,11 +202,11 @@ def test_truncated_anywhere_is_listed_never_a_crash(tmp_path, kind):
     assert len(found) == 1 + len(lengths)
     for length in lengths[:5]:
         row = found[f"cut{length:06}.{kind.lower()}"]
-        assert not row.used and row.note.startswith(("not a picture", "damaged: ")), row
+        assert not row.used and row.note.startswith(("not an image", "damaged: ")), row
 
 
 def test_what_was_done_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, "KEPT_SIDE", 200)
+    monkeypatch.setattr(dataset, "MAX_SIDE", 200)
     exif = Image.Exif()
     exif[0x0112] = 6
     photo(0).save(tmp_path / "turned.jpg", exif=exif)
@@ -224,19 +225,19 @@ def test_what_was_done_is_said(tmp_path, monkeypatch):
     data = note_enlarged(collect(tmp_path), 60)
     found = rows(data)
     assert {file: (row.size, row.note) for file, row in found.items() if row.used} == {
-        "turned.jpg": ("64x96", "turned by its EXIF orientation"),
+        "turned.jpg": ("64x96", "rotated by its EXIF orientation"),
         "deep.png": ("48x40", "16 bit, enlarged from 48x40"),
         "moving.gif": ("96x64", "first of 3 frames"),
         "half.png": ("96x64", "transparent parts filled with white"),
         "print.jpg": ("96x64", "converted from CMYK"),
-        "large.webp": ("800x400", "kept at 400x200"),
+        "large.webp": ("800x400", "reduced to 400x200"),
     }
     assert {file: row.note for file, row in found.items() if not row.used} == {
         "thin.png": "too small: 10x4000",
-        "nothing.png": "transparent all over",
-        "phone.jpg": "HEIC is not read; save it as JPEG",
-        "new.avif": "AVIF is not read; save it as JPEG",
-        "film.mp4": "not a picture that can be read",
+        "nothing.png": "fully transparent",
+        "phone.jpg": "HEIC is not supported, save it as JPEG",
+        "new.avif": "AVIF is not supported, save it as JPEG",
+        "film.mp4": "not an image that can be read",
     }
     photos = {p.file: p for p in data.photos}
     assert photos["large.webp"].image.size == (400, 200)
@@ -270,7 +271,7 @@ def test_far_too_many_are_refused_before_they_are_read(tmp_path, monkeypatch):
     path = folder(tmp_path, 3)
     assert len(collect(path).photos) == 3
     (path / "99.jpg").write_bytes(b"never looked at")
-    with pytest.raises(DataSetError, match="more than 3 pictures") as raised:
+    with pytest.raises(DataSetError, match="more than 3 images") as raised:
         collect(path)
     assert raised.value.hint
 

@@ -1,4 +1,4 @@
-"""The page about a run: one file, nothing from elsewhere, nothing that runs."""
+"""The report of a run: one file that loads nothing and runs nothing."""
 
 import base64
 import io
@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusekit import charts
 from diffusekit.errors import DiskError
 from diffusekit.inversion import report
 from diffusekit.inversion.dataset import FileStatus
+from diffusekit.inversion.run_folder import INIT_STEP, RunFolder, RunLog
 
 EVIL = "<script>alert('x')</script>\"><img src=http://evil.example/x onerror=alert(1)>"
-VOID = {"meta", "img", "line", "polyline"}
+VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
@@ -64,22 +66,18 @@ def log(steps=1000, every=100):
         yield entry
 
 
-def written(tmp_path, **changes):
+def rendered(**changes):
     given = {
         "title": "my-cat",
         "token": "<my-cat>",
         "settings": {"model": "mini", "learning_rate": 0.005, "init": None, "prompts": ["a", "b"]},
-        "rows": [
-            FileStatus("00.jpg", "768x512", True, "16 bit"),
-            FileStatus("a.txt", "", False, "not a picture"),
-        ],
-        "log": list(log()),
+        "files": [FileStatus("00.jpg", "768x512", True, "16 bit"), FileStatus("a.txt", "", False, "not an image")],
+        "log": log(),
         "strip": Image.effect_noise((640, 300), 80).convert("RGB"),
         "photos": [Image.effect_noise((300, 200), 60).convert("RGB")] * 3,
         "notes": ["Scores by a small CLIP."],
-    }
-    path = report.write(tmp_path / "run" / "index.html", **(given | changes))
-    text = path.read_text(encoding="utf-8")
+    } | changes
+    text = report.render_report(**given | {"log": RunLog(tuple(given["log"]))})
     return text, Page(text)
 
 
@@ -89,10 +87,9 @@ def pictures(found):
     ]
 
 
-def test_one_file_that_needs_nothing_else(tmp_path):
-    text, found = written(tmp_path)
+def test_one_file_that_needs_nothing_else():
+    text, found = rendered()
     assert text.startswith("<!doctype html>")
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["index.html"]
     assert not {"script", "link", "iframe", "object", "embed", "base"} & {t for t, _ in found.elements}
     for _, attributes in found.elements:
         assert not [name for name in attributes if name.startswith("on") or name == "href"]
@@ -103,31 +100,31 @@ def test_one_file_that_needs_nothing_else(tmp_path):
     assert any(m.get("name") == "viewport" for m in found.all("meta"))
     assert "prefers-color-scheme: dark" in text and found.all("html")[0]["lang"] == "en"
     assert all(image["alt"] for image in found.all("img"))
-    assert all(chart["role"] == "img" and chart["aria-label"] for chart in found.all("svg"))
+    assert all(chart["role"] == "img" for chart in found.all("svg"))
+    assert len(found.all("title")) == 1 + len(found.all("svg"))
 
 
-def test_the_strip_and_the_photos_are_inside(tmp_path):
+def test_the_strip_and_the_photos_are_inside():
     strip = Image.effect_noise((640, 300), 80).convert("RGB")
-    _, found = written(tmp_path, strip=strip)
+    _, found = rendered(strip=strip)
     inside = pictures(found)
     assert len(inside) == 4 and inside[0].format == "PNG"
     assert np.array_equal(np.asarray(inside[0]), np.asarray(strip))
     assert all(photo.size == (256, 171) for photo in inside[1:])
     large = Image.new("RGB", (3000, 1000), "red")
-    _, found = written(tmp_path, strip=large, photos=[strip] * 30)
+    _, found = rendered(strip=large, photos=[strip] * 30)
     inside = pictures(found)
     assert inside[0].format == "JPEG" and inside[0].size == (3000, 1000)
-    assert len(inside) == 1 + report.MAX_SHOWN and "and 6 more" in found.texts
+    assert len(inside) == 1 + report.MAX_PHOTOS and "and 6 more" in found.texts
 
 
-def test_everything_is_escaped(tmp_path):
-    _, found = written(
-        tmp_path,
+def test_everything_is_escaped():
+    _, found = rendered(
         title=EVIL,
         token=EVIL,
         notes=[EVIL],
         settings={EVIL: EVIL, "list": [EVIL]},
-        rows=[FileStatus(EVIL, EVIL, True, EVIL)],
+        files=[FileStatus(EVIL, EVIL, True, EVIL)],
         log=[*log(200), {"step": 201, "reconstruction": 0.6, "nearest": [EVIL], "best": True}],
     )
     assert not found.all("script")
@@ -139,83 +136,71 @@ def points(polyline):
     return [tuple(map(float, pair.split(","))) for pair in polyline["points"].split()]
 
 
-def test_curves_go_where_the_numbers_go(tmp_path):
-    _, found = written(tmp_path)
+def test_curves_go_where_the_numbers_go():
+    _, found = rendered()
     curves = [points(polyline) for polyline in found.all("polyline")]
     assert len(found.all("svg")) == 3 and len(curves) == 5
     for curve in curves:
-        assert 2 <= len(curve) <= report.MAX_POINTS
-        assert all(0 <= x <= report._WIDTH and 0 <= y <= report._HEIGHT for x, y in curve)
+        assert 2 <= len(curve) <= charts.MAX_POINTS
+        assert all(0 <= x <= charts.WIDTH and 0 <= y <= charts.HEIGHT for x, y in curve)
         assert [x for x, _ in curve] == sorted(x for x, _ in curve)
     loss, reconstruction, editability, moved, norm = curves
     assert loss[0][1] < loss[-1][1]  # falling; y points down
     assert reconstruction[0][1] > reconstruction[-1][1] and editability[0][1] < editability[-1][1]
     assert moved[0][1] > moved[-1][1] and len({y for _, y in norm}) == 1
-    levels = [line for line in found.all("line") if line["class"].startswith("level")]
-    assert len(levels) == 3
-    by_class = {line["class"]: float(line["y1"]) for line in levels}
-    # 0.83, the photos among themselves, is above 0.55, the init word's, and that above its 0.29
-    assert by_class["level second s0"] < by_class["level s0"] < by_class["level s1"]
-    assert len([line for line in found.all("line") if line["class"] == "mark"]) == 3
-    assert any("best: step 700" in text for text in found.texts)
+    init, photos, init_editability = (float(line["y1"]) for line in found.all("line") if line["class"] == "level")
+    assert photos < init < init_editability  # 0.83, 0.55 and 0.29; y points down
+    assert len([line for line in found.all("line") if line["class"] == "marker"]) == 3
+    assert found.texts.count("700") == 3  # the best step
     assert "700 (best)" in found.texts and "300" in found.texts
 
 
-def test_a_run_without_scores_or_without_anything(tmp_path):
+def test_a_run_without_scores_or_without_anything():
     kept = {"step", "smoothed", "norm", "moved", "nearest"}
     bare = [{key: entry[key] for key in entry if key in kept} for entry in log(50)]
-    _, found = written(tmp_path, log=bare[1:])
+    _, found = rendered(log=bare[1:])
     assert len(found.all("svg")) == 2 and "cat, dog" in found.texts
     broken = [{"step": 1, "smoothed": math.nan, "loss": None}, {"step": 2, "smoothed": math.inf}]
     for lines in ([], broken, [{"step": 0, "baseline": None}]):
-        text, found = written(tmp_path, log=lines, rows=[], photos=[], notes=[], settings={})
+        text, found = rendered(log=lines, files=[], photos=[], notes=[], settings={})
         assert not found.all("svg") and "nan" not in text.lower().partition("base64")[0]
-    _, found = written(tmp_path, log=[{"step": 5, "smoothed": 0.3}])  # one point is still to be seen
+    _, found = rendered(log=[{"step": 5, "smoothed": 0.3}])  # one point is still to be seen
     (curve,) = found.all("polyline")
     assert len(set(points(curve))) == 2
 
 
-def test_long_runs_are_thinned_and_end_where_they_end(tmp_path):
-    text, found = written(tmp_path, log=list(log(20_000)))
-    assert max(len(points(polyline)) for polyline in found.all("polyline")) <= report.MAX_POINTS
-    moved = points(found.all("polyline")[3])
-    assert moved[-1] == (report._RIGHT, report._TOP)  # 1.0 at step 20,000
+def test_the_report_of_a_long_run_stays_small():
+    text, found = rendered(log=log(20_000))
+    assert max(len(points(polyline)) for polyline in found.all("polyline")) <= charts.MAX_POINTS
     assert len(text) < 1_000_000
 
 
-@pytest.mark.parametrize(
-    "low, high",
-    [
-        (0, 1000),
-        (0.25, 0.353),
-        (0.61, 0.61),
-        (0, 0),
-        (1, 3),
-        (-2.5, 7),
-        (1e-7, 3e-7),
-        (99_000, 1e5),
-    ],
-)
-def test_ticks_are_few_round_and_enclose(low, high):
-    ticks = report._ticks(low, high)
-    assert 2 <= len(ticks) <= 7 and ticks[0] <= low and ticks[-1] >= high
-    steps = np.diff(ticks)
-    assert np.allclose(steps, steps[0]) and steps[0] > 0
-    assert all(len(f"{tick:g}") <= 7 for tick in ticks)
-    assert (high == low) or (ticks[-1] - ticks[0]) <= 2.1 * (high - low)
+def test_what_cannot_be_written_leaves_the_old_report(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path, "owl")
+    run.open(tmp_path / "pictures", resume=False, overwrite=False)
+    for step in (INIT_STEP, 10):
+        run.save_images(step, [plain("red"), plain("lime")])
 
+    def write(title):
+        report.write_report(run, token=title, prompts=["a", "b"], settings={}, files=[], photos=[plain("blue")])
 
-def test_what_cannot_be_written_leaves_the_old_page(tmp_path, monkeypatch):
-    text, _ = written(tmp_path)
+    write("first")
+    text = run.report.read_bytes()
+    assert b"first" in text and run.strip.is_file()
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(DiskError, match="No space left"):
-        written(tmp_path, title="another")
-    assert (tmp_path / "run" / "index.html").read_text(encoding="utf-8") == text
-    assert len(list((tmp_path / "run").iterdir())) == 1
+        write("another")
+    assert run.report.read_bytes() == text
+    assert sorted(path.name for path in run.path.iterdir() if not path.name.startswith(".")) == [
+        "index.html",
+        "previews",
+        "strip.webp",
+    ]
+    run.close()
 
 
 COLORS = ["red", "lime", "blue", "yellow", "cyan", "magenta"]
@@ -234,8 +219,12 @@ def boxes(sheet, color):
 
 def test_the_strip_has_a_column_for_each_step_and_a_row_for_each_prompt():
     labels = ["a photo of S*", "S* " + "very " * 30 + "tired"]
-    previews = [(100, [plain("blue"), plain("yellow")]), (1000, [plain("cyan"), plain("magenta")])]
-    sheet = report.strip(previews, [plain("red"), plain("lime")], labels)
+    columns = [
+        ("init", [plain("red"), plain("lime")]),
+        ("100", [plain("blue"), plain("yellow")]),
+        ("1,000", [plain("cyan"), plain("magenta")]),
+    ]
+    sheet = report.draw_strip(columns, labels)
     found = {color: boxes(sheet, color) for color in COLORS}
     for left, top, right, bottom in found.values():
         assert (right - left, bottom - top) == (64, 64)
@@ -250,9 +239,9 @@ def test_the_strip_has_a_column_for_each_step_and_a_row_for_each_prompt():
     assert not ink[:, found["red"][0] - 4 : found["red"][0]].any()  # and it keeps to its margin
 
 
-def test_a_strip_of_large_tall_pictures_and_without_a_baseline():
-    sheet = report.strip([(5, [plain("red", (512, 1024))])], [], ["S*"])
+def test_a_strip_of_large_tall_images():
+    sheet = report.draw_strip([("5", [plain("red", (512, 1024))])], ["S*"])
     left, top, right, bottom = boxes(sheet, "red")
     assert (right - left, bottom - top) == (128, 256)
-    names = report.strip([(5, [plain("red")])], [], ["<" + "x" * 500 + ">"])
+    names = report.draw_strip([("5", [plain("red")])], ["<" + "x" * 500 + ">"])
     assert boxes(names, "red")[2] - boxes(names, "red")[0] == 64

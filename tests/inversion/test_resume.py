@@ -1,19 +1,21 @@
-"""A run that is interrupted ends like one that is not, to the bit; and one that was changed is refused."""
+"""An interrupted run ends bit-exactly like one that was not. A run that was changed is refused."""
 
 import dataclasses
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from diffusekit import atomic
 from diffusekit.errors import DiffusekitError, DiskError, FileRefused, UsageError
 from diffusekit.inversion import checkpoint
-from diffusekit.inversion.run_folder import RunFolder
+from diffusekit.inversion.selection import Selection
 from diffusekit.inversion.trainer import Inversion
 from diffusekit.settings import InvertSettings
 from tests.helpers import ROOT
@@ -25,11 +27,25 @@ def sha(path: Path) -> str:
 
 
 def stop_after(run: Inversion, step: int) -> None:
-    for moment in run:
-        if moment.step == step:
+    for progress in run:
+        if progress.step == step:
             run.save_checkpoint()
             break
     run.close()
+
+
+@pytest.fixture(scope="module")
+def interrupted(families, tmp_path_factory) -> Path:
+    """The folder of a run with the settings of `quick`, stopped after five steps. To be copied, not changed."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    stop_after(Inversion(quick(folder, families["sd1"]), folder / "out"), 5)
+    return folder / "out"
+
+
+@pytest.fixture
+def cut(interrupted, tmp_path) -> Path:
+    """A copy of the interrupted run."""
+    return shutil.copytree(interrupted, tmp_path / "cut")
 
 
 @pytest.mark.slow
@@ -45,59 +61,84 @@ def test_killed_at_50_random_moments_and_at_every_site_it_ends_the_same(families
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert len(told["random"]) == 50
-    assert set(told["random"]) == {told["expected"]}
-    assert set(told["sites"].values()) == {told["expected"]}
-    assert told["chain"] == told["expected"]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert len(result["random"]) == 50
+    assert set(result["random"]) == {result["expected"]}
+    assert set(result["sites"].values()) == {result["expected"]}
+    assert result["chain"] == result["expected"]
 
 
 @pytest.mark.parametrize("step", [1, 5, 6, 11])
-def test_stopped_at_any_step_it_goes_on_bit_by_bit(families, tmp_path, step):
+def test_stopped_at_any_step_it_continues_bit_exactly(families, whole, tmp_path, step):
     settings = quick(tmp_path, families["sd1"])
-    learn(settings, tmp_path / "whole")
     stop_after(Inversion(settings, tmp_path / "cut"), step)
     learn(settings, tmp_path / "cut", resume=True)
-    assert sha(tmp_path / "cut/three.safetensors") == sha(tmp_path / "whole/three.safetensors")
-    logs = [(tmp_path / which / "three/log.jsonl").read_text() for which in ("whole", "cut")]
+    assert sha(tmp_path / "cut/three.safetensors") == sha(whole / "three.safetensors")
+    logs = [(output / "three/log.jsonl").read_text() for output in (whole, tmp_path / "cut")]
     assert logs[0] == logs[1]
 
 
-def test_losing_the_optimizer_would_be_noticed(families, tmp_path):
+def test_losing_the_optimizer_would_be_noticed(families, whole, cut, tmp_path):
     """The negative control of the tests above: without the moments the result differs."""
-    settings = quick(tmp_path, families["sd1"])
-    learn(settings, tmp_path / "whole")
-    run = Inversion(settings, tmp_path / "cut")
-    stop_after(run, 5)
-    state = checkpoint.latest(tmp_path / "cut/three/checkpoints")
-    assert state is not None and state.first_moment.abs().max() > 0
-    zeros = torch.zeros_like(state.vectors)
-    checkpoint.write(
-        tmp_path / "cut/three/checkpoints",
-        dataclasses.replace(state, first_moment=zeros, second_moment=zeros),
-    )
-    learn(settings, tmp_path / "cut", resume=True)
-    assert sha(tmp_path / "cut/three.safetensors") != sha(tmp_path / "whole/three.safetensors")
+    saved = checkpoint.latest(cut / "three/checkpoints")
+    assert saved is not None and saved.optimizer.first_moment.abs().max() > 0
+    zeros = torch.zeros_like(saved.optimizer.vectors)
+    forgetful = dataclasses.replace(saved.optimizer, first_moment=zeros, second_moment=zeros)
+    checkpoint.write(cut / "three/checkpoints", dataclasses.replace(saved, optimizer=forgetful))
+    learn(quick(tmp_path, families["sd1"]), cut, resume=True)
+    assert sha(cut / "three.safetensors") != sha(whole / "three.safetensors")
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(families, tmp_path, caplog):
+@pytest.mark.parametrize("length", [0, 10, 500, -1])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(families, whole, cut, tmp_path, caplog, length):
     settings = quick(tmp_path, families["sd1"], checkpoint_every=2)
-    learn(settings, tmp_path / "whole")
-    for length in (0, 10, 500, -1):
-        output = tmp_path / f"cut{length}"
-        stop_after(Inversion(settings, output), 7)
-        newest = sorted((output / "three/checkpoints").glob("*.safetensors"))[-1]
-        newest.write_bytes(newest.read_bytes()[:length])
-        learn(settings, output, resume=True)
-        assert newest.with_suffix(".damaged").exists()
-        assert "damaged" in caplog.text
-        assert sha(output / "three.safetensors") == sha(tmp_path / "whole/three.safetensors")
+    stop_after(Inversion(settings, cut, resume=True), 7)
+    newest = sorted((cut / "three/checkpoints").glob("*.safetensors"))[-1]
+    newest.write_bytes(newest.read_bytes()[:length])
+    learn(settings, cut, resume=True)
+    assert newest.with_suffix(".damaged").exists()
+    assert "damaged" in caplog.text
+    assert sha(cut / "three.safetensors") == sha(whole / "three.safetensors")
 
 
-def test_a_flipped_bit_is_found(families, tmp_path):
-    settings = quick(tmp_path, families["sd1"])
-    stop_after(Inversion(settings, tmp_path / "cut"), 5)
-    path = next((tmp_path / "cut/three/checkpoints").glob("*.safetensors"))
+def test_a_checkpoint_of_version_0_4_is_read(tmp_path):
+    """Its fields had these names, and the checksum covers them."""
+    names = ("rows", "start", "first_moment", "second_moment", "best")
+    tensors = {name: torch.full((2, 3), float(i)) for i, name in enumerate(names)}
+    scores = {"reconstruction": 0.5, "editability": 0.4}
+    progress = {
+        "smoothed": 0.25,
+        "baseline": scores,
+        "best": scores,
+        "best_step": 6,
+        "peak": 0.4,
+        "stale": 1,
+        "pieces": 2,
+    }
+    metadata = {"step": 7, "identity": {"seed": 0}, "told": progress}
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for tensor in tensors.values():
+        digest.update(tensor.numpy().tobytes())
+    path = tmp_path / "000007.safetensors"
+    save_file(tensors, path, {"diffusekit": json.dumps(metadata | {"sum": digest.hexdigest()})})
+    saved = checkpoint.read(path)
+    training, optimizer = saved.training, saved.optimizer
+    assert saved.identity == {"seed": 0} and training.step == 7 and training.smoothed_loss == 0.25
+    assert training.selection == Selection(scores, scores, best_step=6, peak=0.4, stale=1) and optimizer.chunks == 2
+    values = (
+        optimizer.vectors,
+        optimizer.start,
+        optimizer.first_moment,
+        optimizer.second_moment,
+        training.best_vectors,
+    )
+    assert [float(value.mean()) for value in values] == [0, 1, 2, 3, 4]
+    copy = checkpoint.write(tmp_path / "copy", saved)
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_a_flipped_bit_is_found(cut):
+    path = next((cut / "three/checkpoints").glob("*.safetensors"))
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
@@ -105,58 +146,50 @@ def test_a_flipped_bit_is_found(families, tmp_path):
         checkpoint.read(path)
 
 
-def test_when_no_checkpoint_can_be_read_it_says_how_to_start_again(families, tmp_path):
-    settings = quick(tmp_path, families["sd1"])
-    stop_after(Inversion(settings, tmp_path / "cut"), 5)
-    for path in (tmp_path / "cut/three/checkpoints").glob("*.safetensors"):
+def test_when_no_checkpoint_can_be_read_it_says_how_to_start_again(families, cut, tmp_path):
+    for path in (cut / "three/checkpoints").glob("*.safetensors"):
         path.write_bytes(b"")
     with pytest.raises(FileRefused, match="no checkpoint") as caught:
-        Inversion(settings, tmp_path / "cut", resume=True)
-    assert "--overwrite" in caught.value.hint
+        Inversion(quick(tmp_path, families["sd1"]), cut, resume=True)
+    assert "`overwrite`" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"learning_rate": 0.5}, "learning rate was"), ({"seed": 9}, "seed was 0 and is 9"), ({"batch": 3}, "batch was")],
 )
-def test_changed_settings_are_refused_by_name(families, tmp_path, change, named):
-    settings = quick(tmp_path, families["sd1"])
-    stop_after(Inversion(settings, tmp_path / "cut"), 5)
+def test_changed_settings_are_refused_by_name(families, cut, tmp_path, change, named):
     with pytest.raises(UsageError, match=named):
-        Inversion(settings.model_copy(update=change), tmp_path / "cut", resume=True)
+        Inversion(quick(tmp_path, families["sd1"], **change), cut, resume=True)
 
 
-def test_changed_pictures_and_another_model_are_refused(families, tmp_path):
+def test_changed_images_and_another_model_are_refused(families, cut, tmp_path):
     settings = quick(tmp_path, families["sd1"])
-    stop_after(Inversion(settings, tmp_path / "cut"), 5)
     other = settings.model_copy(update={"model": str(families["sd2"])})
     with pytest.raises(UsageError, match="model was"):
-        Inversion(other, tmp_path / "cut", resume=True)
+        Inversion(other, cut, resume=True)
     pictures(tmp_path / "three", shade=30)
     with pytest.raises(UsageError, match="pictures was"):
-        Inversion(settings, tmp_path / "cut", resume=True)
+        Inversion(settings, cut, resume=True)
 
 
-def test_more_steps_may_be_asked_for(families, tmp_path):
-    settings = quick(tmp_path, families["sd1"])
-    stop_after(Inversion(settings, tmp_path / "cut"), 5)
-    longer = Inversion(settings.model_copy(update={"steps": 15}), tmp_path / "cut", resume=True)
-    assert [moment.step for moment in longer] == list(range(6, 16))
+def test_more_steps_may_be_asked_for(families, cut, tmp_path):
+    longer = Inversion(quick(tmp_path, families["sd1"], steps=15), cut, resume=True)
+    assert [progress.step for progress in longer] == list(range(6, 16))
     longer.close()
 
 
-def test_earlier_work_is_not_run_over(families, tmp_path):
+def test_earlier_work_is_not_overwritten(families, cut, tmp_path):
     settings = quick(tmp_path, families["sd1"])
-    stop_after(Inversion(settings, tmp_path / "out"), 5)
     with pytest.raises(UsageError, match="unfinished run"):
-        Inversion(settings, tmp_path / "out")
-    learn(settings, tmp_path / "out", resume=True)
-    before = sha(tmp_path / "out/three.safetensors")
+        Inversion(settings, cut)
+    learn(settings, cut, resume=True)
+    before = sha(cut / "three.safetensors")
     with pytest.raises(UsageError, match="already exists"):
-        Inversion(settings, tmp_path / "out")
-    assert sha(tmp_path / "out/three.safetensors") == before
-    learn(settings, tmp_path / "out", overwrite=True)
-    assert sha(tmp_path / "out/three.safetensors") == before
+        Inversion(settings, cut)
+    assert sha(cut / "three.safetensors") == before
+    learn(settings, cut, overwrite=True)
+    assert sha(cut / "three.safetensors") == before
 
 
 def test_the_old_token_stays_until_the_new_one_is_learned(families, tmp_path, monkeypatch):
@@ -189,21 +222,19 @@ def test_the_old_token_stays_until_the_new_one_is_learned(families, tmp_path, mo
         Inversion(new, output, resume=True)
 
 
-def test_resume_and_overwrite_exclude_each_other(families, tmp_path):
-    settings = quick(tmp_path, families["sd1"])
-    stop_after(Inversion(settings, tmp_path / "out"), 1)
-    with pytest.raises(UsageError, match="both given"):
-        Inversion(settings, tmp_path / "out", resume=True, overwrite=True)
-    assert checkpoint.latest(tmp_path / "out/three/checkpoints") is not None
+def test_resume_and_overwrite_exclude_each_other(families, cut, tmp_path):
+    with pytest.raises(UsageError, match="exclude each other"):
+        Inversion(quick(tmp_path, families["sd1"]), cut, resume=True, overwrite=True)
+    assert checkpoint.latest(cut / "three/checkpoints") is not None
 
 
 @pytest.mark.parametrize("inside", ["", "previews"])
-def test_a_run_is_not_kept_among_its_pictures(families, tmp_path, inside):
+def test_a_run_is_not_kept_among_its_images(families, tmp_path, inside):
     folder = pictures(tmp_path / "three")
     (folder / inside).mkdir(exist_ok=True)
     files = sorted(folder.rglob("*"))
     settings = quick(tmp_path, families["sd1"], pictures=str(folder / inside), name="three")
-    with pytest.raises(UsageError, match="where the pictures are") as caught:
+    with pytest.raises(UsageError, match="holds the training images") as caught:
         Inversion(settings, tmp_path, overwrite=True)
     assert caught.value.exit_code == 2 and sorted(folder.rglob("*")) == files
 
@@ -214,24 +245,9 @@ def test_what_cannot_be_used_leaves_no_folder(families, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_log_cut_inside_a_letter_loses_one_line(tmp_path):
-    run = RunFolder(tmp_path, "three")
-    run.begin(tmp_path / "pictures", resume=False, overwrite=False)
-    run.append_log({"step": 1})
-    run.append_log({"step": 2, "nearest": ["é"]})
-    log = run.folder / "log.jsonl"
-    data = log.read_bytes()
-    log.write_bytes(data[: data.index("é".encode()) + 1])
-    assert run.notes() == [{"step": 1}]
-    run.rewind(5)
-    assert log.read_text() == '{"step": 1}\n'
-    run.close()
-
-
-def test_a_damaged_checkpoint_may_be_gone_already(families, tmp_path, monkeypatch):
-    """Of several processes that find it, one sets it aside."""
-    stop_after(Inversion(quick(tmp_path, families["sd1"]), tmp_path / "cut"), 6)
-    folder, real = tmp_path / "cut/three/checkpoints", checkpoint.read
+def test_a_damaged_checkpoint_may_be_gone_already(cut, monkeypatch):
+    """Of several processes that find it, one renames it."""
+    folder, real = cut / "three/checkpoints", checkpoint.read
     newest = folder / "000006.safetensors"
     newest.write_bytes(b"")
 
@@ -241,8 +257,8 @@ def test_a_damaged_checkpoint_may_be_gone_already(families, tmp_path, monkeypatc
         return real(path)
 
     monkeypatch.setattr(checkpoint, "read", late)
-    state = checkpoint.latest(folder)
-    assert state is not None and state.step == 5
+    saved = checkpoint.latest(folder)
+    assert saved is not None and saved.training.step == 5
 
 
 def test_two_processes_do_not_share_a_run(families, tmp_path):
@@ -254,7 +270,7 @@ def test_two_processes_do_not_share_a_run(families, tmp_path):
 
 
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
-def test_a_full_disk_leaves_older_files_untouched(families, tmp_path, monkeypatch, write):
+def test_a_full_disk_leaves_older_files_untouched(families, whole, tmp_path, monkeypatch, write):
     settings = quick(tmp_path, families["sd1"], checkpoint_every=2)
     left = [write]
     before = {}
@@ -274,8 +290,7 @@ def test_a_full_disk_leaves_older_files_untouched(families, tmp_path, monkeypatc
     assert not list((tmp_path / "out").rglob("*.new"))
     monkeypatch.undo()
     learn(settings, tmp_path / "out", resume=True)
-    learn(settings, tmp_path / "whole")
-    assert sha(tmp_path / "out/three.safetensors") == sha(tmp_path / "whole/three.safetensors")
+    assert sha(tmp_path / "out/three.safetensors") == sha(whole / "three.safetensors")
 
 
 def test_the_identity_holds_every_setting_that_decides_the_result(families, tmp_path):
@@ -283,4 +298,4 @@ def test_the_identity_holds_every_setting_that_decides_the_result(families, tmp_
     run = Inversion(quick(tmp_path, families["sd1"]), tmp_path / "out")
     run.close()
     free = {"name", "steps", "trackers", "patience", "checkpoint_every"}
-    assert set(run._identity()) >= set(InvertSettings.model_fields) - free
+    assert set(run.identity()) >= set(InvertSettings.model_fields) - free

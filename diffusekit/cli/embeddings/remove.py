@@ -23,7 +23,7 @@ def command(
     path = path_of(name)
     _check_learned(path)
     its = RunFolder(path.parent, path.stem)
-    paths = [path, *([its.folder] if run and its.begun else [])]
+    paths = [path, *([its.path] if run and its.is_run else [])]
     description = " and ".join(str(path) for path in paths)
     if not yes:
         _confirm(description)

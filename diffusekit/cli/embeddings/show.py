@@ -42,7 +42,7 @@ def _find_run(token: "LearnedToken") -> dict[str, str]:
 
     assert token.path is not None
     run = RunFolder(token.path.parent, token.path.stem)
-    paths = {"page": run.page, "previews": run.strip}
+    paths = {"page": run.report, "previews": run.strip}
     return {key: str(path) for key, path in paths.items() if path.is_file()}
 
 

@@ -17,12 +17,9 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ... import atomic, embeddings
 from ...errors import DiffusekitError, UsageError
-from ...inversion import run_story
-from ...inversion.run_story import Story
+from ...inversion.run_folder import RunFolder
 from ...settings import InvertSettings, ServeSettings, validate
 from ..models import ServerModels
 from ..storage import uploads
@@ -114,10 +111,10 @@ def _check_names(settings: InvertSettings, folder: Path, *, resume: bool) -> Non
         raise UsageError(f"name {name[:60]!r} {error}", f"for example {embeddings.safe_name(name or 'my_cat')}")
     if error := embeddings.token_error(settings.token):
         raise UsageError(f"token {settings.token!r} {error}", "for example S* or <my-cat>")
-    story = Story(folder / name)
-    if story.done:
+    run = RunFolder(folder, name)
+    if run.has_token:
         raise UsageError(f"name {name!r} is taken by a learned token", "choose another name, or remove that token")
-    if story.begun and not resume:
+    if run.has_progress and not resume:
         raise UsageError(f"name {name!r} is taken by an unfinished run", "resume it, or choose another name")
 
 
@@ -126,34 +123,30 @@ def run(context: JobContext) -> Generator[None]:
     values = dict(context.job.settings)
     images, steps = Path(values["folder"]), values["steps"]
     output = context.embeddings.resolve()
-    folder = output / values["name"]
+    folder = RunFolder(output, values["name"])
     files = images.parent.parent / "learning" / context.job.id
     recipe = atomic.write_atomic(files.with_suffix(".toml"), format_recipe(values, images).encode())
     yield from _wait_for_lock(folder, context)
     with training_process(recipe, output, files.with_suffix(".err")) as child:
         while child.poll() is None:
-            _report(context, Story(folder), steps)
+            _report(context, folder, steps)
             yield
             time.sleep(POLL_INTERVAL)
         yield from wait_for_signal(child.returncode)
-    _report(context, Story(folder), steps)
-    if child.returncode or not folder.with_name(f"{folder.name}.safetensors").is_file():
+    _report(context, folder, steps)
+    if child.returncode or not folder.has_token:
         raise _failure(child.returncode, files.with_suffix(".err"))
     recipe.unlink(missing_ok=True)
     files.with_suffix(".err").unlink(missing_ok=True)
 
 
-def _wait_for_lock(folder: Path, context: JobContext) -> Generator[None]:
+def _wait_for_lock(folder: RunFolder, context: JobContext) -> Generator[None]:
     """Wait for the child of an earlier server, which may still be saving."""
     end = time.monotonic() + TIMEOUT
-    while (folder / ".lock").exists() and time.monotonic() < end:
-        try:
-            with FileLock(folder / ".lock", timeout=0):
-                return
-        except Timeout:
-            context.set_note("waiting for another process in this folder")
-            yield
-            time.sleep(POLL_INTERVAL)
+    while folder.is_locked and time.monotonic() < end:
+        context.set_note("waiting for another process in this folder")
+        yield
+        time.sleep(POLL_INTERVAL)
 
 
 def wait_for_signal(code: int) -> Generator[None]:
@@ -164,14 +157,15 @@ def wait_for_signal(code: int) -> Generator[None]:
         time.sleep(POLL_INTERVAL)
 
 
-def _report(context: JobContext, story: Story, steps: int) -> None:
-    if not story.entries:
+def _report(context: JobContext, folder: RunFolder, steps: int) -> None:
+    log = folder.read_log()
+    if not log.entries:
         context.set_note("evaluating the initial words")
-    elif not story.step:
+    elif not log.step:
         context.set_note("training starts")
-    elif story.step != context.job.step or not context.job.steps:
-        context.report_progress(story.step, steps)
-    context.show_preview(lambda: run_story.shown(story))
+    elif log.step != context.job.step or not context.job.steps:
+        context.report_progress(log.step, steps)
+    context.show_preview(folder.latest_images)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ... import embeddings
 from ...embeddings import LearnedToken, Vocabulary
 from ...embeddings.names import name_of
 from ...errors import DiffusekitError, FileRefused, UsageError
+from ...inversion.run_folder import RunFolder
 from . import trash
 
 NEAREST_WORDS = 5
@@ -148,15 +147,12 @@ def remove_run(folder: Path, name: str) -> None:
     """
     if error := embeddings.name_error(name):
         raise UsageError(f"the name {name[:60]!r} {error}", "choose a run")
-    run = folder / name
-    if run.is_symlink() or not run.is_dir():
+    run = RunFolder(folder, name)
+    if run.path.is_symlink() or not run.path.is_dir():
         return
-    try:
-        with FileLock(run / ".lock", timeout=0):
-            pass
-    except Timeout:
-        raise UsageError(f"{name} is being trained now", "stop it first") from None
-    trash.put(folder, run)
+    if run.is_locked:
+        raise UsageError(f"{name} is being trained now", "stop it first")
+    trash.put(folder, run.path)
 
 
 def restore(folder: Path, trash_id: str) -> str:
@@ -172,7 +168,7 @@ def restore(folder: Path, trash_id: str) -> str:
 def check_exists(folder: Path, name: str) -> str:
     """Return the name if there is a file or a run of it; raise `UsageError` otherwise."""
     names = {name_of(path.stem) for path in embeddings.list_files(folder)}
-    run = folder / name if not embeddings.name_error(name) else None
-    if name not in names and not (run and (run / "log.jsonl").is_file()):
+    is_run = not embeddings.name_error(name) and RunFolder(folder, name).is_run
+    if name not in names and not is_run:
         raise UsageError(f"there is no token {name[:60]!r}", "it may have been removed")
     return name

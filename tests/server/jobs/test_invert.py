@@ -1,6 +1,5 @@
 """Learning a token and showing a picture's way, as jobs: their settings, the process, the files."""
 
-import json
 import os
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from PIL import Image
 from diffusekit import embeddings
 from diffusekit.config import read_recipe
 from diffusekit.errors import DataSetError, UsageError
-from diffusekit.inversion import run_story
 from diffusekit.inversion.dataset import collect
+from diffusekit.inversion.run_folder import RunFolder
 from diffusekit.server.jobs import invert, kinds, visualise
 from diffusekit.server.jobs.context import JobContext
 from diffusekit.server.jobs.events import JobChannel
@@ -195,33 +194,6 @@ def test_a_taken_name_and_an_unfinished_run_are_said(rules, owl):
         check(rules, given | {"resume": True})
 
 
-# --- the story of a run ----------------------------------------------------------------------
-
-
-def test_progress_is_read_from_a_log_that_is_being_written(tmp_path):
-    folder = tmp_path / "owl"
-    now = run_story.Story(folder)
-    assert not now.begun and not now.done and now.step == 0 and run_story.shown(now) == []
-    (folder / "previews").mkdir(parents=True)
-    sheet = Image.new("RGB", (16 * 8, 16), "red")
-    for name in ("init", "000100", "000050"):
-        sheet.save(folder / "previews" / f"{name}.png")
-    lines = [
-        {"step": 0, "baseline": {"reconstruction": 0.2, "editability": 0.4, "pairwise": None}},
-        {"step": 10, "loss": 0.5, "nearest": ["bird"], "moved": 0.3},
-        {"step": 50, "loss": 0.4, "reconstruction": 0.6, "best": True},
-        {"step": 60, "loss": 0.3},
-    ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "log.jsonl").write_text(text + '{"step": 70, "lo')
-    now = run_story.Story(folder)
-    assert now.step == 60 and now.latest["loss"] == 0.3 and now.best["step"] == 50
-    assert now.curve("loss") == [(10, 0.5), (50, 0.4), (60, 0.3)]
-    assert now.baseline == {"reconstruction": 0.2, "editability": 0.4}
-    assert [step for step, _ in now.previews] == [0, 50, 100]
-    assert len(run_story.shown(now)) == 4 and run_story.sheet(now.previews[0][1]).size == (64, 32)
-
-
 # --- the job ---------------------------------------------------------------------------------
 
 
@@ -248,15 +220,15 @@ def test_a_stopped_run_is_saved_and_resumed(rules, owl):
         until(lambda: jobs.get(job.id).step >= 10, 120)
         jobs.cancel(job.id)
         until(lambda: jobs.running_job is None and jobs.get(job.id).state == "cancelled", 60)
-        now = run_story.Story(Workspace().embeddings / "my_owl")
-        until(lambda: any((now.folder / "checkpoints").glob("*.safetensors")), 60)
-        at = now.step
-        assert at >= 10 and not now.done
+        now = RunFolder(Workspace().embeddings, "my_owl")
+        until(lambda: now.has_checkpoint, 60)
+        at = now.read_log().step
+        assert at >= 10 and not now.has_token
         # fewer steps than were asked for before, so that it ends soon
         more = jobs.get(job.id).settings | {"steps": at + 20, "resume": True}
         last = list(jobs.watch(jobs.submit("invert", more).id))[-1]
         assert last.kind == "done", last.job.failure
-    log = run_story.Story(Workspace().embeddings / "my_owl").entries
+    log = RunFolder(Workspace().embeddings, "my_owl").read_log().entries
     assert [e["step"] for e in log if e["step"] == 10] == [10] and log[-1]["step"] == at + 20
 
 
@@ -271,7 +243,7 @@ def test_a_restart_goes_on_and_a_failing_run_hurts_nobody(rules, owl):
         assert jobs.get(job.id).state == "done", jobs.get(job.id).failure
         failing = jobs.submit("invert", given | {"name": "other", "token": "cat"})
         last = list(jobs.watch(failing.id))[-1]
-        assert last.kind == "failed" and "knows already" in last.job.failure.message
+        assert last.kind == "failed" and "is a word of the model" in last.job.failure.message
         assert last.job.failure.code == 2 and last.job.failure.hint
     assert embeddings.load_token("my_owl").metadata["steps"]
 
@@ -284,12 +256,12 @@ def test_the_process_saves_itself_when_the_server_is_gone(rules, owl, tmp_path):
     context = JobContext(channel, lambda job: None, outputs=tmp_path / "outputs", embeddings=Workspace().embeddings)
     steps = invert.run(context)
     next(steps)
-    now = Workspace().embeddings / "my_owl"
-    until(lambda: next(steps, True) is None and run_story.Story(now).step >= 10, 120)
+    now = RunFolder(Workspace().embeddings, "my_owl")
+    until(lambda: next(steps, True) is None and now.read_log().step >= 10, 120)
     child = steps.gi_yieldfrom or steps.gi_frame.f_locals["child"]
     child.stdin.close()  # what the system does when a process is killed
     until(lambda: child.poll() is not None, 60)
-    assert child.returncode == 130 and any((now / "checkpoints").iterdir())
+    assert child.returncode == 130 and now.has_checkpoint
     with pytest.raises(invert.TrainingFailed, match="stopped"):
         for _ in steps:
             pass

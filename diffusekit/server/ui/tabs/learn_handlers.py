@@ -18,8 +18,7 @@ from PIL import Image
 
 from .... import embeddings
 from ....errors import DiffusekitError, UsageError
-from ....inversion import run_story
-from ....inversion.run_story import Story
+from ....inversion.run_folder import INIT_STEP, RunFolder, RunLog, image_sheet, run_folders
 from ...jobs.job import Job
 from ...storage import tokens, trash, uploads
 from .. import html, prompt_info
@@ -204,11 +203,11 @@ class Lab:
         """Throw away a run that is not finished: the first press says what goes, the second does it."""
         shown = self.shown
         jobs = [job for job in self._jobs() if job.settings["name"] == name]
-        folder = self.jobs.embeddings / name
-        if Story(folder).done or not all(job.is_finished for job in jobs):
+        run = self._run(name)
+        if run.has_token or not all(job.is_finished for job in jobs):
             raise UsageError(f"{name} goes on, or is finished", "remove it in Tokens, or stop it")
         if asked != name:
-            goes = f"{name} would go: {Story(folder).step} steps, {trash.measure(folder)}."
+            goes = f"{name} would go: {run.read_log().step} steps, {trash.measure(run.path)}."
             words = html.render_notice(goes, "Press again to discard it.")
             button = gr.update(value="Discard it", variant="stop")
             return {shown.discard: button, shown.asked: name, shown.state: words}
@@ -226,7 +225,7 @@ class Lab:
     def beat(self, name: str | None, seen: str) -> Answer:
         """Time has passed; when a run is done, the other tabs are told of its token."""
         answer = self._look(name or "", seen)
-        if name and Story(self.jobs.embeddings / name).done:
+        if name and self._run(name).has_token:
             fresh, outputs = self.places["refresh"]
             answer |= dict(zip(outputs, fresh(), strict=True))
         return answer
@@ -257,23 +256,24 @@ class Lab:
                 shown.state: learn_html.WELCOME,
                 shown.facts: "",
             } | self._nothing()
-        now, job = Story(self.jobs.embeddings / name), self._job(name)
+        run, job = self._run(name), self._job(name)
+        log, is_learned = run.read_log(), run.has_token
         going = job is not None and not job.is_finished
         ahead = self.jobs.count_ahead(job.id) if job else 0
-        steps = job.settings["steps"] if job else now.step
-        stopped = now.begun and not now.done and not going
+        steps = job.settings["steps"] if job else log.step
+        stopped = run.has_progress and not is_learned and not going
         answer = {
             shown.run: choice,
-            shown.state: learn_html.render_state(now, job, ahead, self._left(job)),
-            shown.facts: learn_html.render_details(now, steps),
+            shown.state: learn_html.render_state(run, job, ahead, self._left(job)),
+            shown.facts: learn_html.render_details(log, steps),
             shown.stop: gr.update(visible=going),
             shown.resume: gr.update(visible=stopped and job is not None),
-            shown.use: gr.update(visible=now.done),
-            shown.discard: _discard(visible=not (now.done or going)),
+            shown.use: gr.update(visible=is_learned),
+            shown.discard: _discard(visible=not (is_learned or going)),
             shown.asked: "",
             shown.timer: gr.Timer(active=going),
         }
-        return answer | self._preview(now, seen)
+        return answer | self._preview(run, log, seen)
 
     def _left(self, job: Job | None) -> float | None:
         """Seconds that a run goes on, by how fast it was while somebody looked."""
@@ -297,23 +297,26 @@ class Lab:
             shown.asked: "",
         }
 
-    def _preview(self, now: Story, seen: str) -> Answer:
-        previews = now.previews
-        if not previews:
+    def _preview(self, run: RunFolder, log: RunLog, seen: str) -> Answer:
+        files = run.validation_images()
+        if not files:
             return {self.shown.slider: gr.update(visible=False), self.shown.seen: ""}
-        best = now.best.get("step") if now.done else None  # the vectors that were kept
-        step, path = next((p for p in previews if p[0] == best), previews[-1])
-        mark = f"{now.name}:{step}"
+        best = log.best.get("step") if run.has_token else None  # the vectors that were kept
+        step, path = next((file for file in files if file[0] == best), files[-1])
+        mark = f"{run.name}:{step}"
         if mark == seen:
             return {}
         try:
-            pair = (_large(run_story.sheet(previews[0][1])), _large(run_story.sheet(path)))
+            pair = (_large(image_sheet(files[0][1])), _large(image_sheet(path)))
         except (DiffusekitError, OSError):  # it is being written
             return {}
-        first = "the first word" if previews[0][0] == run_story.INIT else f"step {previews[0][0]}"
+        first = "the first word" if files[0][0] == INIT_STEP else f"step {files[0][0]}"
         label = f"Left: {first}. Right: {'step ' + str(step) if step else 'the same, so far'}."
         update = gr.update(value=pair, visible=True, label=label)
         return {self.shown.slider: update, self.shown.seen: mark}
+
+    def _run(self, name: str) -> RunFolder:
+        return RunFolder(self.jobs.embeddings, name)
 
     def _jobs(self) -> Sequence[Job]:
         """Runs among the newest jobs, newest first."""
@@ -331,7 +334,7 @@ class Lab:
     def _names(self) -> list[str]:
         """Runs that can be looked at: those of jobs, then those on disk."""
         asked = [job.settings["name"] for job in self._jobs()]
-        there = sorted(path.parent.name for path in self.jobs.embeddings.glob("*/log.jsonl"))
+        there = [run.name for run in run_folders(self.jobs.embeddings)]
         known = set(there)
         kept = [name for name in asked if name in known or (self._job(name) or Job("", "", {})).state != "done"]
         return list(dict.fromkeys([*kept, *(n for n in there if not embeddings.name_error(n))]))

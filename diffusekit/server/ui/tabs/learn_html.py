@@ -12,13 +12,13 @@ from pathlib import Path
 from PIL import Image
 
 from .... import images
+from ....charts import Line, line_chart
 from ....display import format_duration
 from ....errors import DiffusekitError
 from ....inversion.dataset import FileStatus
-from ....inversion.run_story import Story
+from ....inversion.run_folder import RunFolder, RunLog
 from ...jobs.job import Job
 from ...storage.uploads import UploadedSet
-from ..curves import Curve, chart
 from ..html import render_table, to_data_url
 
 SIDE = 72  # pixels of a picture in the table
@@ -89,11 +89,11 @@ def render_estimate(jobs: Sequence[Job], model: str, steps: int, batch: int) -> 
     return f'<p class="estimate">{escape(estimate_duration(jobs, model, steps, batch))}</p>'
 
 
-def render_state(story: Story, job: Job | None, ahead: int, left: float | None = None) -> str:
+def render_state(run: RunFolder, job: Job | None, ahead: int, left: float | None = None) -> str:
     """Where a run is: the bar and a line of words."""
     share, words = None, "This run is not going on."
-    if story.done:
-        share, words = 1.0, _done(story)
+    if run.has_token:
+        share, words = 1.0, _done(run)
     elif job is not None and job.state == "queued":
         words = "Waits for its turn" + (f": {ahead} before it." if ahead > 1 else ".")
     elif job is not None and job.state == "running":
@@ -102,8 +102,8 @@ def render_state(story: Story, job: Job | None, ahead: int, left: float | None =
     elif job is not None and job.failure:
         words = f"It failed: {job.failure.message}."
         words += f" {job.failure.hint.capitalize()}." if job.failure.hint else ""
-    elif story.begun:
-        words = f"Stopped at step {story.step}. Everything is saved; it can be resumed."
+    elif run.has_progress:
+        words = f"Stopped at step {run.read_log().step}. Everything is saved; it can be resumed."
     elif job is not None:
         words = "Stopped before anything was learned."
     value = "" if share is None else f' value="{share:.4f}"'
@@ -117,38 +117,29 @@ def _going(job: Job, left: float | None) -> str:
     return f"Step {job.step} of at most {job.steps}{more}. Other work waits until it is done."
 
 
-def _done(story: Story) -> str:
-    best = story.best.get("step")
+def _done(run: RunFolder) -> str:
+    best = run.read_log().best.get("step")
     kept = f" The vectors of step {best} were the best, and kept." if best else ""
-    return f"Learned. Write <{story.name}> in a prompt.{kept}"
+    return f"Learned. Write <{run.name}> in a prompt.{kept}"
 
 
-def render_details(story: Story, steps: int) -> str:
-    """Curves, where the vectors are, and the scores."""
-    latest, baseline = story.latest, story.baseline
+def render_details(log: RunLog, steps: int) -> str:
+    """Charts of the loss and the scores, and what is known of the vectors."""
+    latest, baseline = log.latest, log.baseline
     if not latest:
         return ""
-    levels = [
-        (f"{name} of the first word", baseline[key])
-        for name, key in (("likeness", "reconstruction"), ("obedience", "editability"))
-        if key in baseline
+    scores = [
+        Line(measure, log.curve(measure), [("of the init words", baseline[measure])] if measure in baseline else [])
+        for measure in ("reconstruction", "editability")
     ]
-    charts = chart(
-        "Loss: how far its guesses are off",
-        [Curve("smoothed loss", story.curve("smoothed"))],
-        steps=steps,
-    ) + chart(
-        "Previews: how like the pictures, how obedient to the prompt",
-        [Curve("likeness", story.curve("reconstruction")), Curve("obedience", story.curve("editability"))],
-        levels,
-        steps=steps,
-    )
+    charts = line_chart("Loss", [Line("loss", log.curve("smoothed"))], subtitle="smoothed", x_max=steps)
+    charts += line_chart("Scores", scores, subtitle="similarity by CLIP", x_max=steps)
     near = latest.get("nearest")
     rows = {
         "Nearest words": ", ".join(map(str, near)) if isinstance(near, list) else "",
-        "Moved from its start": _number(latest.get("moved"), " lengths of the start"),
-        "Length of the vectors": _number(latest.get("norm"), ""),
-        "Best preview": f"step {story.best['step']}" if story.best else "",
+        "Distance from the start": _number(latest.get("moved"), " norms of the start"),
+        "Norm of the vectors": _number(latest.get("norm"), ""),
+        "Best step": str(log.best.get("step", "")),
         "Learning rate": _number(latest.get("learning_rate"), ""),
     }
     return f'<div class="charts">{charts}</div>{render_table(rows)}'

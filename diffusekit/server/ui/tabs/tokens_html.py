@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ....embeddings import LearnedToken
 from ....errors import DiffusekitError
-from ....inversion import run_story
-from ....inversion.run_story import Story
+from ....inversion.run_folder import RunFolder, image_sheet
 from ...storage.tokens import TokenSummary
 from ..html import render_notice, to_data_url
 from ..html import render_table as facts_table
@@ -85,21 +84,21 @@ def render_card(token: LearnedToken, about: TokenSummary, folder: Path) -> str:
         name.replace("_", " ").capitalize(): token.metadata[name][:300] for name in _SHOWN if name in token.metadata
     }
     rows |= {"SHA-256": token.sha256[:16]}
-    return f"<h3>{escape(token.name)}</h3>{_drawn(folder / token.name)}{facts_table(rows)}"
+    return f"<h3>{escape(token.name)}</h3>{_validation_images(RunFolder(folder, token.name))}{facts_table(rows)}"
 
 
-def _drawn(folder: Path) -> str:
-    """What the token drew when it was learned, if that is still here."""
-    previews = Story(folder).previews
-    if not previews:
+def _validation_images(run: RunFolder) -> str:
+    """The last validation images of a token's training, if they are still here."""
+    files = run.validation_images()
+    if not files:
         return '<p class="estimate">There are no pictures of its training here.</p>'
     try:
-        shown = to_data_url(run_story.sheet(previews[-1][1]))
+        shown = to_data_url(image_sheet(files[-1][1]))
     except (DiffusekitError, OSError):
         return ""
     words = "Above the token alone, below in other places and styles."
     return (
-        f'<figure class="drawn"><img src="{escape(shown)}" alt="eight pictures of {escape(folder.name)}">'
+        f'<figure class="drawn"><img src="{escape(shown)}" alt="eight pictures of {escape(run.name)}">'
         f"<figcaption>{words}</figcaption></figure>"
     )
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 from diffusekit import embeddings
 from diffusekit.inversion.dataset import FileStatus
-from diffusekit.inversion.run_story import Story
+from diffusekit.inversion.run_folder import RunFolder
 from diffusekit.server.jobs.job import Failure, Job
 from diffusekit.server.storage.uploads import UploadedSet
-from diffusekit.server.ui import curves, prompt_info
+from diffusekit.server.ui import prompt_info
 from diffusekit.server.ui.tabs import learn_handlers, learn_html
 from diffusekit.workspace import Workspace
 from tests.helpers.browser import address, fill, jobs, number, page, reads, until, write  # noqa: F401
@@ -34,29 +34,27 @@ def test_a_log_never_becomes_html(tmp_path):
         {"step": 20, "loss": 0.4, "smoothed": float("nan"), "norm": [1]},
     ]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found, handlers = nodes(learn_html.render_details(Story(folder), 100))
+    found, handlers = nodes(learn_html.render_details(RunFolder(tmp_path, "owl").read_log(), 100))
     assert not {"script", "img"} & set(found) and not handlers
 
 
 def test_a_run_says_where_it_is(tmp_path):
-    story = Story(tmp_path / "owl")
+    run = RunFolder(tmp_path, "owl")
     job = Job("1", "invert", {"name": "owl"}, state="queued")
-    assert "3 before it" in learn_html.render_state(story, job, 3)
+    assert "3 before it" in learn_html.render_state(run, job, 3)
     going = replace(job, state="running", step=20, steps=80)
-    told = learn_html.render_state(story, going, 0, 61.0)
+    told = learn_html.render_state(run, going, 0, 61.0)
     assert "Step 20 of at most 80 · 61 s left" in told and 'value="0.2500"' in told
     assert "Other work waits" in told
     why = Failure(5, f"it diverged {EVIL}", "use a smaller rate")
-    failed = learn_html.render_state(story, replace(job, state="failed", failure=why), 0)
+    failed = learn_html.render_state(run, replace(job, state="failed", failure=why), 0)
     assert "diverged" in failed and "Use a smaller rate" in failed and "script" not in nodes(failed)[0]
-    story.folder.mkdir()
-    (story.folder / "log.jsonl").write_text('{"step": 30, "loss": 1}\n')
-    stopped = Story(story.folder)
-    assert "Stopped at step 30" in learn_html.render_state(stopped, replace(job, state="cancelled"), 0)
-    stopped.token.touch()
-    assert "<owl>" not in learn_html.render_state(stopped, None, 0) and "&lt;owl&gt;" in learn_html.render_state(
-        stopped, None, 0
-    )
+    run.path.mkdir()
+    (run.path / "log.jsonl").write_text('{"step": 30, "loss": 1}\n')
+    assert "Stopped at step 30" in learn_html.render_state(run, replace(job, state="cancelled"), 0)
+    run.token.touch()
+    done = learn_html.render_state(run, None, 0)
+    assert "<owl>" not in done and "&lt;owl&gt;" in done
 
 
 def test_time_is_told_by_what_the_last_run_took_here():
@@ -73,20 +71,6 @@ def test_time_is_told_by_what_the_last_run_took_here():
     assert learn_html.estimate_duration([done], "mini", 10, 2).startswith("About 10 s")
     assert "processor" in learn_html.estimate_duration([replace(done, state="failed")], "mini", 10, 4)
     assert "known after" in learn_html.estimate_duration([done], "other", 10, 4)
-
-
-def test_a_curve_holds_its_points_and_its_levels():
-    drawn = curves.chart(
-        "a <b>",
-        [curves.Curve("one", [(0, 1.0), (50, 0.5), (60, float("nan"))])],
-        [("level", 0.7)],
-        steps=100,
-    )
-    assert drawn.count("<polyline") == 1 and drawn.count('class="level') == 1 and "nan" not in drawn
-    points = drawn.split('points="')[1].split('"')[0].split()
-    xs = [float(point.split(",")[0]) for point in points]
-    assert xs[0] == 44 and xs[-1] == 44 + (410 - 44) / 2  # half way of a hundred steps
-    assert "a &lt;b&gt;" in drawn and curves.chart("", [curves.Curve("none", [])]) == ""
 
 
 def test_a_name_comes_from_what_the_files_are_called():
@@ -150,7 +134,7 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     page.locator("#learn-stop").click()
     page.wait_for_selector("#learn-resume")
     until(lambda: jobs.running_job is None, 120)  # and the process has saved itself
-    fewer = {"steps": Story(Workspace().embeddings / "my_owl").step + 20}
+    fewer = {"steps": RunFolder(Workspace().embeddings, "my_owl").read_log().step + 20}
     page.reload()  # nothing of it was in the page
     page.locator("#tab-learn-button").click()
     page.wait_for_selector("#learn-run")

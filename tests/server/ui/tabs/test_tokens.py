@@ -80,7 +80,7 @@ def test_what_is_removed_comes_back_with_its_run():
 def test_a_run_is_discarded_unless_a_process_learns_in_it():
     run = FOLDER / "owl"
     (run / "checkpoints").mkdir(parents=True)
-    with FileLock(run / ".lock"), pytest.raises(UsageError, match="learns owl"):
+    with FileLock(run / ".lock"), pytest.raises(UsageError, match="owl is being trained"):
         tokens.remove_run(FOLDER, "owl")
     assert run.exists()
     tokens.remove_run(FOLDER, "owl")
