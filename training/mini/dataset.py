@@ -1,14 +1,10 @@
-"""Images and captions for training: rendered on every core, encoded once, and stored as latents.
+"""The training set: images encoded as latents once, their captions as token ids.
 
 Every image has four captions. A training step takes one of them, or an empty one. The cells of the latents that show a
 thing are stored too: a U-Net learns backgrounds in minutes and shapes in hours, and the loss can be weighted there.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
-from random import Random
 
 import numpy as np
 import torch
@@ -18,39 +14,8 @@ from transformers import CLIPTokenizer
 from .config import Recipe
 from .runtime import Runtime
 from .tokenizer import LENGTH
-from .world.captions import caption
-from .world.scenes import Domain, Instance, draw_with_instances, sample
-
-CAPTIONS_PER_IMAGE = 4
-
-
-@dataclass
-class Chunk:
-    """Images (N, side, side, 3) uint8, four captions of each, and the instances that each shows."""
-
-    images: np.ndarray
-    captions: list[list[str]]
-    instances: list[list[Instance]]
-
-
-def _render(domain: Domain, start: int, count: int, seed: int, side: int) -> Chunk:
-    chunk = Chunk(np.empty((count, side, side, 3), np.uint8), [], [])
-    for i in range(count):
-        scene, rng = sample(domain, start + i, seed), Random(f"say {seed}/{start + i}")
-        image, instances = draw_with_instances(scene, start + i, side)
-        chunk.images[i] = np.asarray(image)
-        chunk.captions.append([caption(scene, rng) for _ in range(CAPTIONS_PER_IMAGE)])
-        chunk.instances.append(instances)
-    return chunk
-
-
-def render(domain: Domain, count: int, seed: int, side: int, chunk: int = 500) -> Iterator[Chunk]:
-    """Draw `count` scenes of a domain, on every core, and yield them in chunks, in order."""
-    starts = range(0, count, chunk)
-    with ProcessPoolExecutor(mp_context=get_context("forkserver")) as pool:
-        futures = [pool.submit(_render, domain, s, min(chunk, count - s), seed, side) for s in starts]
-        for future in futures:
-            yield future.result()
+from .world.renderer import CAPTIONS_PER_IMAGE, render
+from .world.scenes import Instance
 
 
 def foreground_mask(instances: list[Instance], n: int) -> np.ndarray:

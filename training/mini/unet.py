@@ -16,9 +16,10 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .config import Recipe
-from .dataset import CAPTIONS_PER_IMAGE, LatentDataset, tokenize
+from .dataset import LatentDataset, tokenize
 from .optimizers import Muon, set_learning_rate, update_weights, warm_then_decay
 from .runtime import Runtime, TimeBudget
+from .world.renderer import CAPTIONS_PER_IMAGE
 
 PREVIEWS = (
     "a beautiful galaxy",

@@ -17,9 +17,10 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from .config import Recipe
-from .dataset import render, to_tensor
+from .dataset import to_tensor
 from .optimizers import Muon, set_learning_rate, update_weights, warm_then_decay
 from .runtime import Runtime, TimeBudget
+from .world.renderer import render
 
 LossFunction = Callable[[AutoencoderKL, torch.Tensor, int], torch.Tensor]
 _LATENT_DISTANCE_WEIGHT = 0.1
