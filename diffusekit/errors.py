@@ -1,13 +1,15 @@
-"""What can go wrong for a user: one sentence, one hint, one exit code.
+"""Errors that a user can act on: one message, one hint, one exit code.
 
-Raised anywhere, shown in one place (`cli/boundary.py`). A mistake of the programmer is an assertion.
+Any module raises them. The command line prints them in `cli/main.py`, and the server turns them into
+responses in `server/errors.py`. A mistake in the program is an assertion instead.
+Other exit codes: 0 success, 130 interrupted by Ctrl-C, 143 terminated.
 """
 
 
 class DiffusekitError(Exception):
-    """Something a user can understand and act on.
+    """An error that a user can understand and act on.
 
-    `message` says what happened, what was got and what was wanted; `hint` what to do next.
+    `message` says what was expected and what came. `hint` says what to do next.
     """
 
     exit_code = 1
@@ -18,49 +20,49 @@ class DiffusekitError(Exception):
 
 
 class UsageError(DiffusekitError):
-    """A value that cannot be used."""
+    """An unusable value of a setting or argument."""
 
     exit_code = 2
 
 
 class FileRefused(DiffusekitError):
-    """A file that is unsafe or not what it should be."""
+    """A file that is unsafe, damaged or of another kind than expected."""
 
     exit_code = 3
 
 
 class DataSetError(DiffusekitError):
-    """Pictures that nothing can be learned from."""
+    """Images that no token can be learned from."""
 
     exit_code = 4
 
 
 class Diverged(DiffusekitError):
-    """Training that went wrong; the last good checkpoint is kept."""
+    """Training that diverged. The last good checkpoint is kept."""
 
     exit_code = 5
 
 
 class OutOfMemory(DiffusekitError):
-    """The work does not fit, not even in its smallest pieces."""
+    """Work that does not fit into memory, even in its smallest parts."""
 
     exit_code = 6
 
 
 class DiskError(DiffusekitError):
-    """A file could not be written; what was there before is still there."""
+    """A file that could not be written. The old file is unchanged."""
 
     exit_code = 7
 
 
 class ModelError(DiffusekitError):
-    """A model that is missing, damaged, of a kind unknown here, or out of reach without a network."""
+    """A model that is missing, damaged, unknown, or not available offline."""
 
     exit_code = 8
 
 
 class Overloaded(DiffusekitError):
-    """The server takes no more work for now; in `retry_after` seconds it may again."""
+    """A server that accepts no more work for `retry_after` seconds."""
 
     exit_code = 9
 

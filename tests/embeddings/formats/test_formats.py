@@ -126,7 +126,7 @@ def test_dictionaries_of_pickles():
         ({"string_to_param": {"*": rows(), "+": rows()}}, "has 2 tokens"),
         ({"string_to_param": {}}, "has 0 tokens"),
         ({"state_dict": {"a": rows()}}, "expected a tensor"),
-        ([{"a": rows(1, 768)}, {"b": rows(1, 1024)}], "where one width is wanted"),
+        ([{"a": rows(1, 768)}, {"b": rows(1, 1024)}], "expected one width"),
         (7, "holds a 'int'"),
         ({"x": torch.zeros(1).expand(10**7)}, "holds a tensor of shape"),
         ({"x": torch.ones(2, 2).to_sparse()}, "strange kind"),
