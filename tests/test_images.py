@@ -1,4 +1,4 @@
-"""Pictures from anywhere are opened safely."""
+"""Untrusted images are opened safely and converted exactly."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ def test_rounding_and_order():
     assert picture.size == (5, 2) and picture.getpixel((0, 0)) == (0, 128, 255)
 
 
-def test_grid_places_row_by_row():
+def test_grids_are_filled_row_by_row():
     colors = [(i * 40, 0, 0) for i in range(5)]
     sheet = images.make_grid([Image.new("RGB", (4, 3), c) for c in colors], 2)
     assert sheet.size == (8, 9)
@@ -47,19 +47,19 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"not an image", b"<svg/>", b"%!PS-Adobe-3.0 EPSF"])
-def test_what_is_no_picture_is_refused(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(FileRefused, match="not an image"):
         images.open_image(tmp_path / "x.png")
 
 
-def test_missing_and_folder(tmp_path):
+def test_missing_files_and_folders_are_refused(tmp_path):
     for path in (tmp_path / "nothing.png", tmp_path):
         with pytest.raises(FileRefused, match="cannot open"):
             images.open_image(path)
 
 
-def test_a_truncated_picture_is_refused_when_used(tmp_path):
+def test_a_truncated_image_is_refused_when_decoded(tmp_path):
     Image.effect_noise((200, 200), 90).convert("RGB").save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "half.png").write_bytes(data[: len(data) // 2])
@@ -67,14 +67,14 @@ def test_a_truncated_picture_is_refused_when_used(tmp_path):
         images.to_rgb(images.open_image(tmp_path / "half.png"))
 
 
-def test_bytes_are_opened_by_the_name_given():
+def test_messages_use_the_given_name():
     with pytest.raises(FileRefused, match="photo 3 is not an image"):
         images.open_image(b"GIF89a", "photo 3")
     assert images.open_image(images.encode(Image.new("RGB", (3, 2)), "PNG")).size == (3, 2)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_whatever_is_missing_or_flipped_is_refused_or_read_but_never_a_crash(kind):
+def test_damaged_files_are_refused_or_read_without_a_crash(kind):
     file = io.BytesIO()
     Image.effect_noise((60, 50), 90).convert("RGB").save(file, kind)
     data = file.getvalue()
@@ -142,7 +142,7 @@ def test_wide_grays_of_every_mode():
     ]
 
 
-def test_what_is_transparent_becomes_white():
+def test_transparent_pixels_become_white():
     red = (255, 0, 0)
     rgba = Image.new("RGBA", (3, 1), (*red, 255))
     rgba.putpixel((1, 0), (*red, 0))
@@ -174,7 +174,7 @@ def test_one_transparent_color_of_16_bits(channels, kind):
     assert np.asarray(images.read_alpha(found)).tolist() == [[255, 255, 0, 255]]
 
 
-def test_alpha_is_turned_with_the_picture_and_none_where_all_is_opaque():
+def test_alpha_is_upright_and_none_when_opaque():
     stored = Image.new("RGBA", (4, 2), "red")
     stored.putpixel((0, 0), (0, 0, 0, 0))
     exif = Image.Exif()
@@ -204,7 +204,7 @@ def test_cmyk_one_bit_and_lab():
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_of_what_moves_the_first_frame(kind):
+def test_animations_give_their_first_frame(kind):
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     found = opened(frames[0], kind, save_all=True, append_images=frames[1:], **options)
@@ -219,7 +219,7 @@ def swapped_profile() -> bytes:
     return data.replace("sRGB".encode("utf-16-be"), "RG-X".encode("utf-16-be"))
 
 
-def test_color_profiles_are_followed_srgb_is_left_alone_and_broken_ones_are_ignored():
+def test_color_profiles_are_applied_and_broken_ones_ignored():
     colors = Image.new("RGB", (2, 1), (200, 40, 90))
     followed = images.to_rgb(opened(colors, "PNG", icc_profile=swapped_profile()))
     red, green, blue = followed.getpixel((0, 0))
@@ -234,7 +234,7 @@ def test_color_profiles_are_followed_srgb_is_left_alone_and_broken_ones_are_igno
 
 
 @pytest.mark.filterwarnings("error")
-def test_broken_exif_does_not_lose_the_picture():
+def test_broken_exif_is_ignored():
     found = opened(Image.new("RGB", (9, 7), "red"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
     assert images.to_rgb(found).size == (9, 7)
 
@@ -249,7 +249,7 @@ def test_tensor_and_back():
     assert white.shape == (3, 2, 2) and torch.equal(white, torch.ones(3, 2, 2))
 
 
-def test_a_square_is_cut_never_squashed():
+def test_squares_are_cropped_not_distorted():
     wide = Image.new("RGB", (90, 30), "black")
     wide.paste("red", (0, 0, 30, 30))
     wide.paste("lime", (30, 0, 60, 30))

@@ -76,13 +76,13 @@ def test_the_first_of_several_wins_a_spelling():
     assert spelled("S* <my_cat>", twin, CAT) == [("S*", "twin"), ("<my_cat>", "my_cat")]
 
 
-def test_a_prompt_made_to_take_long():
+def test_a_hostile_prompt_is_searched_quickly():
     started = time.perf_counter()
     find_mentions("S" * 20_000 + "<" * 20_000 + "bad_" * 5_000, [CAT, DOG, BAD, HANDS])
     assert time.perf_counter() - started < 1
 
 
-def test_available_and_find(tmp_path):
+def test_tokens_are_listed_and_loaded(tmp_path):
     assert embeddings.list_files() == []
     put("b")
     put("a")
@@ -97,7 +97,7 @@ def test_available_and_find(tmp_path):
     assert embeddings.load_token("b.safetensors").name == "b"
 
 
-def test_links_that_lead_out_are_left_out(tmp_path):
+def test_links_out_of_the_folder_are_skipped(tmp_path):
     outside = put("outside", folder="elsewhere").path
     assert outside is not None
     put("inside")
@@ -130,7 +130,7 @@ def test_two_files_of_one_name(tmp_path):
 # --- what prompts ask for ------------------------------------------------------------------------
 
 
-def test_named_in_takes_what_is_given_and_what_is_said():
+def test_given_and_mentioned_tokens_are_loaded():
     for name, token in (("cat", "S*"), ("dog", "D*"), ("owl", ""), ("bat", "")):
         put(name, token)
     assert names(tokens_in_prompts(["a photo of S*"])) == ["cat"]
@@ -144,7 +144,7 @@ def test_named_in_takes_what_is_given_and_what_is_said():
         tokens_in_prompts(["x"], ["nobody"])
 
 
-def test_a_name_that_is_a_word_is_left_to_the_word():
+def test_a_name_that_is_a_word_keeps_its_meaning():
     token = LearnedToken("dog", "S*", (rows(1, 256),), {"word": "dog"})
     assert token.spellings == ("S*", "<dog>") and spelled("a dog, <dog>", token) == [("<dog>", "dog")]
     path = embeddings.save(token, "embeddings/dog.safetensors")
@@ -176,7 +176,7 @@ def test_a_header_is_read_without_the_vectors(tmp_path):
     assert count() - before < 10_000 < path.stat().st_size
 
 
-def test_a_damaged_file_matters_only_when_it_is_named(tmp_path):
+def test_a_damaged_file_matters_only_when_mentioned(tmp_path):
     put("cat", "S*")
     (tmp_path / "embeddings" / "dog.safetensors").write_bytes(b"rubbish")
     assert names(tokens_in_prompts(["S* and a house"])) == ["cat"]
@@ -209,7 +209,7 @@ def test_a_given_file_comes_before_one_of_its_name_in_the_folder():
     assert found.token == "C*"
 
 
-def test_the_folder_can_be_another():
+def test_another_folder():
     put("cat", "S*", folder="mine")
     assert names(tokens_in_prompts(["S*"], folder="mine")) == ["cat"] and tokens_in_prompts(["S*"]) == []
     assert lookup.load_token("cat", "mine").name == "cat"

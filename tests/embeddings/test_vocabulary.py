@@ -17,7 +17,7 @@ def table(mini) -> torch.Tensor:
     return mini.text_encoders[0].get_input_embeddings().weight
 
 
-def test_it_holds_whole_words_and_no_marks(words, mini):
+def test_it_has_whole_words_only(words, mini):
     assert {"cat", "galaxy", "red"} <= set(words.words)
     assert not any(w.endswith("</w>") or w.startswith("<|") or not w.isprintable() for w in words.words)
     assert len(words.words) < len(mini.tokenizers[0].get_vocab())
@@ -133,7 +133,7 @@ def test_learned_tokens_in_sums(words, spelling):
         "2 * - cat",
     ],
 )
-def test_what_is_no_sum(words, expression):
+def test_invalid_sums(words, expression):
     with pytest.raises(UsageError) as caught:
         combine(words, expression, [TOY])
     assert caught.value.hint

@@ -1,4 +1,4 @@
-"""Files as other programs write them, good and evil; made when a test runs, none is kept."""
+"""Token files as other programs write them, good and hostile, made when a test runs."""
 
 import base64
 import io
@@ -14,9 +14,16 @@ import torch
 from PIL import Image, ImageDraw, PngImagePlugin
 from safetensors.torch import save_file
 
+from diffusekit.embeddings import LearnedToken
+
 
 def rows(count: int = 2, width: int = 768, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) * 0.02
+
+
+def token(count=2, width=(256,), **metadata: str) -> LearnedToken:
+    vectors = tuple(rows(count, w, seed=i) for i, w in enumerate(width))
+    return LearnedToken("my_cat", "S*", vectors, metadata)
 
 
 def raw(header, data: bytes = b"") -> bytes:

@@ -119,7 +119,7 @@ def test_comfyui(tmp_path):
         assert found.parameters["Program"] == "ComfyUI"
 
 
-def test_comfyui_with_what_means_nothing_here(tmp_path):
+def test_comfyui_with_unknown_values(tmp_path):
     sampler = GRAPH["3"]["inputs"] | {
         "seed": ["12", 0],
         "steps": 0,
@@ -177,7 +177,7 @@ def test_what_a1111_wrote_comes_first(tmp_path):
     assert own is not None and (own.prompt, own.steps, own.sampler) == ("{a|b} cat", 7, "euler")
 
 
-def test_info_tells_it(tmp_path, capsys):
+def test_info_prints_it(tmp_path, capsys):
     assert run(["info", str(png(tmp_path / "x.png", prompt=GRAPH))]) == 0
     said = capsys.readouterr().out
     assert "a red cat, (sitting:1.2)" in said and "ComfyUI" in said and "512x768" in said

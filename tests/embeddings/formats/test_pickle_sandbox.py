@@ -53,7 +53,7 @@ GOOD = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GOOD)
-def test_good_ones_come_in_unchanged(tmp_path, name):
+def test_harmless_pickles_are_read_unchanged(tmp_path, name):
     make, word, width = GOOD[name]
     path = tmp_path / name
     old = {"_use_new_zipfile_serialization": False}
@@ -73,7 +73,7 @@ def test_a_parameter_dict_of_an_old_torch():
     assert metadata == {} and torch.equal(tensors["emb_params"], rows())
 
 
-def test_our_own_export_comes_back_whole(tmp_path):
+def test_our_own_export_is_read_back(tmp_path):
     given = LearnedToken("my_cat", "S*", (rows(),), {"init": "cat", "steps": "500"})
     (path,) = embeddings.export_token(given, tmp_path / "my_cat.pt", "a1111")
     found = embeddings.import_token(path)
@@ -81,7 +81,7 @@ def test_our_own_export_comes_back_whole(tmp_path):
     assert torch.equal(found.vectors[0], given.vectors[0])
 
 
-def test_files_that_are_no_pickles_are_imported_too(tmp_path):
+def test_files_that_are_not_pickles_are_imported_too(tmp_path):
     path = foreign_files.tensors(tmp_path / "x.safetensors", {"my cat": rows()})
     with pytest.raises(FileRefused, match="white space"):
         embeddings.import_token(path)
@@ -92,7 +92,7 @@ def test_files_that_are_no_pickles_are_imported_too(tmp_path):
     assert embeddings.import_token(png).token == "bad-hands"
 
 
-def test_evil_in_every_wrapping_is_refused_without_running(tmp_path):
+def test_hostile_pickles_are_refused_without_running(tmp_path):
     """In this process, which has nothing to protect it but `weights_only`."""
     canary, tried = tmp_path / "canary", 0
     for payload in foreign_files.payloads(canary).values():
@@ -104,12 +104,12 @@ def test_evil_in_every_wrapping_is_refused_without_running(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["payload.py"]
 
 
-def test_the_sentence_names_what_was_asked_for():
+def test_the_message_names_what_the_pickle_asks_for():
     with pytest.raises(FileRefused, match=r"asks for '\w+\.system' when it is opened"):
         pickle_sandbox.convert(saved(foreign_files.Evil(os.system, "true")))
 
 
-DOORS = [
+PAYLOADS = [
     "os.system",
     "subprocess",
     "eval",
@@ -126,8 +126,8 @@ DOORS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", DOORS)
-def test_evil_through_every_door(tmp_path, kind, capsys):
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_every_kind_of_hostile_pickle_is_refused(tmp_path, kind, capsys):
     canary = tmp_path / "canary"
     payload = foreign_files.payloads(canary)[kind]
     suffix = [".pt", ".bin", ".ckpt", ".safetensors", ".pth", ".pkl", ""][len(kind) % 7]
@@ -142,7 +142,7 @@ def test_evil_through_every_door(tmp_path, kind, capsys):
 
 
 @pytest.mark.parametrize("kind", foreign_files.bad_zips())
-def test_zips_that_torch_did_not_write_never_reach_it(tmp_path, monkeypatch, kind):
+def test_zips_that_torch_did_not_write_never_reach_the_child(tmp_path, monkeypatch, kind):
     path = tmp_path / "x.pt"
     path.write_bytes(foreign_files.bad_zips()[kind])
     monkeypatch.setattr(pickle_sandbox, "open_in_child", lambda data: pytest.fail("it reached the child"))
@@ -151,7 +151,7 @@ def test_zips_that_torch_did_not_write_never_reach_it(tmp_path, monkeypatch, kin
     assert str(path) in caught.value.message
 
 
-def test_a_zip_that_torch_wrote_does_reach_it(tmp_path, monkeypatch):
+def test_a_zip_that_torch_wrote_reaches_the_child(tmp_path, monkeypatch):
     path = tmp_path / "x.pt"
     path.write_bytes(foreign_files.good_zip())
     monkeypatch.setattr(pickle_sandbox, "open_in_child", lambda data: 1 / 0)
@@ -159,7 +159,7 @@ def test_a_zip_that_torch_wrote_does_reach_it(tmp_path, monkeypatch):
         embeddings.import_token(path)
 
 
-def test_old_torch_is_not_trusted():
+def test_an_old_torch_is_refused():
     for version in ("2.9.1", "2.5.0+cu121", "1.13"):
         with pytest.raises(FileRefused, match=r"needs torch 2\.10"):
             pickle_sandbox.check_torch_version(version)
@@ -175,7 +175,7 @@ def in_a_guarded_child(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_child_could_do_nothing_even_if_something_ran(tmp_path):
+def test_the_child_has_no_rights_even_if_code_runs(tmp_path):
     for code in (
         "os.system('touch canary')",
         "open('canary', 'w')",
@@ -193,7 +193,7 @@ def test_the_child_could_do_nothing_even_if_something_ran(tmp_path):
     assert done.returncode == 1 and "MemoryError" in done.stderr
 
 
-def test_the_child_has_no_secrets_and_does_not_see_the_users_folder(tmp_path, monkeypatch):
+def test_the_child_sees_no_secrets_and_not_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("open('canary', 'w')")
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "torch.py"))
@@ -213,7 +213,7 @@ def test_the_child_has_no_secrets_and_does_not_see_the_users_folder(tmp_path, mo
     assert str(tmp_path) not in seen["PYTHONPATH"].split(os.pathsep)
 
 
-def test_what_the_child_says_is_checked_again(tmp_path, monkeypatch):
+def test_the_childs_answer_is_checked_again(tmp_path, monkeypatch):
     path = tmp_path / "x.pt"
     path.write_bytes(foreign_files.good_zip())
     for answer in (b"", b"rubbish" * 9, foreign_files.raw({"a": 1})):

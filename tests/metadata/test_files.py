@@ -1,6 +1,4 @@
-"""What a picture says of itself survives the file, and reads the same elsewhere."""
-
-import re
+"""Image files keep their metadata, and other programs can read it."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,9 +7,8 @@ from PIL import Image
 
 from diffusekit import atomic, metadata
 from diffusekit.errors import DiskError, FileRefused, UsageError
-from diffusekit.metadata import Record
 from diffusekit.schedule import SAMPLERS
-from diffusekit.settings import GenerateSettings
+from tests.helpers.records import record
 
 PICTURE = Image.new("RGB", (16, 8), (10, 200, 30))
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
@@ -32,22 +29,6 @@ awkward = st.sampled_from(
 prompts = words | awkward
 
 
-def record(**values) -> Record:
-    complete = {
-        "prompt": "a cat",
-        "seed": 7,
-        "guidance_scale": 3.0,
-        "width": 16,
-        "height": 8,
-    } | values
-    return Record(
-        settings=GenerateSettings(**complete),
-        device="cpu",
-        dtype="float32",
-        versions={"diffusekit": "0.1.0"},
-    )
-
-
 @relaxed
 @given(
     prompt=prompts,
@@ -58,7 +39,7 @@ def record(**values) -> Record:
     sampler=st.sampled_from(list(SAMPLERS)),
     ending=st.sampled_from([".png", ".jpg", ".webp"]),
 )
-def test_the_record_comes_back_whole(tmp_path, prompt, negative, seed, steps, guidance, sampler, ending):
+def test_the_record_is_read_back(tmp_path, prompt, negative, seed, steps, guidance, sampler, ending):
     made = record(
         prompt=prompt, negative_prompt=negative, seed=seed, steps=steps, guidance_scale=guidance, sampler=sampler
     )
@@ -66,56 +47,7 @@ def test_the_record_comes_back_whole(tmp_path, prompt, negative, seed, steps, gu
     assert found.record == made and found.label
 
 
-# What A1111's grammar itself cannot say: it trims lines, and a line that starts the negative part.
-plain = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=100).map(str.strip)
-lines = st.lists(plain.filter(lambda t: not t.startswith("Negative prompt:")), max_size=3).map("\n".join).map(str.strip)
-
-
-@relaxed
-@given(
-    prompt=lines,
-    negative=lines,
-    seed=st.integers(0, 2**63 - 1),
-    sampler=st.sampled_from(list(SAMPLERS)),
-    model=st.sampled_from(["mini", "a/b", "a: b, c", 'x "y"']),
-)
-def test_infotext_comes_back(prompt, negative, seed, sampler, model):
-    made = record(prompt=prompt, negative_prompt=negative, seed=seed, sampler=sampler, model=model)
-    found = metadata.parse_infotext(metadata.format_infotext(made))
-    assert found["Prompt"] == prompt and found["Negative prompt"] == negative
-    assert found["Seed"] == str(seed) and found["Size"] == "16x8" and found["Model"] == model
-    own = metadata.settings_from_infotext(found)
-    assert (own.prompt, own.seed, own.sampler) == (prompt, seed, sampler)
-
-
-def test_infotext_is_what_a1111_and_comfyui_look_for():
-    text = metadata.format_infotext(record(prompt="a cat", negative_prompt=""))
-    assert "\nNegative prompt: \nSteps: 20, Sampler: DPM++ 2M, CFG scale: 3.0, Seed: 7, Size: 16x8" in text
-    last = text.strip().split("\n")[-1]
-    theirs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', last)
-    assert len(theirs) >= 3 and theirs[0] == ("Steps", "20")
-
-
-def test_a_picture_of_a1111(tmp_path):
-    from PIL import PngImagePlugin
-
-    info = PngImagePlugin.PngInfo()
-    info.add_text(
-        "parameters",
-        "portrait of a (cat:1.2),\nfluffy\nNegative prompt: blurry, text\nSteps: 28, Sampler: DPM++ 2M Karras, "
-        'CFG scale: 6.5, Seed: 965400086, Size: 512x768, Model hash: 45dee52b12, Model: "a: b", Version: v1.10.1',
-    )
-    PICTURE.save(tmp_path / "theirs.png", pnginfo=info)
-    found = metadata.read(tmp_path / "theirs.png")
-    assert found.record is None and not found.label
-    own = found.settings
-    assert own is not None
-    assert own.prompt == "portrait of a (cat:1.2),\nfluffy" and own.negative_prompt == "blurry, text"
-    assert (own.steps, own.sampler, own.guidance_scale) == (28, "dpm++_2m_karras", 6.5)
-    assert (own.seed, own.width, own.height) == (965400086, 512, 768)
-
-
-def test_the_label_is_the_last_to_go(tmp_path):
+def test_the_label_stays_without_a_record(tmp_path):
     for ending in (".png", ".jpg", ".webp"):
         bare = metadata.read(metadata.save(PICTURE, tmp_path / f"bare{ending}", None))
         assert bare.record is None and bare.parameters == {} and bare.label
@@ -129,7 +61,7 @@ def test_xmp_is_where_others_look(tmp_path):
     assert Image.open(metadata.save(PICTURE, tmp_path / "x.webp", record())).info["xmp"].startswith(b"<?xpacket")
 
 
-def test_nothing_is_written_over(tmp_path):
+def test_an_existing_file_is_kept(tmp_path):
     path = metadata.save(PICTURE, tmp_path / "x.png", record())
     before = path.read_bytes()
     with pytest.raises(UsageError, match="already exists"):
