@@ -1,7 +1,4 @@
-"""The drawings of the page as SVG: curves over the steps, and the shape of a U-Net.
-
-Knows numbers only.
-"""
+"""The SVG drawings of the lesson page: curves over the steps, and the shape of a U-Net."""
 
 from __future__ import annotations
 
@@ -13,25 +10,24 @@ LEFT, RIGHT, TOP, BOTTOM = 4, 316, 10, 88
 
 
 def variance_chart(signal: Sequence[float]) -> str:
-    """How much of the variance is picture (below) and how much noise (above), over the steps."""
-    places = [(_across(i, len(signal)), _up(value, 1.0)) for i, value in enumerate(signal)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    """Draw the shares of image (below) and noise (above) in the variance, over the steps."""
+    points = [(_across(i, len(signal)), _up(value, 1.0)) for i, value in enumerate(signal)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     body = (
         f'<rect class="grain" x="{LEFT}" y="{TOP}" width="{RIGHT - LEFT}" height="{BOTTOM - TOP}"/>'
         f'<polygon class="signal" points="{LEFT},{BOTTOM} {line} {RIGHT},{BOTTOM}"/>'
     )
-    label = f"The picture's share rises from {signal[0]:.2g} to {signal[-1]:.3g} over the steps"
-    keys = '<span class="key t-x0">▬ picture ᾱ</span> <span class="key t-ep">▬ noise 1 − ᾱ</span>'
+    label = f"The image's share rises from {signal[0]:.2g} to {signal[-1]:.3g} over the steps"
+    keys = '<span class="key t-x0">▬ image ᾱ</span> <span class="key t-ep">▬ noise 1 − ᾱ</span>'
     return _figure("What x<sub>t</sub> is made of", body, label, keys)
 
 
 def line_chart(title: str, named: Sequence[tuple[str, str, Sequence[float]]]) -> str:
-    """Curves over the steps on one scale from zero: (name, color class, values)."""
+    """Draw curves over the steps on one scale from zero. Each is (name, color class, values)."""
     top = max((value for _, _, values in named for value in values), default=0) or 1.0
     parts, keys = [], []
     for name, kind, values in named:
-        places = [(_across(i, len(values)), _up(value, top)) for i, value in enumerate(values)]
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        points = " ".join(f"{_across(i, len(values)):.1f},{_up(value, top):.1f}" for i, value in enumerate(values))
         parts.append(f'<polyline class="curve {kind}" points="{points}"/>')
         keys.append(f'<span class="key {kind}">▬ {escape(name)}</span>')
     parts.append(f'<text x="{LEFT}" y="{TOP - 1}">{top:.2g}</text>')
@@ -60,7 +56,7 @@ def _up(value: float, top: float) -> float:
 
 
 def unet_diagram(size: tuple[int, int], widths: Sequence[int], attending: Sequence[bool]) -> str:
-    """The U of a U-Net: blocks as high as their latents; those that look at the words are colored.
+    """Draw the U of a U-Net: blocks as high as their latents, colored where they attend to the words.
 
     `size` is (h, w) of its latents, `widths` the channels of its levels, `attending` says which of them
     have cross-attention.
@@ -70,23 +66,23 @@ def unet_diagram(size: tuple[int, int], widths: Sequence[int], attending: Sequen
     sizes = [f"{size[0] // 2**i}×{size[1] // 2**i}" for i in range(count)]
     step = 520 / len(levels)
     parts = []
-    for place, level in enumerate(levels):
+    for index, level in enumerate(levels):
         height = 96 * 0.68**level
-        x, y = 20 + place * step, 62 - height / 2 + level * 9
+        x, y = 20 + index * step, 62 - height / 2 + level * 9
         parts.append(
             f'<rect class="{"looks" if attending[level] else "outer"}" x="{x:.1f}" y="{y:.1f}"'
             f' width="{step * 0.62:.1f}" height="{height:.1f}" rx="4"/>'
         )
-        if place == count or level < count - 1:
+        if index == count or level < count - 1:
             middle, below = x + step * 0.31, y + height + 15
             parts.append(f'<text x="{middle:.1f}" y="{below:.1f}" text-anchor="middle">{sizes[level]}</text>')
-        if place < count:
-            right = 20 + (len(levels) - 1 - place) * step
+        if index < count:
+            right = 20 + (len(levels) - 1 - index) * step
             parts.append(f'<path class="bridge" d="M{x + step * 0.62:.1f} {y + 7:.1f}H{right:.1f}"/>')
-    says = ", ".join(f"{s} with {w} channels" for s, w in zip(sizes, widths, strict=True))
+    label = ", ".join(f"{s} with {w} channels" for s, w in zip(sizes, widths, strict=True))
     return (
         '<figure class="ushape"><svg viewBox="0 0 560 150" role="img"'
-        f' aria-label="{escape(f"The levels of the U-Net: {says}, and back")}">{"".join(parts)}</svg>'
-        f"<figcaption>{escape(says)}. <span class='key t-wi'>▬ levels that look at the words</span>"
+        f' aria-label="{escape(f"The levels of the U-Net: {label}, and back")}">{"".join(parts)}</svg>'
+        f"<figcaption>{escape(label)}. <span class='key t-wi'>▬ levels with cross-attention to the words</span>"
         "</figcaption></figure>"
     )

@@ -10,8 +10,9 @@ const PHASES = [
 
 function showNumbers() {
   for (const field of all("[data-number]")) {
-    const values = level(Number(field.dataset.run));
-    field.textContent = formatNumber(values[field.dataset.number], field.dataset.number);
+    const { run, number } = field.dataset;
+    const values = { ...data.runs[run].numbers[predictionStep()], ...level(Number(run)) };
+    field.textContent = formatNumber(values[number], number);
   }
   const here = state.at === last ? "the last step" : `step ${level(0).step}`;
   for (const field of all(".where-now")) field.textContent = here;
