@@ -21,7 +21,7 @@ STAR = ("a yellow star over the sea", "--seed", "7")
 VERBS = {
     "attention.jpg": ("attention", "an orange cat on the beach", "--seed", "5"),
     "compare.jpg": ("compare", "a red cat", "a blue cat", "--seed", "4"),
-    "samplers.jpg": ("sampler", "--seed", "1"),
+    "samplers.jpg": ("samplers", "--seed", "1"),
     "tokens.jpg": ("tokens", "a red cat on the grass"),
     "denoise.webp": ("denoise", "an orange cat on the beach", "--seed", "5", "--steps", "12"),
 }
@@ -71,11 +71,11 @@ def screenshot(page: Any, name: str) -> None:
 def lesson() -> None:
     with tempfile.TemporaryDirectory() as folder, browser() as chromium:
         file = Path(folder) / "lesson.html"
-        run("visualise", "page", *STAR, "--output", str(file))
+        run("visualise", "lesson", *STAR, "--output", str(file))
         page = chromium.new_page(viewport={"width": 1280, "height": 900})
         page.goto(file.as_uri())
         page.evaluate("at.value = 12; at.dispatchEvent(new Event('input'))")
-        page.get_by_text("model's guess").first.click()
+        page.get_by_text("predicted image").first.click()
         page.get_by_text("star", exact=True).first.hover()
         page.wait_for_timeout(500)
         screenshot(page, "lesson.jpg")

@@ -1,21 +1,25 @@
-"""Looking at diffusion: how noise is added, how it is taken away, and which word drew what.
+"""See how a diffusion model works: forward and reverse process, attention, tokens, samplers, and a lesson.
 
-Every function is a consumer of Steps and returns an `Exhibit`: pictures, a film and the numbers, made
-when they are saved or looked at. Nothing here changes a picture.
+The functions `noise`, `denoise`, `attention`, `compare`, `tokens`, `samplers` and `lesson` return a `Visualization`,
+which draws only when it is saved or displayed. Recorders iterate over the `Step`s of a generation, and the `render`
+function of each module shows what was recorded. None of them changes an image.
 """
 
-from .attention_maps import AttentionMaps, attention, record_attention_maps
-from .compare import compare
+from .attention_maps import AttentionMapRecorder, AttentionMaps, attention, record_attention_maps
+from .compare import ComparisonRecorder, compare
 from .figure import Visualization
 from .forward import noise
 from .lesson import lesson
 from .reverse import denoise
-from .samplers import samplers
+from .samplers import SamplerRecorder, samplers
 from .tokens import tokens
 from .trace import Trace, TraceRecorder, TraceStep, record_trace
 
 __all__ = [
+    "AttentionMapRecorder",
     "AttentionMaps",
+    "ComparisonRecorder",
+    "SamplerRecorder",
     "Trace",
     "TraceRecorder",
     "TraceStep",
