@@ -58,7 +58,7 @@ class Job:
 
     @property
     def eta(self) -> float | None:
-        """Estimated seconds to its end; None when there is no estimate."""
+        """Estimated seconds to its end; None while unknown."""
         if self.state != "running" or self.started is None or not self.step:
             return None
         return (time.time() - self.started) * (1 - self.progress) / self.progress

@@ -157,7 +157,7 @@ class Jobs:
             return channel
         job = self.store.get(job_id)
         if job is None:
-            raise JobNotFound(f"there is no job {job_id[:40]!r}", "old jobs are deleted")
+            raise JobNotFound(f"no job has the id {job_id[:40]!r}", "old jobs are deleted")
         return JobChannel(job)
 
     def cancel(self, job_id: str) -> Job:

@@ -84,7 +84,7 @@ def _server(jobs: Jobs) -> Any:
         is_error = True
         try:
             if name != "generate":
-                raise UsageError(f"there is no tool {name[:60]!r}", "the only tool is generate")
+                raise UsageError(f"unknown tool {name[:60]!r}", "the only tool is generate")
             job = await _generate(jobs, arguments, server.request_context)
             images, text = await asyncio.to_thread(_encode_images, jobs, job), _describe(job)
             is_error = False

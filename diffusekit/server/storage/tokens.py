@@ -170,5 +170,5 @@ def check_exists(folder: Path, name: str) -> str:
     names = {name_of(path.stem) for path in embeddings.list_files(folder)}
     is_run = not embeddings.name_error(name) and RunFolder(folder, name).is_run
     if name not in names and not is_run:
-        raise UsageError(f"there is no token {name[:60]!r}", "it may have been removed")
+        raise UsageError(f"unknown token {name[:60]!r}", "it may have been removed")
     return name

@@ -70,7 +70,7 @@ def test_an_assistant_makes_a_picture(tmp_path):
     assert metadata.read(jobs.outputs / job.pictures[0]).record is not None
     assert seen and all(total == QUICK["steps"] for _, total in seen)
     assert wrong.isError and "steps asks for 200" in wrong.content[0].text
-    assert other.isError and "there is no tool 'remove'" in other.content[0].text
+    assert other.isError and "unknown tool 'remove'" in other.content[0].text
 
 
 def test_leaving_cancels(monkeypatch):
