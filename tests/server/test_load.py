@@ -19,7 +19,7 @@ def served():
 
 
 async def pressed(host, port, clients):
-    """A burst that meets a busy device, which is free when the queue is full."""
+    """Send a burst to a busy device, which becomes free when the queue is full."""
     long = {"settings": LARGE | {"prompt": "x", "steps": 150, "images": 16}}
     _, said = await load.ask(host, port, "POST", "/api/jobs", long)
     while not (await load.state_of(host, port))["sampling_step"]:
@@ -35,7 +35,7 @@ async def pressed(host, port, clients):
 
 
 @pytest.mark.slow
-def test_a_burst_is_done_or_refused_and_nothing_else(served):
+def test_a_burst_is_served_or_refused_and_nothing_else(served):
     host, port, _ = served
     found = asyncio.run(pressed(host, port, 60))
     assert set(found["statuses"]) == {200, 429} and sum(found["statuses"].values()) == 60
@@ -43,7 +43,7 @@ def test_a_burst_is_done_or_refused_and_nothing_else(served):
 
 
 @pytest.mark.slow
-def test_clients_that_hang_up_leave_nothing_running(served, monkeypatch):
+def test_clients_that_disconnect_leave_nothing_running(served, monkeypatch):
     monkeypatch.setattr(load, "TINY", load.TINY | LARGE | {"n_iter": 16})  # 1600 steps
     host, port, _ = served
     found = asyncio.run(load.hang_up(host, port, 5))

@@ -1,4 +1,4 @@
-"""The door: keys on every route, names, pages, kinds and sizes of bodies, and nothing said in HTML."""
+"""The security middleware: credentials, hosts, origins, content types, body sizes, and no HTML in responses."""
 
 import base64
 import json
@@ -51,7 +51,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def inner() -> FastAPI:
-    """Something mounted on top, as the web UI is."""
+    """An application to be mounted, as the web page is."""
     page = FastAPI()
     page.get("/page")(lambda: PlainTextResponse("hello"))
     page.post("/upload")(lambda: {"taken": True})
@@ -81,7 +81,7 @@ def routes(app, prefix=""):
             yield from ((method, prefix + route.path) for method in route.methods or ["GET"])
 
 
-def test_every_route_wants_a_key(app):
+def test_every_route_requires_credentials(app):
     client, found = asking(app), list(routes(app))
     assert len(found) >= 28 and ("POST", "/sdapi/v1/txt2img") in found and ("GET", "/ui/page") in found
     for method, path in [*found, ("GET", "/nothing"), ("OPTIONS", "/v1/models"), ("PUT", "/")]:
@@ -111,7 +111,7 @@ def test_every_route_wants_a_key(app):
         ({"Authorization": ""}, 401),
     ],
 )
-def test_keys(app, headers, status):
+def test_credentials(app, headers, status):
     encoded = {name: value.encode("latin-1") for name, value in headers.items()}
     assert asking(app).get("/v1/models", headers=encoded).status_code == status
 
@@ -155,14 +155,14 @@ def test_host_names(host, status):
         assert client.get("/healthz", headers={"Host": host}).status_code == status
 
 
-def test_an_address_names_a_server_that_listens_to_the_world():
+def test_an_ip_address_is_a_valid_host_of_a_server_on_all_interfaces():
     with opened(host="0.0.0.0", token=TOKEN) as jobs:
         client = client_of(jobs, headers=bearer(TOKEN))
         assert client.get("/v1/models", headers={"Host": "192.168.1.5:7860"}).status_code == 200
         assert client.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
 
 
-def test_pages_from_elsewhere():
+def test_requests_from_other_web_pages_are_refused():
     with opened(allow_origin=["https://example.org"]) as jobs:
         client = client_of(jobs)
         own, friend = {"Origin": "http://127.0.0.1:7860"}, {"Origin": "https://example.org"}
@@ -207,7 +207,7 @@ def test_bodies_are_json_and_small(monkeypatch):
             assert got.json()["error"]["message"]
 
 
-def test_uploads_of_what_is_mounted_may_be_anything_but_endless(app, monkeypatch):
+def test_uploads_of_a_mounted_application_may_be_anything_but_have_a_limit(app, monkeypatch):
     client = asking(app, **bearer(TOKEN))
     assert client.get("/ui/page").headers["content-security-policy"] == security.PAGE_CSP
     form = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -218,14 +218,14 @@ def test_uploads_of_what_is_mounted_may_be_anything_but_endless(app, monkeypatch
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/sdapi/v1/options", "/api/jobs", "/healthz", "/nothing"])
-def test_every_answer_carries_its_headers(path):
+def test_every_response_has_security_headers(path):
     with opened() as jobs:
         got = client_of(jobs).get(path)
         assert got.headers["x-content-type-options"] == "nosniff"
         assert "default-src" in got.headers["content-security-policy"]
 
 
-def test_words_never_become_markup():
+def test_text_never_becomes_markup():
     with opened() as jobs:
         client = client_of(jobs)
         for text in XSS:
@@ -247,7 +247,7 @@ def test_words_never_become_markup():
         assert not [p for p in Path("outputs").rglob("*") if "<" in p.name]
 
 
-def test_keys_are_never_told(app, monkeypatch):
+def test_credentials_are_never_sent(app, monkeypatch):
     client = asking(app, **bearer(TOKEN))
     said = [client.get(path) for _, path in routes(app) if "{" not in path]
     said += [
@@ -258,7 +258,7 @@ def test_keys_are_never_told(app, monkeypatch):
         assert "secret" not in got.text and (TOKEN not in got.text or "no job" in got.text)
 
 
-def test_the_description_needs_nothing_from_elsewhere():
+def test_only_openapi_json_is_served_as_documentation():
     with opened() as jobs:
         client = client_of(jobs)
         assert "/v1/images/generations" in client.get("/openapi.json").json()["paths"]

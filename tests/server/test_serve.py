@@ -1,4 +1,4 @@
-"""`diffusekit serve` as a process: how it begins, and how it ends."""
+"""`diffusekit serve` as a process: start-up and shutdown."""
 
 import json
 import signal
@@ -62,7 +62,7 @@ def states() -> list[str]:
     return found
 
 
-def test_help_is_light():
+def test_help_imports_no_heavy_module():
     code = (
         "import sys; from diffusekit.cli.main import run; run(['serve', '--help']);"
         "sys.exit(bool({'torch', 'fastapi', 'uvicorn', 'gradio'} & set(sys.modules)))"
@@ -79,7 +79,7 @@ def test_an_open_server_is_refused_before_torch_is_there(capsys):
     assert done.returncode == 2 and "hint: set DIFFUSEKIT_AUTH" in done.stderr
 
 
-def test_what_cannot_be_served_ends_at_once(capsys):
+def test_settings_that_cannot_be_served_end_at_once(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -95,8 +95,8 @@ def test_what_cannot_be_served_ends_at_once(capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name)
-def test_an_open_page_does_not_hold_up_the_end(served, sign):
-    """A page's heartbeat, and whoever follows a job, are streams that do not end by themselves."""
+def test_an_open_page_does_not_delay_the_shutdown(served, sign):
+    """A page's heartbeat and a job's events are streams that do not end by themselves."""
     process, url = served
     port = int(url.rpartition(":")[2])
     streams = []
@@ -117,7 +117,7 @@ def test_an_open_page_does_not_hold_up_the_end(served, sign):
 
 
 @pytest.mark.slow
-def test_sigterm_finishes_or_puts_down_keeps_the_queue_and_a_restart_goes_on(served):
+def test_sigterm_finishes_or_requeues_the_job_and_a_restart_continues(served):
     process, url = served
     settings = {"width": 64, "height": 64, "images": 4, "seed": 7}
     for i, steps in enumerate((40, 20, 20)):  # the first is long enough to be met on its way

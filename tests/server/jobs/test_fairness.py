@@ -71,7 +71,7 @@ def test_a_signal_to_the_terminal_does_not_reach_the_training_process(tmp_path, 
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "done", "failed"])
-def test_a_name_is_learned_once_at_a_time(state):
+def test_a_name_is_trained_once_at_a_time(state):
     from diffusekit.server.ui.tabs.learn_handlers import Lab
 
     lab = SimpleNamespace(_job=lambda name: Job("1", "invert", {"name": name}, state=state))

@@ -1,4 +1,4 @@
-"""The queue: in order, watched, cancelled, full, and still there after the process has died."""
+"""The queue: order, events, cancelling, limits, and restarts."""
 
 import threading
 from pathlib import Path
@@ -26,7 +26,7 @@ def ended(jobs, job):
     return last
 
 
-def test_a_job_makes_the_picture_that_generate_makes():
+def test_a_job_generates_the_images_that_generate_does():
     with opened() as jobs:
         job = jobs.submit("generate", {"prompt": "a red cat", "images": 2, **QUICK})
         last = ended(jobs, job)
@@ -48,7 +48,7 @@ def test_several_prompts_in_one_job():
         assert prompts == ["a cat", "a dog"] and job.step == job.steps == 4
 
 
-def test_jobs_are_done_in_the_order_they_came(monkeypatch):
+def test_jobs_run_in_the_order_of_submission(monkeypatch):
     ticks = ticking(monkeypatch, free=True)
     with opened() as jobs:
         made = [jobs.submit("tick", {"number": i}) for i in range(20)]
@@ -57,7 +57,7 @@ def test_jobs_are_done_in_the_order_they_came(monkeypatch):
         assert [job.id for job in jobs.list(20)] == [job.id for job in reversed(made)]
 
 
-def test_watching_tells_every_state_and_leaving_does_not_cancel(monkeypatch):
+def test_events_show_every_state_and_leaving_does_not_cancel(monkeypatch):
     ticks = ticking(monkeypatch)
     with opened() as jobs:
         job = jobs.submit("tick", {})
@@ -123,7 +123,7 @@ def test_a_running_job_stops_after_one_step(monkeypatch):
         assert ticks.steps == 5
 
 
-def test_cancelling_what_waits_what_is_over_and_what_never_was(monkeypatch):
+def test_waiting_finished_and_unknown_jobs_are_cancelled_as_expected(monkeypatch):
     ticks = ticking(monkeypatch)
     with opened() as jobs:
         running, waiting = jobs.submit("tick", {}), jobs.submit("tick", {"number": 1})
@@ -137,7 +137,7 @@ def test_cancelling_what_waits_what_is_over_and_what_never_was(monkeypatch):
             jobs.cancel("no such id")
 
 
-def test_skipping_goes_on_with_the_next_picture(monkeypatch):
+def test_skipping_continues_with_the_next_image(monkeypatch):
     told = JobContext.report_progress
 
     def progress(work, step, steps):
@@ -153,7 +153,7 @@ def test_skipping_goes_on_with_the_next_picture(monkeypatch):
         assert last.kind == "done" and seeds == [8, 9]
 
 
-def test_a_full_queue_says_when_to_come_back(monkeypatch):
+def test_a_full_queue_says_when_to_try_again(monkeypatch):
     ticks = ticking(monkeypatch)
     with opened(queue=2) as jobs:
         jobs.submit("tick", {})
@@ -232,7 +232,7 @@ def put(*jobs: Job) -> None:
     store.close()
 
 
-def test_what_was_queued_and_running_goes_on_in_order_after_a_restart(monkeypatch):
+def test_queued_and_running_jobs_continue_in_order_after_a_restart(monkeypatch):
     ticks = ticking(monkeypatch, free=True)
     put(
         Job("a", "tick", {"steps": 3, "number": 1}, state="done"),
@@ -246,8 +246,8 @@ def test_what_was_queued_and_running_goes_on_in_order_after_a_restart(monkeypatc
     assert ticks.order == [2, 3]
 
 
-def test_a_restarted_job_goes_on_behind_its_last_picture():
-    """Killed after three of four pictures: only the fourth is made, and the same as ever."""
+def test_a_restarted_job_continues_behind_its_last_image():
+    """Killed after three of four images: only the fourth is generated, and it is the same as ever."""
     put(written(state="running", attempts=1, passed=3, pictures=("x", "y", "z")))
     with opened() as jobs:
         job = ended(jobs, jobs.get("0123456789abcdef")).job
@@ -258,7 +258,7 @@ def test_a_restarted_job_goes_on_behind_its_last_picture():
         assert Image.open(path).tobytes() == expected.image.tobytes()
 
 
-def test_a_picture_saved_but_not_written_down_is_not_there_twice():
+def test_an_image_that_was_saved_but_not_recorded_is_not_there_twice():
     put(written())
     with opened() as jobs:
         ended(jobs, jobs.get("0123456789abcdef"))
@@ -268,7 +268,7 @@ def test_a_picture_saved_but_not_written_down_is_not_there_twice():
         assert len(list(jobs.outputs.rglob("*.png"))) == 4
 
 
-def test_a_job_that_kills_the_server_is_not_tried_for_ever(monkeypatch):
+def test_a_job_that_ends_the_server_twice_is_not_started_again(monkeypatch):
     ticks = ticking(monkeypatch, free=True)
     put(Job("a", "tick", {"steps": 1}, state="running", attempts=2))
     with opened() as jobs:
@@ -276,7 +276,7 @@ def test_a_job_that_kills_the_server_is_not_tried_for_ever(monkeypatch):
         assert failure and "ended 2 times" in failure.message and ticks.order == []
 
 
-def test_closing_puts_the_running_job_down_and_keeps_the_queue(monkeypatch):
+def test_closing_requeues_the_running_job_and_keeps_the_queue(monkeypatch):
     ticks = ticking(monkeypatch)
     jobs = open_jobs()
     first, second = jobs.submit("tick", {"number": 1}), jobs.submit("tick", {"number": 2})
@@ -301,7 +301,7 @@ def test_closing_puts_the_running_job_down_and_keeps_the_queue(monkeypatch):
     assert ticks.order == [1, 1, 2]
 
 
-def test_closing_lets_a_job_finish_that_is_quick_enough(monkeypatch):
+def test_closing_lets_a_fast_job_finish(monkeypatch):
     ticks = ticking(monkeypatch)
     jobs = open_jobs()
     job = jobs.submit("tick", {})
@@ -319,7 +319,7 @@ def test_two_servers_do_not_share_a_list():
         Jobs(ServeSettings(device="cpu")).open()
 
 
-def test_the_list_forgets_old_jobs_but_never_unfinished_ones(monkeypatch):
+def test_old_jobs_are_deleted_but_never_unfinished_ones(monkeypatch):
     monkeypatch.setattr("diffusekit.server.jobs.store.MAX_FINISHED", 3)
     put(Job("0", "tick", {}), *[Job(str(i), "tick", {}, state="done") for i in range(1, 9)])
     store = JobStore(Path(".diffusekit/jobs.sqlite"))
@@ -328,7 +328,7 @@ def test_the_list_forgets_old_jobs_but_never_unfinished_ones(monkeypatch):
     store.close()
 
 
-def test_a_job_that_is_over_can_be_forgotten_and_no_other(monkeypatch):
+def test_only_a_finished_job_can_be_forgotten(monkeypatch):
     ticks = ticking(monkeypatch)
     with opened() as jobs:
         job = jobs.submit("tick", {})

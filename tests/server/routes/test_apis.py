@@ -1,4 +1,4 @@
-"""The shapes of the three APIs, and one contract for whatever goes wrong."""
+"""Requests, responses and errors of the three APIs."""
 
 import base64
 import io
@@ -85,11 +85,11 @@ def test_txt2img(client):
         ("", "", None),
     ],
 )
-def test_samplers_by_their_names_there(label, scheduler, own):
+def test_samplers_are_found_by_their_a1111_names(label, scheduler, own):
     assert find_sampler(label, scheduler) == own
 
 
-def test_what_there_is(client):
+def test_lists_and_options(client):
     get = {
         name: client.get(f"/sdapi/v1/{name}").json()
         for name in (
@@ -143,7 +143,7 @@ def test_png_info(client):
     assert client.post("/sdapi/v1/png-info", json={"image": sent}).json()["info"] == ""
 
 
-def test_img2img_says_that_it_is_not_done(client):
+def test_img2img_is_not_supported(client):
     got = client.post("/sdapi/v1/img2img", json={"init_images": []})
     assert got.status_code == 501 and "txt2img" in got.json()["detail"]
 
@@ -170,7 +170,7 @@ def test_progress_interrupt_and_skip(jobs, client, monkeypatch):
     assert client.post("/sdapi/v1/interrupt").json() == {}
 
 
-def test_interrupting_gives_what_is_finished(client, monkeypatch):
+def test_interrupting_returns_the_finished_images(client, monkeypatch):
     kept = JobContext.add_image
 
     def finished(work, path):
@@ -199,7 +199,7 @@ def test_generations(client):
 
 
 @pytest.mark.parametrize(("kind", "name"), [("webp", "WEBP"), ("jpeg", "JPEG")])
-def test_other_formats_carry_the_record_too(client, kind, name, tmp_path):
+def test_other_formats_contain_the_record(client, kind, name, tmp_path):
     asked = {"prompt": "a cat", "size": "64x64", "steps": 1, "output_format": kind}
     item = client.post("/v1/images/generations", json=asked).json()["data"][0]
     assert decoded(item["b64_json"]).format == name
@@ -209,14 +209,14 @@ def test_other_formats_carry_the_record_too(client, kind, name, tmp_path):
     assert found.record and found.record.settings.prompt == "a cat" and found.label
 
 
-def test_pictures_by_address(client):
+def test_images_by_url(client):
     asked = {"prompt": "a cat", "size": "64x64", "steps": 1, "response_format": "url"}
     item = client.post("/v1/images/generations", json=asked).json()["data"][0]
     assert item["url"].startswith("http://127.0.0.1:7860/outputs/")
     assert client.get(item["url"]).headers["content-type"] == "image/png"
 
 
-def test_partial_images_then_the_picture(client):
+def test_partial_images_come_before_the_image(client):
     asked = {
         "prompt": "a cat",
         "size": "64x64",
@@ -236,7 +236,7 @@ def test_partial_images_then_the_picture(client):
     assert decoded(last["b64_json"]).tobytes() == expected.image.tobytes()
 
 
-def test_a_stream_that_fails_says_so(client):
+def test_a_failed_stream_ends_with_an_error_event(client):
     asked = {"prompt": "a cat", "size": "65x64", "steps": 1, "stream": True}
     ((kind, said),) = events(client.post("/v1/images/generations", json=asked).text)
     assert kind == "error" and said["error"]["param"] == "size"
@@ -317,7 +317,7 @@ def test_previews_in_the_events(client, jobs, monkeypatch):
         ("/api/jobs", {}, 422, "settings"),
     ],
 )
-def test_faults_name_the_field_as_the_client_wrote_it(client, path, asked, status, field):
+def test_errors_name_the_field_as_the_client_wrote_it(client, path, asked, status, field):
     got = client.post(path, json=asked)
     assert got.status_code == status, got.text
     said = got.json()

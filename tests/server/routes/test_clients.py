@@ -1,4 +1,4 @@
-"""Real clients against a real server: webuiapi, openai, and plain sockets that hang up."""
+"""Real clients against a real server: webuiapi, openai, and plain sockets that disconnect."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ def port_of(url: str) -> int:
 
 
 def raw_post(url: str, path: str, body: dict) -> socket.socket:
-    """A request that is sent, and an answer that nobody has read yet."""
+    """Send a request and do not read the response yet."""
     text = json.dumps(body)
     connection = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
     connection.sendall(
@@ -35,7 +35,7 @@ def raw_post(url: str, path: str, body: dict) -> socket.socket:
 
 
 def answer(connection: socket.socket) -> bytes:
-    """One whole answer, in as many pieces as the network likes."""
+    """Read one whole response, in any number of pieces; return its header."""
     got = b""
     while b"\r\n\r\n" not in got:
         got += connection.recv(4096)
@@ -121,7 +121,7 @@ def test_openai_client():
         ("/v1/images/generations", {"n": 8, "stream": True, "partial_images": 2}),
     ],
 )
-def test_hanging_up_frees_the_device(path, more):
+def test_disconnecting_frees_the_device(path, more):
     with opened() as jobs, listening(jobs) as url:
         asked = {"prompt": "a cat", "steps": 100, **more}
         running, waiting = raw_post(url, path, asked), raw_post(url, path, asked)
@@ -156,7 +156,7 @@ def test_watching_and_leaving_does_not_cancel(monkeypatch):
         until(lambda: not jobs.unfinished)
 
 
-def test_a_waiting_client_is_told_when_the_server_stops(monkeypatch):
+def test_a_waiting_client_gets_a_503_when_the_server_stops(monkeypatch):
     ticks = ticking(monkeypatch)
     with opened() as jobs, listening(jobs) as url:
         jobs.submit("tick", {})
@@ -170,7 +170,7 @@ def test_a_waiting_client_is_told_when_the_server_stops(monkeypatch):
         assert b"503 Service Unavailable" in answer(waiting)
 
 
-def test_a_body_that_drips_is_not_waited_for(monkeypatch):
+def test_a_slow_body_times_out(monkeypatch):
     monkeypatch.setattr("diffusekit.server.security.BODY_TIMEOUT", 0.3)
     with opened() as jobs, listening(jobs) as url:
         drip = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
@@ -181,7 +181,7 @@ def test_a_body_that_drips_is_not_waited_for(monkeypatch):
         assert b" 408 " in answer(drip)
 
 
-def test_heads_of_requests_are_short_and_come_soon(monkeypatch):
+def test_headers_have_limits_of_size_and_time(monkeypatch):
     with opened() as jobs, listening(jobs) as url:
         long = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)
         with pytest.raises(ConnectionError):
@@ -203,7 +203,7 @@ def test_heads_of_requests_are_short_and_come_soon(monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_block_of_the_page_about_serving_runs(tmp_path, monkeypatch):
+def test_every_block_of_docs_serving_runs(tmp_path, monkeypatch):
     text = (ROOT / "docs" / "serving.md").read_text()
     python = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     with (

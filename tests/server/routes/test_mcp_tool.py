@@ -1,4 +1,4 @@
-"""Assistants: the tool at /mcp, asked by the protocol's own client, behind the guard like all else."""
+"""The tool at /mcp, called by the client of the `mcp` package."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ async def session(url, **headers):
         yield found
 
 
-def test_an_assistant_makes_a_picture(tmp_path):
+def test_an_assistant_generates_an_image(tmp_path):
     seen = []
 
     async def told(progress, total, message):
@@ -96,7 +96,7 @@ def test_leaving_cancels(monkeypatch):
         assert jobs.list()[0].state == "cancelled" and ticks.steps == 2
 
 
-def test_the_guard_stands_before_it():
+def test_the_tool_is_behind_the_security_middleware():
     with opened(auth="ann:secret", mcp=True) as jobs, client_of(jobs) as client:
         assert client.post("/mcp", json=HELLO, headers=ACCEPTING).status_code == 401
         key = {"Authorization": "Basic " + base64.b64encode(b"ann:secret").decode()} | ACCEPTING
@@ -110,7 +110,7 @@ def test_the_guard_stands_before_it():
             assert client.request(method, "/mcp", headers=key).status_code == 405
 
 
-def test_it_is_there_only_when_asked_for(monkeypatch, capsys):
+def test_the_tool_exists_only_with_the_setting(monkeypatch, capsys):
     with opened() as jobs:
         assert "/mcp" not in {getattr(route, "path", "") for route in build(jobs.settings, jobs).routes}
     monkeypatch.setattr(tool, "find_spec", lambda name: None)

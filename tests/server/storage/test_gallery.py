@@ -1,4 +1,4 @@
-"""The pictures that are shown, and the files that never are."""
+"""The images that are served, and the files that never are."""
 
 import os
 from pathlib import Path
@@ -44,7 +44,7 @@ def picture(path: str, prompt: str = "a red cat") -> Path:
     return metadata.save(Image.new("RGB", (8, 8)), Path(path), record)
 
 
-def test_pictures_are_found_newest_first_by_words():
+def test_images_are_found_by_words_newest_first():
     for i, prompt in enumerate(["a red cat", "a blue dog", "a red dog"]):
         os.utime(picture(f"outputs/day/{i}.png", prompt), (i, i))
     Image.new("RGB", (8, 8)).save("outputs/foreign.png")
@@ -66,7 +66,7 @@ def test_pictures_are_found_newest_first_by_words():
     assert found is not None and found["seed"] == 7 and "device" not in found
 
 
-def test_the_index_follows_the_folder():
+def test_the_gallery_follows_the_folder():
     gallery = Gallery(Path("outputs"))
     assert gallery.search() == []
     path = picture("outputs/a.png", "one")
@@ -78,7 +78,7 @@ def test_the_index_follows_the_folder():
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_names_that_lead_elsewhere_are_refused_whether_or_not_they_exist(name):
+def test_paths_that_lead_elsewhere_are_refused_whether_or_not_they_exist(name):
     picture("outputs/a.png")
     picture("secret.png")
     with pytest.raises(ImageForbidden):
