@@ -1,6 +1,6 @@
-"""How fast: our loops beside diffusers' own algorithms, same weights, same batch, taking turns in one process.
+"""Benchmark our loops against diffusers' own algorithms: same weights, same batch, alternating in one process.
 
-Times wander on shared machines; a ratio from one run does not.
+Times vary on shared machines. A ratio from one run does not.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from .visualise import TraceRecorder
 
 CLIP_TABLE = (49408, 768)
 ROUNDS = 4
+PROMPT = "a red cat on the grass"
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Two ways to do the same: seconds per step (median), and bytes that the optimizer and its
-    gradients hold."""
+class InvertTimings:
+    """Median seconds per step, and the bytes of what is trained with its gradient and optimizer state."""
 
     ours: float
     reference: float
@@ -60,26 +60,24 @@ def invert(
     clip_table: bool = False,
     device: str = "auto",
     dtype: str = "float32",
-) -> Contest:
-    """Steps of textual inversion beside the algorithm of diffusers' example script.
+) -> InvertTimings:
+    """Time steps of textual inversion beside the algorithm of diffusers' example script.
 
-    The reference opens, resizes and encodes the pictures at every step, trains the whole token table with
-    AdamW and restores all other rows; written anew from examples/textual_inversion. `clip_table` exchanges
-    text encoder and U-Net for ones of random weights with a token table of CLIP's size.
+    `clip_table` replaces text encoder and U-Net by ones of random weights with a token table of CLIP's size.
     """
     base = models.load(model, device, dtype)
     subject = _with_clip_table(base) if clip_table else base
     with tempfile.TemporaryDirectory() as folder:
-        paths = _pictures(Path(folder), base.native_size)
+        paths = write_images(Path(folder), base.native_size)
         ours, our_memory = _ours(subject, Path(folder), batch)
-        theirs, their_memory = _reference(subject, paths, batch)
-        our_seconds, their_seconds = _in_turns([ours, theirs], steps)
-    return Contest(our_seconds, their_seconds, our_memory, their_memory, steps)
+        reference = ReferenceInversion(subject, paths, batch)
+        our_seconds, reference_seconds = time_in_turns([ours, reference.step], steps)
+    return InvertTimings(our_seconds, reference_seconds, our_memory, _trained_bytes(reference.table), steps)
 
 
 @dataclass(frozen=True)
-class Watched:
-    """Seconds for a picture (median): made, made and recorded, made with every word's map taken."""
+class VisualiseTimings:
+    """Median seconds per image: plain, with its trace recorded, and with the attention of every step read."""
 
     plain: float
     recorded: float
@@ -89,31 +87,30 @@ class Watched:
 
 def visualise(
     model: str = "mini", *, steps: int = 20, pictures: int = 12, device: str = "auto", dtype: str = "auto"
-) -> Watched:
-    """What it costs to watch: pictures plain, with a `Recording`, and with cross-attention recorded."""
+) -> VisualiseTimings:
+    """Time images plain, with a `TraceRecorder`, and with cross-attention recorded."""
     settings: dict[str, Any] = {"model": model, "steps": steps, "device": device, "dtype": dtype}
 
     def plain(number: int) -> None:
-        for _ in stream("a red cat on the grass", seed=number, **settings):
+        for _ in stream(PROMPT, seed=number, **settings):
             pass
 
     def recorded(number: int) -> None:
-        for _ in TraceRecorder(stream("a red cat on the grass", seed=number, **settings)):
+        for _ in TraceRecorder(stream(PROMPT, seed=number, **settings)):
             pass
 
     def attended(number: int) -> None:
-        running = stream("a red cat on the grass", seed=number, **settings)
-        with attention.record(running.model.unet, guided=True) as maps:
-            for _ in running:
-                maps.maps()
+        generation = stream(PROMPT, seed=number, **settings)
+        with attention.record(generation.model.unet, guided=True) as recorder:
+            for _ in generation:
+                recorder.maps()
 
-    times = _in_turns([plain, recorded, attended], pictures)
-    return Watched(times[0], times[1], times[2], pictures)
+    return VisualiseTimings(*time_in_turns([plain, recorded, attended], pictures), pictures)
 
 
 @dataclass(frozen=True)
-class Hurried:
-    """Seconds for a picture (median), decode included: as usual, and with the weights for few steps."""
+class FastTimings:
+    """Median seconds per image, decoding included: by default, and with the few-step LoRA."""
 
     plain: float
     fast: float
@@ -124,53 +121,60 @@ class Hurried:
         return self.plain / self.fast
 
 
-def fast(model: str = "mini", *, pictures: int = 12, device: str = "auto", dtype: str = "auto") -> Hurried:
-    """What `--fast` saves: pictures at default settings, and at those of few steps without guidance."""
+def fast(model: str = "mini", *, pictures: int = 12, device: str = "auto", dtype: str = "auto") -> FastTimings:
+    """Time images at default settings, and with `fast`: few steps without guidance."""
     settings: dict[str, Any] = {"model": model, "device": device, "dtype": dtype}
 
     def plain(number: int) -> None:
-        generate("a red cat on the grass", seed=number, **settings)
+        generate(PROMPT, seed=number, **settings)
 
-    def hurried(number: int) -> None:
-        generate("a red cat on the grass", seed=number, fast=True, **settings)
+    def few_steps(number: int) -> None:
+        generate(PROMPT, seed=number, fast=True, **settings)
 
-    times = _in_turns([plain, hurried], pictures)
-    return Hurried(times[0], times[1], pictures)
+    return FastTimings(*time_in_turns([plain, few_steps], pictures), pictures)
 
 
-def _in_turns(contestants: list[Callable[[int], object]], steps: int) -> list[float]:
-    """Median seconds per step of each: warmed up, then in rounds A B B A."""
-    for step in contestants:
+def time_in_turns(candidates: list[Callable[[int], object]], calls: int) -> list[float]:
+    """Return the median seconds per call of each candidate: three calls to warm up, then rounds A B B A.
+
+    Every candidate is called with a number, which is the same for all candidates of a turn.
+    """
+    for call in candidates:
         for number in range(3):
-            step(number)
-    times: list[list[float]] = [[] for _ in contestants]
-    number = 3
+            call(number)
+    times: list[list[float]] = [[] for _ in candidates]
+    number, per_round = 3, -(-calls // ROUNDS)
     for turn in range(ROUNDS):
-        order = range(len(contestants)) if turn % 2 == 0 else reversed(range(len(contestants)))
+        order = range(len(candidates)) if turn % 2 == 0 else reversed(range(len(candidates)))
         for which in order:
-            for offset in range(-(-steps // ROUNDS)):
-                _wait()
+            for offset in range(per_round):
+                _synchronize()
                 started = time.perf_counter()
-                contestants[which](number + offset)
-                _wait()
+                candidates[which](number + offset)
+                _synchronize()
                 times[which].append(time.perf_counter() - started)
-        number += -(-steps // ROUNDS)
+        number += per_round
     return [median(each) for each in times]
 
 
-def _wait() -> None:
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def _pictures(folder: Path, side: int) -> list[Path]:
-    """Five pictures of the model's own size: the least there can be to resize."""
+def write_images(folder: Path, size: int) -> list[Path]:
+    """Write five JPEG images of the model's own size, so that resizing costs as little as it can."""
     rng, paths = np.random.default_rng(0), []
     for i in range(5):
         coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
         paths.append(folder / f"{i}.jpg")
-        coarse.resize((side, side), Image.Resampling.BICUBIC).save(paths[-1], quality=90)
+        coarse.resize((size, size), Image.Resampling.BICUBIC).save(paths[-1], quality=90)
     return paths
+
+
+def _trained_bytes(weights: torch.Tensor) -> int:
+    """Bytes of float32 weights with their gradient and AdamW's two moments."""
+    return 4 * weights.numel() * 4
 
 
 def _ours(model: Model, folder: Path, batch: int) -> tuple[Callable[[int], object], int]:
@@ -183,63 +187,71 @@ def _ours(model: Model, folder: Path, batch: int) -> tuple[Callable[[int], objec
     samples = Batches(model, encoded, make_captions(data, "object", "templates"), token, 0)
     accelerator = Accelerator(cpu=model.placement.device.type == "cpu")
     learner = EmbeddingOptimizer(model, vocabulary, holder, samples, settings, accelerator)
-    return learner.step, 4 * holder.vectors.numel() * 4
+    return learner.step, _trained_bytes(holder.vectors)
 
 
-def _reference(model: Model, paths: list[Path], batch: int) -> tuple[Callable[[int], object], int]:
-    """The algorithm of diffusers' textual_inversion.py, a step at a time."""
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+class ReferenceInversion:
+    """diffusers' examples/textual_inversion, written anew: one call of `step` is one training step.
 
-    device = model.placement.device
-    (tokenizer,), (encoder,) = copy.deepcopy((model.tokenizers, model.text_encoders))
-    tokenizer.add_tokens("<bench>")
-    new = tokenizer.convert_tokens_to_ids("<bench>")
-    encoder.resize_token_embeddings(max(len(tokenizer), encoder.config.vocab_size + 1))
-    table = encoder.get_input_embeddings().weight.requires_grad_(True)
-    original = table.detach().clone()
-    optimizer = torch.optim.AdamW([table], lr=5e-3, weight_decay=1e-2)
-    scheduler: Any = DDPMScheduler.from_config(model.scheduler_config)
-    others = torch.ones(len(table), dtype=torch.bool, device=device)
-    others[new] = False
-    side, unet, vae = model.native_size, model.unet, model.vae
+    Every step opens, resizes and encodes its images, trains the whole `table` with AdamW, and restores the rows
+    of `others` to `original`.
+    """
 
-    def picture(number: int) -> torch.Tensor:
-        with Image.open(paths[number % len(paths)]) as file:
-            resized = file.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    def __init__(self, model: Model, paths: list[Path], batch: int):
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+        self._model, self._paths, self._batch = model, paths, batch
+        (self._tokenizer,), (self._encoder,) = copy.deepcopy((model.tokenizers, model.text_encoders))
+        self._tokenizer.add_tokens("<bench>")
+        self._encoder.resize_token_embeddings(max(len(self._tokenizer), self._encoder.config.vocab_size + 1))
+        self.table = self._encoder.get_input_embeddings().weight.requires_grad_(True)
+        self.original = self.table.detach().clone()
+        self.others = torch.ones(len(self.table), dtype=torch.bool, device=model.placement.device)
+        self.others[self._tokenizer.convert_tokens_to_ids("<bench>")] = False
+        self._optimizer = torch.optim.AdamW([self.table], lr=5e-3, weight_decay=1e-2)
+        self._scheduler: Any = DDPMScheduler.from_config(model.scheduler_config)
+
+    def step(self, number: int) -> float:
+        """Train on batch `number`; returns its loss."""
+        unet, vae, scheduler = self._model.unet, self._model.vae, self._scheduler
+        pixels = torch.stack([self._pixels(number * self._batch + i) for i in range(self._batch)])
+        distribution = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        latents = distribution.sample().detach() * vae.config.scaling_factor
+        noise = torch.randn_like(latents)
+        t = torch.randint(0, 1000, (self._batch,), device=latents.device)
+        noised = scheduler.add_noise(latents, noise, t)
+        output = unet(noised.to(unet.dtype), t, self._states().to(unet.dtype)).sample
+        velocity = scheduler.config.prediction_type == "v_prediction"
+        target = scheduler.get_velocity(latents, noise, t) if velocity else noise
+        loss = F.mse_loss(output.float(), target.float())
+        loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        with torch.no_grad():
+            self.table[self.others] = self.original[self.others]
+        return loss.item()
+
+    def _states(self) -> torch.Tensor:
+        ids = self._tokenizer(
+            ["a photo of a <bench>"] * self._batch,
+            padding="max_length",
+            truncation=True,
+            max_length=self._encoder.config.max_position_embeddings,
+            return_tensors="pt",
+        ).input_ids
+        return self._encoder(ids.to(self._encoder.device)).last_hidden_state
+
+    def _pixels(self, number: int) -> torch.Tensor:
+        size = self._model.native_size
+        with Image.open(self._paths[number % len(self._paths)]) as file:
+            resized = file.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
         if np.random.random() < 0.5:
             resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return torch.from_numpy((np.array(resized) / 127.5 - 1.0).astype(np.float32)).permute(2, 0, 1)
 
-    def step(number: int) -> float:
-        pixels = torch.stack([picture(number * batch + i) for i in range(batch)]).to(device, vae.dtype)
-        ids = tokenizer(
-            ["a photo of a <bench>"] * batch,
-            padding="max_length",
-            truncation=True,
-            max_length=encoder.config.max_position_embeddings,
-            return_tensors="pt",
-        ).input_ids.to(device)
-        latents = vae.encode(pixels).latent_dist.sample().detach() * vae.config.scaling_factor
-        noise = torch.randn_like(latents)
-        t = torch.randint(0, 1000, (batch,), device=device)
-        noised = scheduler.add_noise(latents, noise, t)
-        states = encoder(ids).last_hidden_state.to(unet.dtype)
-        found = unet(noised.to(unet.dtype), t, states).sample
-        velocity = scheduler.config.prediction_type == "v_prediction"
-        wanted = scheduler.get_velocity(latents, noise, t) if velocity else noise
-        loss = F.mse_loss(found.float(), wanted.float())
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        with torch.no_grad():
-            table[others] = original[others]
-        return loss.item()
-
-    return step, 4 * table.numel() * 4
-
 
 def _with_clip_table(model: Model) -> Model:
-    """The model's kind with a token table of CLIP's size, random weights."""
+    """Copy a model with a token table of CLIP's size and random weights."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 

@@ -1,7 +1,4 @@
-"""Which device, precision and attention are used, and why; and a generator of noise for every image.
-
-Knows no models.
-"""
+"""Choose device and precision, and make one noise generator per image. Knows no models."""
 
 from dataclasses import dataclass
 
@@ -14,7 +11,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how networks run; `reason` is a sentence for people."""
+    """The device and precision of networks; `reason` says in a sentence why they were chosen."""
 
     device: torch.device
     dtype: torch.dtype
@@ -26,7 +23,7 @@ class Placement:
 
 
 def available() -> list[str]:
-    """The kinds of device this machine has, the fastest first."""
+    """List the kinds of device that this machine has, the fastest first."""
     kinds = {
         "cuda": torch.cuda.is_available(),
         "xpu": torch.xpu.is_available(),
@@ -39,8 +36,9 @@ def available() -> list[str]:
 def choose(device: str = "auto", dtype: str = "auto") -> Placement:
     """Choose device and precision.
 
-    Half precision on CUDA and XPU, where it doubles speed and halves memory; float32 elsewhere, where
-    it is slower (CPU) or makes black pictures (MPS). Raises `UsageError` for a device that is not there.
+    The default precision is float16 on CUDA and XPU, where it doubles speed and halves memory. Elsewhere it is
+    float32, because float16 is slower on CPUs and gives black images on MPS. Raises `UsageError` for a device
+    that is not available.
     """
     kinds = available()
     if device == "auto":
@@ -58,21 +56,23 @@ def _named(device: str, kinds: list[str]) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"there is no device called {device!r}", hint) from None
+        raise UsageError(f"{device!r} is not a device", hint) from None
     if chosen.type not in kinds:
         raise UsageError(f"the device {device!r} is not available", hint)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"there is no {device}, only {torch.cuda.device_count()} CUDA device(s)", "use cuda:0")
+        raise UsageError(
+            f"{device} is not available: this machine has {torch.cuda.device_count()} CUDA device(s)", "use cuda:0"
+        )
     return chosen
 
 
 def attention_backend(placement: Placement) -> str:
-    """The attention that really runs on a device: a one-token call of torch's own, reported by name."""
+    """Run torch's attention once on a device and return its name; raises what torch raises."""
     token = torch.ones(1, 1, 1, 64, device=placement.device, dtype=placement.dtype)
     torch.nn.functional.scaled_dot_product_attention(token, token, token)
     return "torch scaled_dot_product_attention"
 
 
 def make_generators(seeds: list[int]) -> list[torch.Generator]:
-    """One CPU generator per image: the same noise at any batch size, on any device."""
+    """Make one CPU generator per image, so that noise is the same at any batch size and on any device."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

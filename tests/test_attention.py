@@ -27,10 +27,6 @@ def run(record=True, take=True, **settings):
     return latents, kept
 
 
-def hooks(unet) -> int:
-    return sum(len(module._forward_pre_hooks) for module in unet.modules())
-
-
 @pytest.mark.parametrize("model", ["mini", "sd1", "sd2"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a"])
@@ -138,7 +134,7 @@ def test_large_pictures_are_taken_in_parts(mini, monkeypatch):
     with torch.no_grad(), attention.record(mini.unet) as maps:
         evaluated(mini.unet)
         whole = maps.maps()
-        monkeypatch.setattr(attention, "AT_ONCE", 1)
+        monkeypatch.setattr(attention, "CHUNK", 1)
         assert torch.allclose(maps.maps(), whole, atol=1e-6)
 
 
@@ -146,13 +142,11 @@ def test_only_the_layers_asked_for(mini):
     names = attention.localizing_layers(mini.unet)
     assert names and all(name.startswith("up_blocks.1.") for name in names)
     with torch.no_grad(), attention.record(mini.unet, layers=["mid_block"]) as maps:
-        assert hooks(mini.unet) == 2  # the layer's, and the U-Net's own
         evaluated(mini.unet)
         assert [name.split(".")[0] for name in maps.per_layer()] == ["mid_block"]
     unknown = attention.record(mini.unet, layers=["nowhere"])
     with pytest.raises(AssertionError, match="nowhere"), unknown:
         pass
-    assert hooks(mini.unet) == 0
 
 
 def test_a_model_without_finer_layers_points_with_all(families):
@@ -171,12 +165,17 @@ def test_switched_off_and_on(mini):
         assert maps.maps().shape == (2, 77, 8, 8)
 
 
-def test_nothing_stays_behind(mini):
+def test_after_an_error_nothing_is_recorded_any_more(mini):
     processors = dict(mini.unet.attn_processors)
-    with pytest.raises(ZeroDivisionError), attention.record(mini.unet):
-        assert hooks(mini.unet) == len(attention.layers(mini.unet)) + 1
+    with torch.no_grad(), pytest.raises(ZeroDivisionError), attention.record(mini.unet) as recorder:
+        evaluated(mini.unet)
+        assert len(recorder.per_layer()) == len(attention.layers(mini.unet))
         _ = 1 / 0
-    assert hooks(mini.unet) == 0 and mini.unet.attn_processors == processors
+    with torch.no_grad():
+        evaluated(mini.unet)
+    with pytest.raises(AssertionError, match="while the recording was on"):
+        recorder.maps()
+    assert mini.unet.attn_processors == processors
 
 
 @pytest.mark.slow

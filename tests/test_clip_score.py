@@ -1,4 +1,4 @@
-"""Likeness by CLIP: a picture is most like itself, and like its own prompt."""
+"""Similarity by CLIP: an image is most similar to itself and to its own prompt."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tests.helpers import ROOT
 
 
 @pytest.fixture(scope="module")
-def judge(mini):
+def scorer(mini):
     found = clip_score.load_scorer(mini)
     assert found is not None
     return found
@@ -18,19 +18,19 @@ def judge(mini):
 def drawn(*scenes) -> torch.Tensor:
     from training.mini.world.scenes import Scene, Thing, draw
 
-    pictures = [draw(Scene((Thing(what, color),), background=place), 3) for what, color, place in scenes]
-    return torch.stack([images.to_tensor(p) for p in pictures])
+    drawings = [draw(Scene((Thing(what, color),), background=place), 3) for what, color, place in scenes]
+    return torch.stack([images.to_tensor(p) for p in drawings])
 
 
-def test_embeddings_have_length_one_and_do_not_depend_on_the_size(judge):
-    pictures = drawn(("cat", "red", "grass"), ("boat", "blue", "beach"))
-    found = judge.embed_images(pictures)
+def test_embeddings_have_length_one_and_do_not_depend_on_the_size(scorer):
+    drawings = drawn(("cat", "red", "grass"), ("boat", "blue", "beach"))
+    found = scorer.embed_images(drawings)
     assert found.shape[0] == 2 and torch.allclose(found.norm(dim=1), torch.ones(2), atol=1e-5)
-    larger = torch.nn.functional.interpolate(pictures, scale_factor=2, mode="bicubic")
-    assert (judge.embed_images(larger) * found).sum(1).min() > 0.9
+    larger = torch.nn.functional.interpolate(drawings, scale_factor=2, mode="bicubic")
+    assert (scorer.embed_images(larger) * found).sum(1).min() > 0.9
 
 
-def test_pictures_are_most_like_their_own_captions(judge):
+def test_images_are_most_like_their_own_captions(scorer):
     scenes = [
         ("cat", "red", "grass"),
         ("boat", "blue", "beach"),
@@ -43,25 +43,25 @@ def test_pictures_are_most_like_their_own_captions(judge):
         "snow": "in the snow",
         "street": "on a street",
     }
-    texts = judge.embed_texts([f"a {color} {what} {places[place]}" for what, color, place in scenes])
-    likeness = judge.embed_images(drawn(*scenes)) @ texts.T
-    assert likeness.argmax(1).tolist() == [0, 1, 2, 3]
+    texts = scorer.embed_texts([f"a {color} {what} {places[place]}" for what, color, place in scenes])
+    similarity = scorer.embed_images(drawn(*scenes)) @ texts.T
+    assert similarity.argmax(1).tolist() == [0, 1, 2, 3]
 
 
-def test_pairwise_leaves_out_the_picture_itself():
+def test_pairwise_leaves_out_the_image_itself():
     rows = torch.eye(3)
     assert clip_score.mean_pairwise_similarity(rows) == pytest.approx(0)
     assert clip_score.mean_pairwise_similarity(rows[:1]) == 1
     assert clip_score.mean_pairwise_similarity(torch.ones(2, 4) / 2) == pytest.approx(1)
 
 
-def test_a_model_without_towers_and_without_a_cached_clip_has_no_judge(families):
+def test_a_model_without_clip_and_without_a_cached_clip_has_no_scorer(families):
     model = models.load(str(families["sd1"]), "cpu")
     assert clip_score.load_scorer(model) is None
     assert clip_score.load_scorer(model, "openai/clip-vit-large-patch14") is None
 
 
-def test_a_clip_from_a_folder_judges_real_families(families, tmp_path):
+def test_a_clip_from_a_folder_scores_real_families(families, tmp_path):
     """CLIPModel as the hub's CLIPs are laid out; its answers are transformers' own."""
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -77,15 +77,15 @@ def test_a_clip_from_a_folder_judges_real_families(families, tmp_path):
     clip = CLIPModel(config).eval()
     clip.save_pretrained(tmp_path / "clip")
     tokenizer.save_pretrained(tmp_path / "clip")
-    judge = clip_score.load_scorer(models.load(str(families["sd1"]), "cpu"), str(tmp_path / "clip"))
-    assert judge is not None and judge.name == "clip"
+    scorer = clip_score.load_scorer(models.load(str(families["sd1"]), "cpu"), str(tmp_path / "clip"))
+    assert scorer is not None and scorer.name == "clip"
     words = tokenizer(["a red cat"], return_tensors="pt")
     pixels = torch.rand(1, 3, 32, 32) * 2 - 1
-    mean, std = (torch.tensor(v)[:, None, None] for v in (clip_score._MEAN, clip_score._STD))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (clip_score.MEAN, clip_score.STD))
     with torch.no_grad():
         out = clip(**words, pixel_values=((pixels + 1) / 2 - mean) / std)
-    assert torch.allclose(judge.embed_texts(["a red cat"]), out.text_embeds, atol=1e-5)
-    assert torch.allclose(judge.embed_images(pixels), out.image_embeds, atol=1e-5)
+    assert torch.allclose(scorer.embed_texts(["a red cat"]), out.text_embeds, atol=1e-5)
+    assert torch.allclose(scorer.embed_images(pixels), out.image_embeds, atol=1e-5)
 
 
 def test_edit_prompts_without_their_token_are_sentences():

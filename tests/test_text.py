@@ -84,11 +84,11 @@ def test_the_table_keeps_every_bit_and_nothing_stays_behind(mini):
     many = [token(f"t{i}", f"<t{i}>", 1 + i % 4) for i in range(15)]
     text.encode(mini, [" ".join(t.token for t in many)], many)
     assert torch.equal(embedding.weight, before) and len(embedding.weight) == len(before)
-    assert not embedding._forward_hooks and encoder.get_input_embeddings() is embedding
+    assert encoder.get_input_embeddings() is embedding
     assert torch.equal(text.encode(mini, ["a red cat"]).states, plain)
     with pytest.raises(RuntimeError), text.injected_vectors(encoder, torch.zeros(1, 77).long(), before[:1]):
         raise RuntimeError
-    assert not embedding._forward_hooks
+    assert torch.equal(text.encode(mini, ["a red cat"]).states, plain)
 
 
 def test_gradients_reach_the_vectors_and_nothing_else(mini):
