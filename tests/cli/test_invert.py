@@ -1,4 +1,4 @@
-"""`diffusekit invert` as people use it: in a terminal, stopped, resumed, on two processes."""
+"""`diffusekit invert`: learn, stop, resume, use two processes, and what is printed."""
 
 import json
 import os
@@ -26,72 +26,31 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "diffusekit", *words]
 
 
-def test_it_learns_from_a_folder_alone_and_the_token_is_used(families, tmp_path, capsys):
+def test_a_token_is_learned_from_a_folder_and_used_in_prompts(families, tmp_path, capsys):
     pictures(tmp_path / "my_cat")
-    assert (
-        run(
-            [
-                "invert",
-                "my_cat",
-                "--model",
-                str(families["sd1"]),
-                "--steps",
-                "3",
-                "--batch",
-                "2",
-                "--json",
-            ]
-        )
-        == 0
-    )
-    told = json.loads(capsys.readouterr().out)
-    assert told["path"] == "embeddings/my_cat.safetensors" and Path(told["page"]).exists()
-    assert [row["used"] for row in told["pictures"]] == [True] * 3
+    model = ["--model", str(families["sd1"])]
+    learn = ["invert", "my_cat", *model, "--batch", "2"]
+    assert run([*learn, "--steps", "3", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["path"] == "embeddings/my_cat.safetensors" and Path(result["page"]).exists()
+    assert [row["used"] for row in result["pictures"]] == [True] * 3
     for prompt in ("App icon of S*", "App icon of <my_cat>", "App icon of my_cat"):
-        words = [
-            "generate",
-            prompt,
-            "--model",
-            str(families["sd1"]),
-            "--steps",
-            "2",
-            "--seed",
-            "1",
-            "--json",
-        ]
+        words = ["generate", prompt, *model, "--steps", "2", "--seed", "1", "--json"]
         assert run([*words, *(["--embedding", "my_cat"] if "S*" in prompt else [])]) == 0
         capsys.readouterr()
-    made = sorted(Path("outputs").rglob("*.png"))
-    assert len(made) == 3
-    assert run(["info", str(made[0])]) == 0
-    shown = capsys.readouterr().out
-    assert "my_cat " + embeddings.load_token("my_cat").sha256[:12] in shown
-    assert run(["again", str(made[0]), "-o", "again.png"]) == 0
+    images = sorted(Path("outputs").rglob("*.png"))
+    assert len(images) == 3
+    assert run(["info", str(images[0])]) == 0
+    printed = capsys.readouterr().out
+    assert "my_cat " + embeddings.load_token("my_cat").sha256[:12] in printed
+    assert run(["again", str(images[0]), "-o", "again.png"]) == 0
     assert capsys.readouterr().err == ""
-    assert (
-        run(
-            [
-                "invert",
-                "my_cat",
-                "--model",
-                str(families["sd1"]),
-                "--steps",
-                "4",
-                "--seed",
-                "5",
-                "--batch",
-                "2",
-                "--overwrite",
-                "-q",
-            ]
-        )
-        == 0
-    )
-    assert run(["again", str(made[0]), "-o", "other.png"]) == 0
-    assert "trained again since" in capsys.readouterr().err
+    assert run([*learn, "--steps", "4", "--seed", "5", "--overwrite", "-q"]) == 0
+    assert run(["again", str(images[0]), "-o", "other.png"]) == 0
+    assert "trained again" in capsys.readouterr().err
 
 
-def test_a_recipe_names_its_pictures_or_takes_a_folder(families, tmp_path, capsys):
+def test_a_recipe_names_its_images_or_takes_a_folder(families, tmp_path, capsys):
     pictures(tmp_path / "photos")
     Path("recipes").mkdir()
     Path("recipes/mine.toml").write_text(
@@ -99,22 +58,7 @@ def test_a_recipe_names_its_pictures_or_takes_a_folder(families, tmp_path, capsy
     )
     assert run(["invert", "recipes/mine.toml", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["token"] == "<p>"
-    assert (
-        run(
-            [
-                "invert",
-                "photos",
-                "--recipe",
-                "recipes/mine.toml",
-                "--name",
-                "two",
-                "--vectors",
-                "2",
-                "-q",
-            ]
-        )
-        == 0
-    )
+    assert run(["invert", "photos", "--recipe", "recipes/mine.toml", "--name", "two", "--vectors", "2", "-q"]) == 0
     assert embeddings.load_token("two").count == 2
     Path("training").mkdir()
     Path("training/wrong.toml").write_text("vektors = 2")
@@ -123,7 +67,7 @@ def test_a_recipe_names_its_pictures_or_takes_a_folder(families, tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["empty"], 4, "no image that can be used"),
         (["nowhere"], 2, "nowhere"),
@@ -132,21 +76,17 @@ def test_a_recipe_names_its_pictures_or_takes_a_folder(families, tmp_path, capsy
         (["mixed", "--vectors", "99"], 2, "vectors"),
         (["mixed", "--tracker", "excel"], 2, "excel"),
         (["mixed", "--learning-rate", "1e30", "--norm-bound", "0"], 5, "learning rate"),
-        (
-            ["mixed", "--learning-rate", "1e-12", "--steps", "11", "--preview-every", "0"],
-            5,
-            "not moved",
-        ),
+        (["mixed", "--learning-rate", "1e-12", "--steps", "11", "--preview-every", "0"], 5, "not moved"),
     ],
 )
-def test_what_is_wrong_is_one_sentence_a_hint_and_a_code(families, tmp_path, capsys, words, code, said):
+def test_an_error_is_one_message_a_hint_and_an_exit_code(families, tmp_path, capsys, words, code, message):
     (tmp_path / "empty").mkdir()
     pictures(tmp_path / "mixed")
     (tmp_path / "mixed" / "notes.md").write_text("hello")
     words = ["invert", *words, "--model", str(families["sd1"]), "--init", "cat", "--batch", "1"]
     assert run(words) == code
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error:", "hint:"))]
-    assert len(error) == 2 and said in error[0]
+    assert len(error) == 2 and message in error[0]
     assert not Path("embeddings/mixed.safetensors").exists()
 
 
@@ -159,55 +99,50 @@ def test_what_is_wrong_is_one_sentence_a_hint_and_a_code(families, tmp_path, cap
     ],
 )
 @pytest.mark.parametrize("is_main", [True, False])
-def test_one_process_says_how_to_go_on(capsys, monkeypatch, processes, device, first, is_main):
+def test_only_the_main_process_prints_how_to_resume(capsys, monkeypatch, processes, device, first, is_main):
     monkeypatch.setattr(sys, "argv", ["diffusekit", "invert", "three", "--overwrite"])
-    run = StoppedRun(processes, is_main, InvertSettings(device=device))
-    with (
-        pytest.raises(StopSignal),
-        invert._asked_to_stop(speak=is_main) as asked,
-    ):
+    run = RunOfOneStep(processes, is_main, InvertSettings(device=device))
+    with pytest.raises(StopSignal), invert.catch_stop_signals(announce=is_main) as signals:
         signal.raise_signal(signal.SIGINT)
-        invert._follow(run, asked, show=False)
-    said = capsys.readouterr().err
-    assert run.is_saved
-    assert said == (
-        f"stopping after this step; again: at once\nsaved at step 7; go on with:\n  {first} --resume\n"
-        if is_main
-        else ""
-    )
+        invert.train(run, signals, show=False)
+    printed = capsys.readouterr().err
+    assert run.saved
+    stopping = "stopping after this step; press Ctrl-C again to stop at once"
+    resume = f"saved at step 7; resume with:\n  {first} --resume"
+    assert printed == (f"{stopping}\n{resume}\n" if is_main else "")
 
 
-class StoppedRun:
-    """As much of an inversion as following it needs: one step of it."""
+class RunOfOneStep:
+    """The part of an inversion that `train` uses, with one step."""
 
-    step, learning_rate, is_saved = 7, 0.1, False
+    step, learning_rate, saved = 7, 0.1, False
 
-    def __init__(self, processes: int, is_main: bool, settings: InvertSettings):
-        self.process_count, self.is_main, self.settings = processes, is_main, settings
+    def __init__(self, process_count: int, is_main: bool, settings: InvertSettings):
+        self.process_count, self.is_main, self.settings = process_count, is_main, settings
 
     def __iter__(self):
         yield TrainingProgress(7, 0.5, 0.5, 1.0, 0.1, ("cat",))
 
     def save_checkpoint(self) -> None:
-        self.is_saved = True
+        self.saved = True
 
 
 @pytest.mark.parametrize(("output", "name"), [("embeddings", "three"), ("else where", "my_three")])
-def test_the_example_finds_the_token(families, tmp_path, capsys, output, name):
+def test_the_printed_example_runs(families, tmp_path, capsys, output, name):
     pictures(tmp_path / "three")
     words = ["invert", "three", "--name", name, "-o", output, "--model", str(families["sd1"])]
     words += ["--init", "cat", "--steps", "1", "--batch", "1", "--preview-every", "0"]
     assert run([*words, "--device", "cpu", "--clip", ""]) == 0
-    said = capsys.readouterr().err
-    line = next(line for line in said.splitlines() if line.startswith("use it:"))
+    printed = capsys.readouterr().err
+    line = next(line for line in printed.splitlines() if line.startswith("use it:"))
     example = shlex.split(line.removeprefix("use it:"))[1:]
-    assert ("three alone stays the word" in said) == (name == "three")
+    assert ("three keeps its usual meaning" in printed) == (name == "three")
     assert run([*example, "--steps", "1", "--device", "cpu"]) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(families, tmp_path, number, code):
+def test_a_signal_finishes_the_step_saves_and_prints_how_to_resume(families, tmp_path, number, code):
     pictures(tmp_path / "three")
     words = ["invert", "three", "--model", str(families["sd1"]), *SMALL.split()]
     words[words.index("--steps") + 1] = "400"
@@ -235,38 +170,15 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(families, tmp_pa
 @pytest.mark.slow
 def test_two_processes_learn_the_same_token_as_one(families, tmp_path):
     pictures(tmp_path / "three")
-    words = [
-        "-m",
-        "diffusekit",
-        "invert",
-        "three",
-        "--model",
-        str(families["sd1"]),
-        *SMALL.split(),
-        "-q",
-    ]
+    words = ["-m", "diffusekit", "invert", "three", "--model", str(families["sd1"]), *SMALL.split(), "-q"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     one = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
     assert one.returncode == 0, one.stderr
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--main_process_port",
-        "29611",
-        "--multi_gpu",
-    ]
-    launch = [word for word in launch if word != "--multi_gpu"]
+    options = "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --main_process_port 29611"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *options.split()]
     two = subprocess.run([*launch, *words, "-o", "two"], capture_output=True, text=True, env=environment, timeout=300)
     assert two.returncode == 0, two.stderr[-2000:]
-    assert two.stdout.splitlines() == ["two/three.safetensors"]  # one process speaks
+    assert two.stdout.splitlines() == ["two/three.safetensors"]  # only the main process prints
     first, second = (embeddings.read(tmp_path / f / "three.safetensors") for f in ("embeddings", "two"))
     assert torch.allclose(first.vectors[0], second.vectors[0], rtol=1e-4, atol=1e-6)
     assert not torch.equal(first.vectors[0], torch.zeros_like(first.vectors[0]))
