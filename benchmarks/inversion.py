@@ -8,14 +8,18 @@ import argparse
 import logging
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from PIL import Image, ImageDraw
 
 import diffusekit
 from diffusekit import embeddings, models
+from diffusekit.embeddings import LearnedToken
 from diffusekit.inversion.evaluation import Evaluator
+from diffusekit.inversion.optimizer import RATE
 from diffusekit.inversion.trainer import Inversion
 from diffusekit.settings import InvertSettings
 from training.mini.photos import write_photos
@@ -30,7 +34,7 @@ SUBJECTS = {
     "snail": "apple",
     "crown": "castle",
 }
-VARIANTS: dict[str, dict] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "captions: templates": {"captions": "templates"},
     "captions: both": {"captions": "both"},
@@ -64,15 +68,40 @@ EASIER = (
 )
 
 
-def learn(subject: str, folder: Path, **changes) -> dict:
-    """Learn one token and return its scores on seeds that training did not use."""
+@dataclass(frozen=True)
+class Trial:
+    """One learned token, with scores on seeds that training did not use."""
+
+    token: LearnedToken
+    seconds: float
+    steps: int
+    init_reconstruction: float  # of the init word
+    reconstruction: float
+    photo_similarity: float
+    editability: float
+    editability_kept: float  # as a share of the init word's editability
+
+    @property
+    def best_step(self) -> int:
+        return int(self.token.metadata["steps"])
+
+    @property
+    def gain(self) -> float:
+        """Reconstruction from 0, that of the init word, to 1, that of the photos among each other."""
+        return (self.reconstruction - self.init_reconstruction) / (self.photo_similarity - self.init_reconstruction)
+
+    @property
+    def norm(self) -> float:
+        return float(self.token.vectors[0].norm(dim=1).mean())
+
+
+def learn(subject: str, folder: Path, **changes: Any) -> Trial:
+    """Learn the token of a held-out subject. `changes` are settings that differ from the defaults."""
     photos = folder / subject
     write_photos(subject, photos)
     values = {"pictures": str(photos), "init": SUBJECTS[subject], "device": "cpu"} | changes
     factor = values.pop("rate", None)
     if factor:
-        from diffusekit.inversion.optimizer import RATE
-
         vocabulary = embeddings.Vocabulary(models.load("mini", "cpu"))
         values["learning_rate"] = factor * RATE * vocabulary.typical_norm / 256**0.5
     started = time.perf_counter()
@@ -81,98 +110,72 @@ def learn(subject: str, folder: Path, **changes) -> dict:
         pass
     run.close()
     seconds, token = time.perf_counter() - started, run.result
-    init_scores, token_scores = [], []
+    before, after = [], []
     for seed in (1000, 2000):
-        evaluator = Evaluator(
-            run.model,
-            run.settings.model_copy(update={"seed": seed}),
-            [p.image for p in run.dataset.photos],
-            run.evaluator.prompt,
-        )
-        init_scores.append(evaluator.evaluate(SUBJECTS[subject]))
-        token_scores.append(evaluator.evaluate(token.token, [token]))
-    before, after = (
-        {score: mean(getattr(each, score) for each in group) for score in ("reconstruction", "editability")}
-        for group in (init_scores, token_scores)
+        settings = run.settings.model_copy(update={"seed": seed})
+        evaluator = Evaluator(run.model, settings, [p.image for p in run.dataset.photos], run.evaluator.prompt)
+        before.append(evaluator.evaluate(SUBJECTS[subject]))
+        after.append(evaluator.evaluate(token.token, [token]))
+    editability = mean(each.editability for each in after)
+    return Trial(
+        token=token,
+        seconds=seconds,
+        steps=run.step,
+        init_reconstruction=mean(each.reconstruction for each in before),
+        reconstruction=mean(each.reconstruction for each in after),
+        photo_similarity=run.evaluator.photo_similarity,
+        editability=editability,
+        editability_kept=editability / mean(each.editability for each in before),
     )
-    pairwise = run.evaluator.photo_similarity
-    return {
-        "token": token,
-        "seconds": seconds,
-        "steps": run.step,
-        "best": int(token.metadata["steps"]),
-        "init": before["reconstruction"],
-        "learned": after["reconstruction"],
-        "pairwise": pairwise,
-        "way": (after["reconstruction"] - before["reconstruction"]) / (pairwise - before["reconstruction"]),
-        "editability": after["editability"],
-        "kept": after["editability"] / before["editability"],
-    }
 
 
-def line(*cells) -> None:
+def line(*cells: object) -> None:
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
 def six(folder: Path, captions: str) -> None:
-    line(
-        "subject",
-        "from",
-        "seconds",
-        "steps (best)",
-        "init word",
-        "learned",
-        "photos",
-        "way",
-        "editability",
-        "kept",
-    )
+    """Learn all six held-out subjects with the defaults."""
+    scores = ("init word", "learned", "photos", "gain", "editability", "kept")
+    line("subject", "from", "seconds", "steps (best)", *scores)
     line("---", "---", *["--:"] * 8)
-    rows = []
+    trials = []
     for subject, init in SUBJECTS.items():
-        row = learn(subject, folder, captions=captions)
-        rows.append(row)
-        likeness = [f"{row[key]:.3f}" for key in ("init", "learned", "pairwise")]
+        trial = learn(subject, folder, captions=captions)
+        trials.append(trial)
         line(
             subject,
             init,
-            f"{row['seconds']:.0f}",
-            f"{row['steps']} ({row['best']})",
-            *likeness,
-            f"{row['way']:.0%}",
-            f"{row['editability']:.3f}",
-            f"{row['kept']:.0%}",
+            f"{trial.seconds:.0f}",
+            f"{trial.steps} ({trial.best_step})",
+            f"{trial.init_reconstruction:.3f}",
+            f"{trial.reconstruction:.3f}",
+            f"{trial.photo_similarity:.3f}",
+            f"{trial.gain:.0%}",
+            f"{trial.editability:.3f}",
+            f"{trial.editability_kept:.0%}",
         )
-    for name, pick, slow in (("mean", mean, mean), ("worst", min, max)):
-        way, kept = (f"{pick(row[key] for row in rows):.0%}" for key in ("way", "kept"))
-        line(name, "", f"{slow(row['seconds'] for row in rows):.0f}", "", "", "", "", way, "", kept)
+    for name, pick, slowest in (("mean", mean, mean), ("worst", min, max)):
+        seconds = slowest(trial.seconds for trial in trials)
+        gain, kept = pick(trial.gain for trial in trials), pick(trial.editability_kept for trial in trials)
+        line(name, "", f"{seconds:.0f}", "", "", "", "", f"{gain:.0%}", "", f"{kept:.0%}")
 
 
 def ablation(folder: Path, steps: int, subjects: list[str]) -> None:
-    line(
-        f"{steps} steps, {', '.join(subjects)}",
-        "way",
-        "worst",
-        "kept",
-        "worst",
-        "best step",
-        "norm",
-        "seconds",
-    )
+    """Change one setting at a time. Mean and worst of the subjects."""
+    line(f"{steps} steps, {', '.join(subjects)}", "gain", "worst", "kept", "worst", "best step", "norm", "seconds")
     line("---", *["--:"] * 7)
     for name, changes in VARIANTS.items():
-        rows = [learn(s, folder, steps=steps, patience=0, **changes) for s in subjects]
-        ways, kept = ([row[key] for row in rows] for key in ("way", "kept"))
-        norm = mean(float(row["token"].vectors[0].norm(dim=1).mean()) for row in rows)
+        trials = [learn(subject, folder, steps=steps, patience=0, **changes) for subject in subjects]
+        gains, kept = [trial.gain for trial in trials], [trial.editability_kept for trial in trials]
         line(
             name,
-            f"{mean(ways):.0%}",
-            f"{min(ways):.0%}",
+            f"{mean(gains):.0%}",
+            f"{min(gains):.0%}",
             f"{mean(kept):.0%}",
             f"{min(kept):.0%}",
-            f"{mean(row['best'] for row in rows):.0f}",
-            f"{norm:.2f}",
-            f"{mean(row['seconds'] for row in rows):.0f}",
+            f"{mean(trial.best_step for trial in trials):.0f}",
+            f"{mean(trial.norm for trial in trials):.2f}",
+            f"{mean(trial.seconds for trial in trials):.0f}",
         )
 
 
@@ -191,7 +194,7 @@ def grid(name: str, output: Path) -> None:
 
 def main() -> None:
     logging.disable(logging.WARNING)
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.inversion", description=__doc__)
     parser.add_argument("what", choices=("six", "ablation", "grid"))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--subjects", nargs="+", default=["owl", "turtle", "crown"])
