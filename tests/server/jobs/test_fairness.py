@@ -5,14 +5,11 @@ import os
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 
 import pytest
 
 from diffusekit.config import resolve_settings
-from diffusekit.errors import UsageError
 from diffusekit.server.jobs import invert, queue
-from diffusekit.server.jobs.job import Job
 from diffusekit.settings import InvertSettings, ServeSettings
 from tests.helpers import ROOT
 from tests.helpers.server import client_of, opened, ticking, until
@@ -68,18 +65,6 @@ def test_a_signal_to_the_terminal_does_not_reach_the_training_process(tmp_path, 
     with invert.training_process(tmp_path / "r.toml", tmp_path, tmp_path / "err") as child:
         assert os.getpgid(child.pid) != os.getpgid(0)
     assert child.returncode == 0
-
-
-@pytest.mark.parametrize("state", ["queued", "running", "done", "failed"])
-def test_a_name_is_trained_once_at_a_time(state):
-    from diffusekit.server.ui.tabs.learn_handlers import Lab
-
-    lab = SimpleNamespace(_job=lambda name: Job("1", "invert", {"name": name}, state=state))
-    if state in ("queued", "running"):
-        with pytest.raises(UsageError, match="my_cat is being learned already"):
-            Lab._idle(lab, "my_cat")
-    else:
-        Lab._idle(lab, "my_cat")
 
 
 def test_a_client_that_leaves_before_its_job_is_saved_leaves_no_job(monkeypatch):

@@ -165,7 +165,7 @@ class Lab:
             raise UsageError("there are no pictures yet", "drop three to five pictures of one thing")
         if not name.strip():
             raise UsageError("it has no name yet", "give it one, like my_cat")
-        self._idle(name.strip())
+        self.check_not_training(name.strip())
         fields = dict(zip(self.form.fields, values, strict=True))
         lines = (fields.pop("captions") or "").splitlines()
         pictures = uploads.with_captions(self.folder, chosen, lines)
@@ -194,7 +194,7 @@ class Lab:
                 "this run was not begun here",
                 "go on with it where it was: diffusekit invert --resume",
             )
-        self._idle(name)
+        self.check_not_training(name)
         self.jobs.submit("invert", job.settings | {"resume": True}, owner="page")
         return self._look(name, seen)
 
@@ -326,10 +326,10 @@ class Lab:
         """The newest job of a run."""
         return next((job for job in self._jobs() if job.settings["name"] == name), None)
 
-    def _idle(self, name: str) -> None:
-        """Raises `UsageError` while a run of that name waits or goes on."""
+    def check_not_training(self, name: str) -> None:
+        """Raise `UsageError` while a run of that name waits or is being trained."""
         if (job := self._job(name)) and not job.is_finished:
-            raise UsageError(f"{name} is being learned already", "stop it, or choose another name")
+            raise UsageError(f"{name} is being trained already", "stop it, or choose another name")
 
     def _names(self) -> list[str]:
         """Runs that can be looked at: those of jobs, then those on disk."""

@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from diffusekit import embeddings
+from diffusekit.errors import UsageError
 from diffusekit.inversion.dataset import FileStatus
 from diffusekit.inversion.run_folder import RunFolder
 from diffusekit.server.jobs.job import Failure, Job
@@ -165,3 +167,15 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     page.locator("#see-made").click()
     page.wait_for_selector("#see-notice >> text=settings of the picture")
     reads(page, page.locator("#see-prompt textarea"), "a picture of <my_owl>")
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "done", "failed"])
+def test_a_name_is_trained_once_at_a_time(state):
+    job = Job("0" * 16, "invert", {"name": "my_cat"}, state=state)
+    handlers = learn_handlers.Lab.__new__(learn_handlers.Lab)
+    handlers.jobs = SimpleNamespace(list=lambda limit: [job])
+    if state in ("queued", "running"):
+        with pytest.raises(UsageError, match="my_cat is being trained already"):
+            handlers.check_not_training("my_cat")
+    else:
+        handlers.check_not_training("my_cat")
