@@ -287,6 +287,21 @@ def test_previews_in_the_events(client, jobs, monkeypatch):
     assert shown and decoded(shown[0]["preview_webp"][0]).format == "WEBP"
 
 
+def test_the_events_of_a_job_that_is_requeued_end_with_kept(client, jobs, monkeypatch):
+    """Clients know the event by this name since 0.4.0."""
+    ticks = ticking(monkeypatch)
+    jobs.submit("tick", {})
+    channel = jobs.channel(jobs.submit("tick", {}).id)
+
+    def close() -> None:
+        until(lambda: channel.subscribers)
+        channel.close()  # as `Jobs.close` does
+
+    threading.Thread(target=close).start()
+    assert events(client.get(f"/api/jobs/{channel.job.id}/events").text)[-1][0] == "kept"
+    ticks.go(10)
+
+
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
