@@ -13,8 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ...charts import Line, line_chart
 from ..trace import rms
-from . import svg
 from .payload import SMALL, LessonPayload, LessonRun, LessonToken
 
 HERE = Path(__file__).parent
@@ -80,17 +80,30 @@ def readout(runs: Sequence[LessonRun]) -> str:
 
 
 def charts(runs: Sequence[LessonRun]) -> str:
-    """Curves over the steps, with a cursor that the script moves."""
-    curves = []
+    """Charts over the steps, with a cursor that the script moves."""
+    shares = [step.alpha_bar for step in runs[0].steps]
+    composition = [
+        _line("image ᾱ", shares, "var(--x0)"),
+        _line("noise 1 − ᾱ", [1 - share for share in shares], "var(--ep)"),
+    ]
+    changes = []
     for i, run in enumerate(runs):
-        changes = [rms(after.x0.float() - before.x0.float()) for before, after in pairwise(run.steps)]
         suffix = f", prompt {i + 1}" if len(runs) == 2 else ""
-        curves.append((f"change of x̂₀{suffix}", f"t-x0 s{i}", [0.0, *changes]))
+        moves = [rms(after.x0.float() - before.x0.float()) for before, after in pairwise(run.steps)]
+        changes.append(_line(f"change of x̂₀{suffix}", [0.0, *moves], "var(--x0)", dashed=i > 0))
         if run.is_guided:
             effects = [rms(step.guidance) for step in run.steps if step.guidance is not None]
-            curves.append((f"effect of the prompt{suffix}", f"t-wi s{i}", effects))
-    shares = svg.variance_chart([step.alpha_bar for step in runs[0].steps])
-    return f'<div class="charts">{shares}{svg.line_chart("Changes at each step (rms)", curves)}</div>'
+            changes.append(_line(f"effect of the prompt{suffix}", effects, "var(--wi)", dashed=i > 0))
+    figures = (
+        line_chart("What xₜ is made of", composition, subtitle="shares of the variance", cursor=True),
+        line_chart("Changes at each step", changes, subtitle="root mean square", cursor=True),
+    )
+    return f'<div class="charts">{"".join(figures)}</div>'
+
+
+def _line(name: str, values: Sequence[float], color: str, *, dashed: bool = False) -> Line:
+    """A value for each step, counted from one."""
+    return Line(name, list(enumerate(values, 1)), color=color, dashed=dashed)
 
 
 def thumbnail(kind: str, i: int, color: str, name: str) -> str:

@@ -30,7 +30,8 @@ function showPhase() {
 
 function showCursors() {
   for (const cursor of all(".cursor")) {
-    const x = 4 + (312 * predictionStep()) / Math.max(last - 1, 1);
+    const [first, end] = [Number(cursor.dataset.first), Number(cursor.dataset.last)];
+    const x = first + ((end - first) * predictionStep()) / Math.max(last - 1, 1);
     cursor.setAttribute("x1", x);
     cursor.setAttribute("x2", x);
   }
