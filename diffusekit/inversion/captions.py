@@ -1,6 +1,6 @@
-"""What a training photograph is said to show: the paper's templates, or a text beside the photo.
+"""Captions of the training images: the paper's templates, or a text file beside the image.
 
-Knows no tokenizer and no model; the token's place is written `{}`.
+In a caption, `{}` is the place of the token.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ OBJECT_TEMPLATES = tuple(
         "a photo of a small",
     )
 )
-# Two of these stand twice in the original list, and count twice.
+# Two of these are twice in the original list, and count twice.
 STYLE_TEMPLATES = tuple(
     f"{phrase} in the style of {{}}"
     for phrase in (
@@ -75,43 +75,41 @@ _SOURCES = ("auto", "templates", "files", "both")
 
 
 def find_templates(property: str) -> tuple[str, ...]:
-    """The paper's sentences for an "object" (27) or a "style" (19), each with one `{}`."""
+    """The paper's captions for an "object" (27) or a "style" (19), each with one `{}`."""
     if property not in _TEMPLATES:
         raise UsageError(
-            f"a token is learned as an object or a style, got {property!r}",
-            "an object is a thing or a face, a style the way a picture is made",
+            f"`property` must be object or style, got {property!r}",
+            "an object is a thing or a face, a style is how an image is made",
         )
     return _TEMPLATES[property]
 
 
 def make_captions(data: DataSet, property: str, source: str, *, token: str = "") -> list[tuple[str, ...]]:
-    """For each photo the sentences it may be trained with; `{}` stands for the token.
+    """Make the captions of each photo, with `{}` in the place of the token.
 
-    `source` is "templates", "files" (the text beside each photo), "both" (a photo without a text has
-    templates alone), or "auto": the text of a photo that has one, templates for the others. Put the
-    token in with `str.replace`: a text may hold other braces.
+    `source` is "templates", "files" (the text file of each photo), "both", or "auto" (the text file of a photo that
+    has one, templates for the others). Insert the token with `str.replace`, because a text may hold other braces.
 
-    A text that writes `{}`, or `token` itself as kohya's trainer wants it, says where the token
-    stands. To any other text it is put in front, "{}, sitting in the grass": as A1111 writes
-    "[name], [filewords]" and as taggers put the trigger word first.
+    A text with `{}`, or with `token` as kohya's trainer expects it, has the token in that place. To any other text the
+    token is prepended, "{}, in the grass", like A1111's "[name], [filewords]".
 
-    Raises `DataSetError` when "files" is asked for and a photo has no text.
+    Raises `UsageError` for an unknown source, and `DataSetError` when a photo has no text and "files" needs one.
     """
     if source not in _SOURCES:
         raise UsageError(
-            f"captions come from {', '.join(_SOURCES)}, got {source!r}",
-            "files are 00.txt for 00.jpg",
+            f"`captions` must be one of {', '.join(_SOURCES)}, got {source!r}",
+            "files are text files: 00.txt for 00.jpg",
         )
-    sentences = find_templates(property) if source != "files" else ()
-    found = []
+    templates = find_templates(property) if source != "files" else ()
+    captions = []
     for photo in data.photos:
         own = _from_file(photo, source, token)
-        found.append(own if source == "auto" and own else sentences + own)
-    return found
+        captions.append(own if source == "auto" and own else templates + own)
+    return captions
 
 
 def mark_token(text: str, token: str) -> str:
-    """The text with `{}` wherever it spells the token, read as a prompt is."""
+    """Replace the token in a text by `{}`, wherever a prompt would find it."""
     return re.sub(spelling_pattern(token), "{}", text) if token else text
 
 
@@ -123,8 +121,7 @@ def _from_file(photo: Photo, source: str, token: str) -> tuple[str, ...]:
             return ()
         raise DataSetError(
             f"{photo.file} has no caption",
-            "write what it shows in a text file of the same name ending in .txt, "
-            "or train with the captions templates or both",
+            "describe it in a text file of the same name that ends in .txt, or set `captions` to templates or both",
         )
     text = mark_token(photo.caption, token)
     return (text if "{}" in text else f"{{}}, {text}",)

@@ -57,13 +57,20 @@ def write_report(
     settings: Mapping[str, Any],
     files: Sequence[FileStatus],
     photos: Sequence[Image.Image],
-    notes: Sequence[str] = (),
+    scorer: str | None = None,
+    stopped_early: bool = False,
 ) -> None:
     """Write the strip and the report of a run, from its log and validation images and what is given here.
 
-    `prompts` are those of the validation images. `files` are what the folder of training images held.
+    `prompts` are those of the validation images. `files` are what the folder of training images held. `scorer` is the
+    name of the CLIP that measured the scores, None if there are none.
     Raises `DiskError`; an earlier report stays in that case.
     """
+    notes = [f"Scores are measured by {scorer}."]
+    if scorer is None:
+        notes = ["No CLIP was found, so there are no scores, and the last vectors were kept."]
+    if stopped_early:
+        notes.append("Training stopped early because the scores no longer improved.")
     columns = [
         ("init" if step == INIT_STEP else f"{step:,}", [_shrink(image) for image in read_images(path)])
         for step, path in run.validation_images()

@@ -90,7 +90,7 @@ class Inversion:
         self._accelerator = Accelerator(
             cpu=settings.device == "cpu", log_with=list(settings.trackers) or None, project_dir=str(self.folder.path)
         )
-        self.is_main = self._accelerator.is_main_process
+        self.is_main, self.process_count = self._accelerator.is_main_process, self._accelerator.num_processes
         self.settings, self.model = _complete(settings, self._accelerator)
         self.result: LearnedToken | None = None
         self._nearest: tuple[str, ...] = ()
@@ -164,7 +164,7 @@ class Inversion:
             "model_weights": models.fingerprint(self.model),
             "pictures": self.dataset.sha256,
             "device": self.model.placement.device.type,
-            "processes": self._accelerator.num_processes,
+            "processes": self.process_count,
         }
 
     # --- the loop ----------------------------------------------------------------------------
@@ -175,7 +175,8 @@ class Inversion:
             yield self._evaluate_init()
         while self.step < settings.steps and not self.has_converged:
             loss = self._take_step()
-            is_due = self.step == settings.steps or _is_multiple(self.step, settings.preview_every)
+            every = settings.preview_every or settings.steps
+            is_due = self.step == settings.steps or self.step % every == 0
             evaluation = self._evaluate() if is_due else None
             progress = self._progress(loss, evaluation)
             if is_due or self.step % LOG_EVERY == 0:
@@ -194,11 +195,6 @@ class Inversion:
     def learning_rate(self) -> float:
         """The learning rate in use: the setting, or the default for the model."""
         return self.optimizer.learning_rate
-
-    @property
-    def process_count(self) -> int:
-        """How many processes train together."""
-        return self._accelerator.num_processes
 
     @property
     def has_converged(self) -> bool:
@@ -260,7 +256,7 @@ class Inversion:
     def _on_main_process(self, evaluate: Callable[[], Evaluation]) -> Evaluation:
         """Evaluate in the first process, and send the result to all."""
         results = [evaluate() if self.is_main else None]
-        if self._accelerator.num_processes > 1:
+        if self.process_count > 1:
             broadcast_object_list(results)
         assert results[0] is not None
         return results[0]
@@ -339,14 +335,6 @@ class Inversion:
         return {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in values.items()}
 
     def _write_report(self) -> None:
-        scorer = self.evaluator.scorer
-        notes = [
-            f"Scores are measured by {scorer.name}."
-            if scorer
-            else "No CLIP was found, so there are no scores, and the last vectors were kept."
-        ]
-        if self.has_converged:
-            notes.append("Training stopped early because the scores no longer improved.")
         write_report(
             self.folder,
             token=self.settings.token,
@@ -354,13 +342,13 @@ class Inversion:
             settings=self.settings.model_dump(mode="json", exclude={"pictures"}),
             files=self.dataset.files,
             photos=[photo.image for photo in self.dataset.photos],
-            notes=notes,
+            scorer=self.evaluator.scorer and self.evaluator.scorer.name,
+            stopped_early=self.has_converged,
         )
 
     def _unnamed_token(self, vectors: torch.Tensor) -> LearnedToken:
         """The token during training. It has no other name, so that captions keep all their words."""
-        token = self.settings.token
-        return LearnedToken(token, token, (vectors.detach().float().cpu().clone(),))
+        return LearnedToken(self.settings.token, self.settings.token, (vectors.detach().float().cpu().clone(),))
 
     def close(self) -> None:
         """Release the run's folder and the trackers."""
@@ -368,11 +356,6 @@ class Inversion:
             self._accelerator.end_training()
         if self.is_main:
             self.folder.close()
-
-
-def _is_multiple(step: int, every: int) -> bool:
-    """Whether something that is due every so many steps is due; 0 is never."""
-    return every > 0 and step % every == 0
 
 
 def _complete(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSettings, models.Model]:

@@ -60,7 +60,7 @@ def test_the_token_itself_in_a_text_says_where_it_stands():
 
 
 def test_what_is_neither():
-    with pytest.raises(UsageError, match="object or a style"):
+    with pytest.raises(UsageError, match="must be object or style"):
         find_templates("face")
     with pytest.raises(UsageError, match="templates, files, both"):
         make_captions(photos("x"), "object", "blip")
