@@ -46,7 +46,7 @@ class GenerateSettings(Settings):
     negative_prompt: str = flag("", "What the image should not show.", "--negative", max_length=MAX_PROMPT)
     model: str = flag(
         "mini",
-        "The bundled model mini, a folder in diffusers layout, or a Hugging Face id like owner/name.",
+        "The embedded model mini, a folder in diffusers layout, or a Hugging Face id like owner/name.",
     )
     steps: int = flag(20, "Denoising steps.", ge=1, le=1000)
     guidance_scale: float | None = flag(

@@ -1,4 +1,4 @@
-"""`diffusekit doctor`: what is installed, what really runs, and what is broken."""
+"""`diffusekit doctor`: report what is installed and check that it works."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `hint` says what to do when `ok` is false."""
+    """One line of the report. `hint` says what to do when `ok` is false."""
 
     what: str
     says: str
@@ -34,9 +34,12 @@ class Finding:
 
 
 def command(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check this installation; exit code 1 when something is broken."""
+    """Report what is installed and check that it works.
+
+    The exit code is 1 when something is broken.
+    """
     from .progress import quiet_libraries
 
     with quiet_libraries():
@@ -87,7 +90,7 @@ def _device() -> list[Finding]:
     findings = [
         Finding("devices", ", ".join(available())),
         Finding("chosen", chosen.reason),
-        Finding("attention", f"{attention_backend(chosen)}, tried on {chosen.device}"),
+        Finding("attention", f"{attention_backend(chosen)}, tested on {chosen.device}"),
     ]
     if chosen.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(chosen.device)
@@ -99,11 +102,11 @@ def _device() -> list[Finding]:
 
 
 def _xformers() -> list[Finding]:
-    """xformers told truthfully: installed says nothing; one token through it says all."""
+    """Check xformers by running it on one token: an installed version may not work on this device."""
     try:
         name = version("xformers")
     except PackageNotFoundError:
-        return [Finding("xformers", "not installed (not needed: torch's own attention is as fast)")]
+        return [Finding("xformers", "not installed (not needed: the attention of torch is as fast)")]
     try:
         import torch
         import xformers.ops  # type: ignore[import-not-found]
@@ -118,7 +121,7 @@ def _xformers() -> list[Finding]:
         return [
             Finding(
                 "xformers",
-                f"{name} is installed but does not run here ({first_line(error, 80)}); torch's own attention is used",
+                f"{name} is installed but does not run here ({first_line(error, 80)}); the attention of torch is used",
             )
         ]
 
@@ -135,15 +138,15 @@ def _folders() -> list[Finding]:
     return [
         Finding(
             "hub cache",
-            f"{constants.HF_HUB_CACHE}{'' if Path(constants.HF_HUB_CACHE).is_dir() else ' (nothing there yet)'}",
+            f"{constants.HF_HUB_CACHE}{'' if Path(constants.HF_HUB_CACHE).is_dir() else ' (empty)'}",
         ),
         Finding("settings", files),
-        Finding("disk", f"{free:.1f} GB free here", free > 0.1, "make room: pictures cannot be saved"),
+        Finding("disk", f"{free:.1f} GB free here", free > 0.1, "free some disk space, or images cannot be saved"),
     ]
 
 
 def _model() -> list[Finding]:
-    """The embedded model is whole, and draws."""
+    """Check that the embedded model is complete and generates an image."""
     from ..hub import MINI
     from ..pipeline import generate
 
@@ -151,4 +154,4 @@ def _model() -> list[Finding]:
         return [Finding("mini", f"missing from {MINI}", False, "reinstall diffusekit")]
     generate("a galaxy", steps=1, seed=0, device="cpu")
     size = sum(p.stat().st_size for p in MINI.rglob("*") if p.is_file())
-    return [Finding("mini", f"{format_size(size)}, draws")]
+    return [Finding("mini", f"{format_size(size)}, generates images")]

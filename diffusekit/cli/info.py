@@ -1,4 +1,4 @@
-"""`diffusekit info`: how a picture was made."""
+"""`diffusekit info`: the metadata of an image."""
 
 import json
 from pathlib import Path
@@ -11,25 +11,28 @@ from ..errors import FileRefused
 
 
 def command(
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A PNG, JPEG or WebP.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG, JPEG or WebP file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show how a picture was made, by diffusekit or by another program that says so."""
+    """Show how an image was made.
+
+    Reads the metadata of diffusekit, A1111, ComfyUI, InvokeAI, NovelAI and Fooocus.
+    """
     from ..metadata import read
 
-    found = read(picture)
+    metadata = read(image)
     if as_json:
-        print(found.model_dump_json())
+        print(metadata.model_dump_json())
         return
-    if found.record is None and not found.parameters:
-        label = ", except that a trained model made it" if found.label else ""
+    if metadata.record is None and not metadata.parameters:
+        label = " (its label says: by a trained model)" if metadata.label else ""
         raise FileRefused(
-            f"{picture} does not say how it was made{label}",
-            "pictures from diffusekit, A1111, ComfyUI, InvokeAI, NovelAI and Fooocus do",
+            f"{image} does not say how it was made{label}",
+            "images from diffusekit, A1111, ComfyUI, InvokeAI, NovelAI and Fooocus do, if they were not edited",
         )
-    rows = dict(found.parameters)
-    if found.record is not None:
-        record = found.record
+    rows = dict(metadata.parameters)
+    if metadata.record is not None:
+        record = metadata.record
         rows = {
             k: v
             for k, v in record.settings.model_dump().items()
@@ -41,7 +44,7 @@ def command(
             tokens = (f"{name} {sha[:12]}" for name, sha in record.embeddings.items())
             rows["embedding"] = ", ".join(tokens)
         rows["versions"] = ", ".join(f"{k} {v}" for k, v in record.versions.items())
-    rows["label"] = "made by a trained model (IPTC trainedAlgorithmicMedia)" if found.label else "none"
+    rows["label"] = "AI-generated (IPTC trainedAlgorithmicMedia)" if metadata.label else "none"
     width = max(len(key) for key in rows)
     for key, value in rows.items():
         text = printable(value if isinstance(value, str) else json.dumps(value), allow="\n")

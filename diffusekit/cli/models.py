@@ -1,4 +1,4 @@
-"""`diffusekit models`: which models can be used without a network."""
+"""`diffusekit models`: the models that can be used without a network."""
 
 import json
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from ..display import format_size
 
-app = typer.Typer(help="The models that are here.", no_args_is_help=True)
+app = typer.Typer(help="Show the models that need no download.", no_args_is_help=True)
 
 
 @app.callback()
@@ -16,9 +16,9 @@ def _group() -> None: ...
 
 @app.command("list")
 def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the embedded model and those in the hub's cache."""
+    """List the embedded model and those in the cache."""
     from ..hub import MINI, installed
 
     rows = []

@@ -12,7 +12,10 @@ from .progress import quiet_libraries
 
 @with_settings(ServeSettings)
 def command(settings: dict[str, Any]) -> None:
-    """Serve the web page, and the APIs of A1111 and OpenAI for Open WebUI, SillyTavern and other clients."""
+    """Serve the web page and the HTTP APIs.
+
+    The APIs are those of A1111 and OpenAI, for Open WebUI, SillyTavern and other clients.
+    """
     resolved = resolve_settings(ServeSettings, "serve", settings)
     with quiet_libraries():
         from ..server import serve
@@ -31,4 +34,4 @@ def command(settings: dict[str, Any]) -> None:
 
 def _announce(address: str) -> None:
     print(address, flush=True)
-    print("Ctrl+C stops the server; jobs that wait are kept", file=sys.stderr)
+    print("press Ctrl-C to stop the server; queued jobs are kept", file=sys.stderr)

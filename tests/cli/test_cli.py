@@ -128,7 +128,7 @@ BAD = [
     (["generate", "x" * 20_001], 2, "at most 20000 characters", "What the image shows"),
     (["generate", "x", "--stpes", "3"], 2, "No such option: --stpes", "--help"),
     (["paint"], 2, "No such command", "--help"),
-    (["info", "nothing.png"], 3, "cannot open nothing.png", "path of a picture"),
+    (["info", "nothing.png"], 3, "cannot open nothing.png", "path of an image"),
     (["again", "empty.png"], 3, "not an image", "PNG"),
 ]
 
@@ -154,7 +154,7 @@ def test_an_image_without_metadata_is_refused(capsys):
 def test_a_folder_that_cannot_be_written(capsys):
     Path("file").write_text("")
     assert run(["generate", "a red cat", *QUICK, "-o", "file/x.png"]) == 7
-    assert "could not be written" in capsys.readouterr().err
+    assert "cannot write file/x.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stop,code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -65,7 +65,6 @@ def test_help_keeps_brackets_and_names_flags(capsys):
 
 
 @pytest.mark.parametrize("words", [words for words, command in COMMANDS.items() if hasattr(command, "commands")])
-@pytest.mark.xfail
 def test_the_list_of_verbs_shows_whole_sentences(words, capsys):
     printed = read_help(capsys, *words)
     assert "..." not in printed.partition("Commands:")[2]

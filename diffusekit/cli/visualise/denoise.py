@@ -19,8 +19,9 @@ def command(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to generate.")],
     quiet: Quiet = False,
 ) -> None:
-    """The reverse process: latents, predicted noise and predicted image at every step.
+    """Show the reverse process, step by step.
 
+    Shows latents, predicted noise and predicted image of every step.
     Formats: .png and .jpg show a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings | {"prompt": prompt})

@@ -22,9 +22,10 @@ def command(
     ],
     quiet: Quiet = False,
 ) -> None:
-    """Write a self-contained web page that explains how one or two images were generated.
+    """Write a web page that explains how an image was generated.
 
-    It shows every step, word and number. It needs no network and works in any browser, also on phones.
+    With two prompts it compares two images. The page is one file and shows every step, word and number.
+    It needs no network and works in any browser, also on phones.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings)
     for prompt in prompts:

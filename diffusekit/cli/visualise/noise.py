@@ -38,8 +38,9 @@ def command(
     schedule: Schedule = None,
     seed: Seed = None,
 ) -> None:
-    """The forward process: noise added to an image at chosen timesteps, and what the VAE loses.
+    """Show the forward process: noise added to an image.
 
+    Shows chosen timesteps in pixels and latents, and what the VAE loses.
     Formats: .png and .jpg show a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings | {"seed": seed})

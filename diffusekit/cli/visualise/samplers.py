@@ -33,8 +33,9 @@ def command(
     no_path: NoPath = False,
     quiet: Quiet = False,
 ) -> None:
-    """Plot noise schedules, the steps of each sampler, and the path of the latents from the same noise.
+    """Plot noise schedules, steps and paths of samplers.
 
+    Shows the steps of each sampler, and the path of the latents from the same noise.
     Formats: .png, .jpg and .svg show the plots, .json the numbers.
     """
     given = settings if prompt is None else settings | {"prompt": prompt}

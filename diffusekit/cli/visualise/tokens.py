@@ -33,8 +33,9 @@ def command(
     arithmetic: Arithmetic = None,
     count: Count = 3,
 ) -> None:
-    """Show how a model reads a text: tokens, ids, nearest words, and what was cut off.
+    """Show how a model reads a text.
 
+    Shows tokens, ids, nearest words, and what was cut off.
     Prints a table. With --output, .png, .jpg and .svg show a drawing, .json the numbers.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings | {"prompt": prompt})
