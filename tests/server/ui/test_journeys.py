@@ -302,7 +302,7 @@ def test_a_dropped_file_that_is_none_says_so(visit, tmp_path):
     page = visit()
     drop(page, tmp_path / "no.png")
     page.wait_for_selector("#notice .error")
-    assert "not a picture" in page.inner_text("#notice .error")
+    assert "not an image" in page.inner_text("#notice .error")
 
 
 # --- gallery ---------------------------------------------------------------------------------
