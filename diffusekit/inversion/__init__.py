@@ -1,1 +1,1 @@
-"""Learning a token from a few pictures: textual inversion (Gal et al., 2022)."""
+"""Learn a token from a few images: textual inversion (Gal et al., 2022)."""
