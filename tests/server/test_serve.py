@@ -1,5 +1,6 @@
 """`diffusekit serve` as a process: start-up and shutdown."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,14 @@ COMMAND = [sys.executable, "-m", "diffusekit", "serve", "--port", "0", "--device
 
 @pytest.fixture
 def served():
-    """A server process and its address."""
-    process = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """A server process without the page, which would take longer to start, and its address."""
+    with running(*COMMAND, "--no-ui") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout
         url = process.stdout.readline().strip()
@@ -95,25 +103,25 @@ def test_settings_that_cannot_be_served_end_at_once(capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name)
-def test_an_open_page_does_not_delay_the_shutdown(served, sign):
+def test_an_open_page_does_not_delay_the_shutdown(sign):
     """A page's heartbeat and a job's events are streams that do not end by themselves."""
-    process, url = served
-    port = int(url.rpartition(":")[2])
-    streams = []
-    for _ in range(2):
-        stream = socket.create_connection(("127.0.0.1", port), timeout=20)
-        stream.sendall(b"GET /gradio_api/heartbeat/abc HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        seen = b""
-        while b"ALIVE" not in seen:
-            seen += stream.recv(4096)
-        streams.append(stream)
-    began = time.monotonic()
-    process.send_signal(sign)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 128 + sign and time.monotonic() - began < 10
-    assert "Traceback" not in said and "Cancel" not in said, said
-    for stream in streams:
-        stream.close()
+    with running(*COMMAND) as (process, url):
+        port = int(url.rpartition(":")[2])
+        streams = []
+        for _ in range(2):
+            stream = socket.create_connection(("127.0.0.1", port), timeout=20)
+            stream.sendall(b"GET /gradio_api/heartbeat/abc HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            seen = b""
+            while b"ALIVE" not in seen:
+                seen += stream.recv(4096)
+            streams.append(stream)
+        began = time.monotonic()
+        process.send_signal(sign)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 128 + sign and time.monotonic() - began < 10
+        assert "Traceback" not in said and "Cancel" not in said, said
+        for stream in streams:
+            stream.close()
 
 
 @pytest.mark.slow
@@ -130,7 +138,7 @@ def test_sigterm_finishes_or_requeues_the_job_and_a_restart_continues(served):
     found = states()
     done = found.count("done")
     assert done < 3 and found == ["done"] * done + ["queued"] * (3 - done)
-    again = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    again = subprocess.Popen([*COMMAND, "--no-ui"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert again.stdout
         url = again.stdout.readline().strip()
@@ -152,7 +160,7 @@ def test_after_sigkill_nothing_is_lost_and_nothing_is_there_twice(served):
     process.kill()
     process.wait()
     assert "done" not in states()[1:]
-    again = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    again = subprocess.Popen([*COMMAND, "--no-ui"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert again.stdout
         url = again.stdout.readline().strip()

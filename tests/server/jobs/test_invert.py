@@ -166,7 +166,7 @@ def test_a_run_continues_after_a_restart_and_a_failed_run_disturbs_no_other(rule
 
 
 @pytest.mark.slow
-def test_the_child_process_saves_a_checkpoint_when_the_server_has_gone(rules, owl, tmp_path):
+def test_the_child_process_saves_a_checkpoint_when_the_server_has_gone(rules, owl, tmp_path, monkeypatch):
     made = upload(rules, owl)
     values = check(rules, {"pictures": made.id, "name": "my_owl", "init": "cat"} | QUICK)
     channel = JobChannel(Job("0" * 16, "invert", values | {"steps": 3000, "preview_every": 0}))
@@ -179,6 +179,7 @@ def test_the_child_process_saves_a_checkpoint_when_the_server_has_gone(rules, ow
     child.stdin.close()  # what the system does when a process is killed
     until(lambda: child.poll() is not None, 60)
     assert child.returncode == 130 and now.has_checkpoint
+    monkeypatch.setattr(invert, "TIMEOUT", 0.1)  # no signal will come
     with pytest.raises(invert.TrainingFailed, match="stopped"):
         for _ in steps:
             pass
