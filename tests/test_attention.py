@@ -1,4 +1,4 @@
-"""Overhearing cross-attention: the same numbers as by hand, the same picture, and no trace afterwards."""
+"""Recording cross-attention: the numbers of a computation by hand, the same image, and nothing left afterwards."""
 
 import time
 from statistics import median
@@ -48,7 +48,7 @@ def test_latents_are_the_same_to_the_bit(families, model, guidance, sampler):
 
 
 @pytest.mark.parametrize("processor", ["sliced", "plain"])
-def test_any_processor_keeps_its_picture(processor):
+def test_any_processor_keeps_its_image(processor):
     from diffusers.models.attention_processor import AttnProcessor
 
     unet = models.load("mini", "cpu").unet  # the one that `run` will use
@@ -77,7 +77,7 @@ def evaluated(unet, states=None, size=(16, 16), **more):
 
 @pytest.mark.parametrize("model", ["mini", "sd1", "sd2"])
 def test_probabilities_are_those_that_the_layer_uses(families, model):
-    """diffusers' own slow processor computes them too: overheard there, head by head."""
+    """diffusers' own slow processor computes them too: intercepted there, head by head."""
     from diffusers.models.attention_processor import AttnProcessor
 
     unet = models.load(str(families.get(model, model)), "cpu").unet
@@ -85,11 +85,11 @@ def test_probabilities_are_those_that_the_layer_uses(families, model):
     before, own = layer.processor, []
     original = layer.get_attention_scores
 
-    def overhear(*args):
+    def intercept(*args):
         own.append(original(*args))
         return own[-1]
 
-    layer.get_attention_scores = overhear
+    layer.get_attention_scores = intercept
     layer.set_processor(AttnProcessor())
     try:
         with torch.no_grad(), attention.record(unet, layers=[name]) as maps:
@@ -122,7 +122,7 @@ def test_guided_is_the_half_with_the_prompt(mini):
             assert torch.allclose(half.maps(), both.maps()[1:], atol=1e-6)
 
 
-def test_pictures_that_are_not_square(mini):
+def test_images_that_are_not_square(mini):
     with torch.no_grad(), attention.record(mini.unet) as maps:
         evaluated(mini.unet, size=(8, 24))
         shapes = {tuple(found.shape[2:]) for found in maps.per_layer().values()}
@@ -130,7 +130,7 @@ def test_pictures_that_are_not_square(mini):
         assert maps.maps().shape == (2, 77, 4, 12)
 
 
-def test_large_pictures_are_taken_in_parts(mini, monkeypatch):
+def test_large_images_are_computed_in_chunks(mini, monkeypatch):
     with torch.no_grad(), attention.record(mini.unet) as maps:
         evaluated(mini.unet)
         whole = maps.maps()

@@ -21,7 +21,7 @@ def test_cuda_gets_half_precision(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:one", "xla", "meta"])
-def test_a_device_that_is_not_there(name):
+def test_an_unavailable_device_is_refused(name):
     with pytest.raises(UsageError) as error:
         device.choose(name)
     assert "this machine has: " in error.value.hint

@@ -69,7 +69,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(families, tmp_path):
-    """A hub with one model; yields its handler class and the environment that points to it."""
+    """A hub with one model: yields its handler class and the environment variables that point to it."""
     import shutil
 
     folder = Path(shutil.copytree(families["sd1"], tmp_path / "repo"))

@@ -1,4 +1,4 @@
-"""Noise by seed, and the way to pixels."""
+"""Noise by seed, and decoding to pixels."""
 
 import torch
 
@@ -13,7 +13,7 @@ def test_noise_belongs_to_its_seed():
     assert abs(among.mean()) < 0.15 and abs(among.std() - 1) < 0.1
 
 
-def test_decoded_pictures_are_in_range(mini):
+def test_decoded_images_are_in_range(mini):
     found = latents.decode(mini, 30 * torch.randn(2, *latents.shape(mini, 128, 64)))
     assert found.shape == (2, 3, 64, 128)
     assert found.min() >= -1 and found.max() <= 1

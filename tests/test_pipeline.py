@@ -1,4 +1,4 @@
-"""Prompt to pictures: seeds, batches, sizes, memory, cancelling."""
+"""Prompt to images: seeds, batches, sizes, memory, cancelling."""
 
 import shutil
 from dataclasses import replace
@@ -22,14 +22,14 @@ def make(prompt="a red cat", **settings):
     return diffusekit.generate(prompt, **({"steps": 3, "device": "cpu", "seed": 7} | settings))
 
 
-def test_the_same_seed_is_the_same_picture():
+def test_the_same_seed_is_the_same_image():
     a, b, c = make(), make(), make(seed=8)
     assert (pixels(a[0]) == pixels(b[0])).all()
     assert (pixels(a[0]) != pixels(c[0])).any()
 
 
 @pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a", "dpm++_2m_sde", "ddpm"])
-def test_the_same_picture_at_any_batch_size(sampler):
+def test_the_same_image_at_any_batch_size(sampler):
     alone = make(images=3, batch=1, sampler=sampler)
     together = make(images=3, batch=3, sampler=sampler)
     for a, b in zip(alone, together, strict=True):

@@ -1,4 +1,4 @@
-"""Every sampler lands on the picture an oracle knows, and x0 is right at every step."""
+"""Every sampler lands on the x0 that an oracle knows, and x0 is right at every step."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_every_sampler_lands_on_x0(name, kind, config):
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("alpha,sigma", [(0.8, 0.6), (1.0, 7.5), (0.1, 0.995)])
-def test_split_undoes_noising(kind, alpha, sigma):
+def test_x0_and_eps_undo_noising(kind, alpha, sigma):
     torch.manual_seed(1)
     x0, eps = torch.randn(2, 2, 4, 4, 4, dtype=torch.float64)
     norm = (alpha**2 + sigma**2) ** 0.5

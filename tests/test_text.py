@@ -1,4 +1,4 @@
-"""From words to ids and states."""
+"""From prompts to token ids and text states."""
 
 import pytest
 import torch
@@ -13,19 +13,19 @@ def test_ids_are_the_tokenizers_own(mini):
         assert text.tokenize(mini, prompt).ids == own
 
 
-def test_every_length_fits_and_says_what_was_cut(mini):
+def test_every_length_fits_and_says_what_was_truncated(mini):
     for count in (74, 75, 76, 77, 1000):
         reading = text.tokenize(mini, " ".join(["cat"] * (count - 1) + ["dog"]))
         assert len(reading.ids) == 77
         assert reading.truncated == " ".join(["cat"] * (count - 76) + ["dog"] if count > 75 else [])
 
 
-def test_a_cut_prompt_is_warned_about(mini, caplog):
+def test_a_truncated_prompt_is_warned_about(mini, caplog):
     text.encode(mini, ["cat " * 80 + "galaxy"])
     assert "does not see" in caplog.text and "galaxy" in caplog.text
 
 
-def test_equal_prompts_are_read_once_and_keep_their_place(mini):
+def test_equal_prompts_are_encoded_once_and_keep_their_order(mini):
     states = text.encode(mini, ["a cat", "a dog", "a cat"]).states
     assert states.shape == (3, 77, mini.text_encoders[0].config.hidden_size)
     assert torch.equal(states[0], states[2]) and not torch.equal(states[0], states[1])
@@ -40,7 +40,7 @@ def token(name: str, spelled: str, count: int, width: int = 256) -> LearnedToken
     return LearnedToken(name, spelled, (rows,), {})
 
 
-def test_a_token_stands_as_so_many_ids_as_it_has_vectors(mini):
+def test_a_token_takes_one_position_per_vector(mini):
     three, two = token("my_cat", "S*", 3), token("other", "<other>", 2)
     reading = text.tokenize(mini, "a picture of S* and <other>, S*S*", [three, two])
     assert len(reading.ids) == len(reading.vector_index) == 77
@@ -51,14 +51,14 @@ def test_a_token_stands_as_so_many_ids_as_it_has_vectors(mini):
     assert kept == plain.ids[: len(kept)]
 
 
-def test_names_that_begin_alike_are_told_apart(mini):
+def test_names_with_a_common_prefix_are_distinguished(mini):
     bad, hands = token("bad", "bad", 2), token("bad_hands", "bad_hands", 3)
     reading = text.tokenize(mini, "bad, bad_hands", [bad, hands])
     assert [row for row in reading.vector_index if row >= 0] == [0, 1, 2, 3, 4]
     assert reading.truncated == ""
 
 
-def test_a_learned_token_that_does_not_fit_is_cut_whole_and_said(mini, caplog):
+def test_a_learned_token_that_does_not_fit_is_left_out_whole_and_logged(mini, caplog):
     long = " ".join(["red"] * 73)
     reading = text.tokenize(mini, f"{long} S* cat", [token("my_cat", "S*", 5)])
     assert all(row == -1 for row in reading.vector_index) and reading.truncated == "S* cat"
@@ -77,7 +77,7 @@ def test_the_states_are_those_of_rows_in_the_table(mini):
     assert torch.equal(states, text.encode(mini, ["a red cat in the snow", "a dog"]).states)
 
 
-def test_the_table_keeps_every_bit_and_nothing_stays_behind(mini):
+def test_the_table_never_changes_and_no_hook_remains(mini):
     encoder = mini.text_encoders[0]
     embedding = encoder.get_input_embeddings()
     before, plain = embedding.weight.detach().clone(), text.encode(mini, ["a red cat"]).states

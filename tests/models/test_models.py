@@ -1,4 +1,4 @@
-"""Models are found, refused and never run."""
+"""Models are found and loaded, or refused, and their code never runs."""
 
 import json
 import pickle
@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
-from diffusekit import models
+import diffusekit
+from diffusekit import models, text
 from diffusekit.errors import ModelError
 
 
@@ -41,14 +43,33 @@ def test_the_last_model_stays_in_memory(mini):
     assert models.load("mini", "cpu") is models.load("mini", "cpu")
 
 
-def test_two_who_load_at_once_get_one_model(families):
+def test_two_threads_that_load_at_once_get_one_model(families):
     models.load(str(families["sd1"]), "cpu")  # so that the next one is not in memory
     with ThreadPoolExecutor(2) as threads:
         one, two = threads.map(lambda _: models.load(str(families["sd2"]), "cpu"), range(2))
     assert one is two and not any(p.is_meta for p in one.unet.parameters())
 
 
-def test_an_unknown_name_says_what_there_is():
+def test_tokenizer_and_text_encoder_are_loaded_alone(mini):
+    part = models.load_text("mini")
+    assert part is models.load_text("mini") and part.text_encoders[0] is not mini.text_encoders[0]
+    assert torch.equal(text.encode(part, ["a red cat"]).states, text.encode(mini, ["a red cat"]).states)
+    assert (part.context_length, part.widths) == (77, (256,))
+
+
+@pytest.mark.parametrize("name", ["mini", "sd1"])
+def test_a_model_is_described_before_it_is_loaded(families, name):
+    name = str(families.get(name, name))
+    info, model = models.describe(name), models.load(name, "cpu")
+    assert (info.folder, info.native_size, info.guidance_scale) == (
+        model.folder,
+        model.native_size,
+        model.guidance_scale,
+    )
+    assert info.has_fast_lora == (name == "mini")
+
+
+def test_an_unknown_name_lists_the_models():
     assert "available: mini" in refused("sd-1.5").hint
 
 
@@ -74,7 +95,7 @@ def test_a_model_in_the_hubs_cache(families, tmp_path, monkeypatch):
     assert list(models.installed()) == ["mini", "someone/tiny"]
 
 
-def test_a_folder_that_is_no_model(tmp_path):
+def test_a_folder_without_an_index_is_refused(tmp_path):
     assert "model_index.json" in refused(tmp_path).message
 
 
@@ -147,7 +168,7 @@ def test_half_precision_files_are_used_when_alone(copy):
 def test_the_source_never_asks_for_what_is_unsafe():
     import ast
 
-    for path in Path(models.__file__).parent.rglob("*.py"):
+    for path in Path(diffusekit.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword):
                 unsafe = {"trust_remote_code": True, "weights_only": False}
