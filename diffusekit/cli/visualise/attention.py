@@ -28,7 +28,9 @@ def command(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Show the cross-attention map of each word over the image.
+    """Show where the model looked for each word.
+
+    Draws the cross-attention map of each word over the image.
 
     Formats: .png and .jpg show the mean of all steps, .webp .apng .gif .mp4 every step, .json the numbers.
     """

@@ -46,6 +46,7 @@ def command(
     """Compare runs side by side, from the same noise.
 
     Options that are given several times are compared in every combination, up to 12 runs.
+
     Formats: .png and .jpg show a contact sheet, .webp .apng .gif .mp4 a film, .json the numbers.
     """
     resolved = resolve_settings(GenerateSettings, "visualise", settings)

@@ -66,7 +66,7 @@ def _print_table(numbers: dict[str, Any]) -> None:
     from rich.text import Text
 
     table = Table(box=None, header_style="bold")
-    for name, right in (("position", True), ("piece", False), ("id", True), ("nearest", False)):
+    for name, right in (("position", True), ("token", False), ("id", True), ("nearest", False)):
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for piece in numbers["pieces"]:
         number = f"row {piece['row']}" if piece["id"] is None else str(piece["id"])
