@@ -26,8 +26,8 @@ def recorded():
 
 
 @pytest.fixture(scope="module")
-def figure():
-    return attention_maps.attention(PROMPT, ["cat", "grass"], **SETTINGS)
+def figure(recorded, mini):
+    return attention_maps.render(*recorded, attention_maps.find_words(mini, PROMPT, ["cat", "grass"]))
 
 
 def sums_to_one(maps: torch.Tensor) -> bool:
@@ -241,7 +241,7 @@ class TestCommand:
     def verb(self, *words):
         return run(["visualise", "attention", *words, "--steps", "2", "--seed", "7", "-q"])
 
-    def test_a_picture_under_a_dated_name(self, capsys):
+    def test_an_image_under_a_dated_name(self, capsys):
         assert self.verb(PROMPT) == 0
         path = capsys.readouterr().out.strip()
         assert path.startswith("outputs/") and "attention-00001.png" in path

@@ -179,7 +179,7 @@ def test_a_word_by_keyboard_and_by_touch(visit):
 
 
 def test_explanations_open_from_the_overview_and_from_their_headings(visit):
-    page = visit()
+    page = visit(reduced_motion="reduce")  # no smooth scrolling to wait for
     names = ["words", "states", "noise", "unet", "guidance", "scheduler", "vae", "numbers"]
     assert not any(unfolded(page, name) for name in names)
     for name in names:

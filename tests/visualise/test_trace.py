@@ -16,7 +16,7 @@ def pixels(result):
 
 
 @pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a", "heun"])
-def test_recorder_does_not_change_the_image(sampler):
+def test_recording_does_not_change_the_image(sampler):
     settings = {"seed": 5, "steps": 4, "sampler": sampler}
     trace = record_trace("a red cat", **settings)
     assert (pixels(trace.result) == pixels(generate("a red cat", **settings)[0])).all()
