@@ -1,14 +1,12 @@
-"""The web page: `build` makes it over the server's jobs, `mount` puts it on the server's application.
+"""The web page: `build` lays it out over the server's jobs, `mount` adds it to the server's application.
 
-A tab is a module with `add(house)`, named in `TABS`; see `house.py`. Nothing here leaves the machine.
+Each tab has three modules in `tabs/`: `x.py` lays out its components, `x_handlers.py` reacts to its events, and
+`x_html.py` renders its HTML. Nothing on the page loads from another host.
 """
 
 from __future__ import annotations
 
 import os
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the first import of gradio
-
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +15,62 @@ from fastapi import FastAPI
 
 from ...settings import MAX_UPLOAD, ServeSettings
 from ..jobs.queue import Jobs
+from ..storage.gallery import Gallery
 from . import hardening, html, theme
-from .context import QUICK, House
+from .context import QUICK, PageContext
+from .page import Page
 from .tabs import gallery, generate, learn, see, tokens
+from .tabs.gallery_handlers import GalleryHandlers
+from .tabs.generate_handlers import GenerateHandlers
+from .tabs.learn_handlers import LearnHandlers
+from .tabs.see_handlers import SeeHandlers
+from .tabs.tokens_handlers import TokensHandlers
 
-TABS: tuple[tuple[str, str, Any], ...] = (
-    ("generate", "Generate", generate),
-    ("gallery", "Gallery", gallery),
-    ("learn", "Learn S*", learn),
-    ("see", "See", see),
-    ("tokens", "Tokens", tokens),
-)
+HANDLERS = (GenerateHandlers, GalleryHandlers, LearnHandlers, SeeHandlers, TokensHandlers)
 UPLOAD_PATHS = ("/gradio_api/upload",)  # the path, below that of the page, that takes other bodies than JSON
-CACHED = 3600  # seconds that copies of uploads and results are kept
+CACHE_SECONDS = 3600  # how long copies of uploads and results are kept
 
 
 def build(jobs: Jobs, settings: ServeSettings) -> gr.Blocks:
-    """The page over opened `jobs`."""
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(settings.state).resolve() / "page"))
-    house = House.of(jobs, settings)
-    with gr.Blocks(title="diffusekit", analytics_enabled=False, delete_cache=(CACHED, CACHED), fill_width=True) as demo:
+    """Lay out the page over opened `jobs`, and connect its events."""
+    context = PageContext(jobs, settings, Gallery(jobs.outputs), _configure_gradio(settings))
+    delete_cache = (CACHE_SECONDS, CACHE_SECONDS)
+    with gr.Blocks(title="diffusekit", analytics_enabled=False, delete_cache=delete_cache, fill_width=True) as demo:
         gr.HTML(html.render_banner(), elem_id="banner")
-        with gr.Tabs(elem_id="tabs") as house.tabs:
-            for name, label, tab in TABS:
-                with gr.Tab(label, id=name, elem_id=f"tab-{name}") as house.places[f"tab.{name}"]:
-                    tab.add(house)
-        for _, _, tab in TABS:
-            if hasattr(tab, "connect"):
-                tab.connect(house)
-        fresh, outputs = house.places["refresh"]
-        demo.load(fresh, None, outputs, **QUICK)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            page = Page(
+                context,
+                tabs,
+                generate=generate.add(context),
+                gallery=gallery.add(context),
+                learn=learn.add(context),
+                see=see.add(context),
+                tokens=tokens.add(context),
+            )
+        for handlers in HANDLERS:
+            handlers(page).connect()
+        form = page.generate.form
+        demo.load(lambda: form.refresh_learned(jobs.embeddings), None, form.learned, **QUICK)
     return demo.queue(max_size=200, default_concurrency_limit=None, api_open=False)
 
 
+def _configure_gradio(settings: ServeSettings) -> Path:
+    """Turn analytics off; return the folder of Gradio's cache. Gradio reads both from the environment."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    return Path(os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(settings.state).resolve() / "page")))
+
+
 def mount(app: FastAPI, demo: gr.Blocks, settings: ServeSettings, *, path: str = "/") -> FastAPI:
-    """Put the page on an application, behind whatever guards it."""
+    """Add the page to an application, behind the application's middleware."""
     hardening.harden(demo)
     app.include_router(hardening.file_routes())
-    return gr.mount_gradio_app(app, demo, path, **_doors(settings), **theme.page_options())
+    return gr.mount_gradio_app(app, demo, path, **_permissions(settings), **theme.page_options())
 
 
-def _doors(settings: ServeSettings) -> dict[str, Any]:
-    """What the page may do, as `mount_gradio_app` and `launch` take it.
+def _permissions(settings: ServeSettings) -> dict[str, Any]:
+    """What the page may do, as arguments of `mount_gradio_app`.
 
-    `allowed_paths` is where files may lie that the page shows copies of.
+    `allowed_paths` are the folders of files that the page shows copies of.
     """
     folders = (settings.outputs, settings.state, settings.embeddings)
     return {

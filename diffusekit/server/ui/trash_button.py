@@ -1,53 +1,49 @@
-"""The button that empties a trash for good: it says how much there is, and asks once.
-
-Knows no tab, and no other files than those in one folder's trash.
-"""
+"""The button that empties a folder's trash: it says how much there is, and asks once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from ..storage import trash
+from .context import Updates, small_button
 from .html import render_notice
 
 
 @dataclass(frozen=True)
 class TrashButton:
-    """The button of a folder's trash, and what was asked about with it: the trash as it was then."""
+    """The button of a folder's trash. `asked` is the usage of the trash when the visitor was asked."""
 
     folder: Path
     button: gr.Button
     asked: gr.State
 
     @classmethod
-    def add(cls, folder: Path, name: str) -> TrashButton:
-        """Lay it out; `name` is the element's id."""
-        button = gr.Button("Empty trash", size="sm", visible=False, min_width=0, elem_id=name)
-        return cls(folder, button, gr.State(""))
+    def add(cls, folder: Path, elem_id: str) -> TrashButton:
+        """Lay it out."""
+        return cls(folder, small_button("Empty trash", visible=False, elem_id=elem_id), gr.State(""))
 
     @property
-    def parts(self) -> list[Any]:
+    def components(self) -> list[gr.Button | gr.State]:
         return [self.button, self.asked]
 
-    def fresh(self) -> dict[Any, Any]:
-        """How the button looks before anybody presses it; it is not there while the trash is empty."""
-        held = trash.usage(self.folder)
-        update = gr.update(value=f"Empty trash ({held})", visible=held.files > 0, variant="secondary")
+    def reset(self) -> Updates:
+        """The button before anybody presses it. It is hidden while the trash is empty."""
+        usage = trash.usage(self.folder)
+        update = gr.update(value=f"Empty trash ({usage})", visible=usage.files > 0, variant="secondary")
         return {self.button: update, self.asked: ""}
 
-    def press(self, asked: str, note: gr.HTML) -> tuple[dict[Any, Any], bool]:
-        """What the page shows next, words in `note`, and whether everything is gone.
+    def press(self, asked: str, notice: gr.HTML) -> tuple[Updates, bool]:
+        """Return what the page shows next, and whether the trash was emptied.
 
-        The first press asks, as does one when there is something else in the trash than was asked about.
+        The first press asks. So does a press after the content of the trash has changed.
         """
-        held = trash.usage(self.folder)
-        if held.files and str(held) != asked:
-            update = gr.update(value=f"Delete {held}, for good", variant="stop", visible=True)
-            words = render_notice(f"The trash holds {held}.", "Press again to delete them for good.")
-            return {self.button: update, self.asked: str(held), note: words}, False
-        gone = trash.empty(self.folder)
-        return self.fresh() | {note: render_notice(f"The trash is empty: {gone} are gone.")}, True
+        usage = trash.usage(self.folder)
+        if usage.files and str(usage) != asked:
+            update = gr.update(value=f"Delete {usage} permanently", variant="stop", visible=True)
+            question = render_notice(f"The trash holds {usage}.", "Press again to delete them permanently.")
+            return {self.button: update, self.asked: str(usage), notice: question}, False
+        deleted = trash.empty(self.folder)
+        return self.reset() | {notice: render_notice(f"The trash is empty: {deleted} deleted.")}, True

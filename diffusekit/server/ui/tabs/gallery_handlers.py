@@ -1,250 +1,225 @@
-"""What happens in the Gallery tab: the handlers of its events, over an album and its components.
-
-Every handler returns what the page shows next, by component; none raises. Knows no other tab.
-"""
+"""Handlers of the Gallery tab: search, open, compare, star, delete, and restore settings."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ....errors import UsageError
-from ...storage.gallery import Gallery, GalleryEntry
+from ...storage.gallery import GalleryEntry
 from ...storage.similarity import ImageSearch
-from .. import html
-from ..context import error_notice
-from ..trash_button import TrashButton
-from . import gallery_facts, gallery_html
-from .generate_restore import RestoreMode
+from ..context import PRIVATE, QUICK, Updates, error_notice, errors_as_notice
+from ..html import render_notice
+from ..page import Page
+from . import gallery_html, restore
+from .gallery import BY_SIMILARITY, PAGE
 
-PAGE = 48  # thumbnails on the page at first, and added by "More"
-LIKE = 48  # pictures that a search by likeness finds
-WORDS, LIKENESS = "Words", "Likeness"
-EMPTY = "No picture here yet: make one in the Generate tab."
-NONE = "No picture fits. Fewer words find more; Likeness looks at the pictures themselves."
+SIMILAR = 48  # images that a search by similarity finds
+EMPTY = "No images yet. Generate one in the Generate tab."
+NOT_FOUND = "No image matches. Use fewer words, or search by similarity, which looks at the images themselves."
 Row = tuple[str, float, str]  # path below the outputs folder, time, prompt
-Answer = dict[Any, Any]
 
 
-@dataclass
-class Shown:
-    """The components of the tab, and what the server remembers of one visitor."""
+class GalleryHandlers:
+    """Handlers return what the page shows next, by component. None of them raises.
 
-    words: gr.Textbox
-    how: gr.Radio
-    starred: gr.Checkbox
-    like: gr.UploadButton
-    pictures: gr.HTML
-    more: gr.Button
-    notice: gr.HTML
-    undo: gr.Button
-    open: gr.Column
-    image: gr.Image
-    slider: gr.ImageSlider
-    facts: gr.HTML
-    star: gr.Button
-    compare: gr.Button
-    alike: gr.Button
-    delete: gr.Button
-    use: dict[RestoreMode, gr.Button]
-    trash: TrashButton
-    found: gr.State  # rows
-    count: gr.State  # how many of them are on the page
-    name: gr.State  # the picture that is open
-    pinned: gr.State  # the one it is compared with
-    thrown: gr.State  # [(what takes it back, place, row)], the latest last
+    `listing` and `opening` are the components that show the thumbnails and the open image.
+    """
 
+    def __init__(self, page: Page):
+        self.page, self.tab, self.open = page, page.gallery, page.gallery.open
+        self.jobs, self.gallery, self.notice = page.context.jobs, page.context.gallery, page.gallery.notice
+        cache = Path(page.context.settings.state) / "likeness.safetensors"
+        self.similarity = ImageSearch(self.jobs.models, self.jobs.outputs, cache)
+        tab, image = self.tab, self.open
+        self.listing: list[Any] = [tab.thumbnails, tab.more, tab.notice, tab.rows, tab.count, *tab.trash.components]
+        self.opening: list[Any] = [image.column, image.image, image.slider, image.details, image.star, image.compare]
+        self.opening += [tab.name, tab.pinned, tab.notice]
 
-def _told(handler: Callable[..., Answer]) -> Callable[..., Answer]:
-    """A handler whose errors are words on the page."""
+    def connect(self) -> None:
+        """Connect the events of the tab to their handlers."""
+        tab, search, image, slow = self.tab, self.tab.search, self.open, PRIVATE | {"show_progress": "hidden"}
+        slow |= {"concurrency_limit": 4}
+        asked = [search.query, search.by, search.starred, tab.name]
+        changes = [search.query.submit, search.by.change, search.starred.change]
+        gr.on(changes, self.on_search, asked, self.listing, trigger_mode="multiple", **slow)
+        search.query.change(self.on_type, asked, self.listing, trigger_mode="always_last", **QUICK)
+        tab.tab.select(self.on_type, asked, self.listing, **QUICK)
+        search.similar.upload(self.on_upload, [search.similar, tab.name], self.listing, **slow)
+        image.similar.click(self.on_find_similar, tab.name, self.listing, **slow)
+        tab.more.click(self.on_more, [tab.rows, tab.count, tab.name], self.listing, **QUICK)
 
-    @functools.wraps(handler)
-    def safe(self: Desk, *values: Any) -> Answer:
-        try:
-            return handler(self, *values)
-        except Exception as error:
-            return {self.tab.notice: error_notice(error)}
+        tab.thumbnails.pick(self.on_select, tab.pinned, self.opening, **QUICK)
+        image.compare.click(self.on_compare, [tab.name, tab.pinned], self.opening, **QUICK)
+        shown = [tab.name, tab.rows, tab.count]
+        image.star.click(self.on_star, shown, [*self.listing, image.star], **QUICK)
+        everything = list(dict.fromkeys([*self.listing, *self.opening, tab.deleted, tab.undo]))
+        image.delete.click(self.on_delete, [*shown, tab.deleted], everything, **QUICK)
+        tab.undo.click(self.on_undo, [*shown, tab.deleted], everything, **QUICK)
+        tab.trash.button.click(self.on_empty_trash, tab.trash.asked, everything, **QUICK)
 
-    return safe
+        form = self.page.generate.form
+        restored = [*form.inputs, self.page.generate.notice, tab.notice, self.page.tabs]
+        for mode, button in image.restore.items():
+            button.click(self.restore_handler(mode), tab.name, restored, **QUICK)
 
+    # --- searching --------------------------------------------------------------------------
 
-class Desk:
-    """Handlers; `listing` and `opening` are the components that they change."""
+    @errors_as_notice
+    def on_type(self, query: str, by: str, starred: bool, name: str) -> Updates:
+        """Search prompts while the visitor types. A search by similarity waits for Enter."""
+        query = (query or "").strip()
+        if by == BY_SIMILARITY and query:
+            return {self.tab.notice: render_notice("Press Enter to search.")}
+        entries = self.gallery.search(query, starred=starred)
+        return self.list_images(to_rows(entries), PAGE, name, empty=NOT_FOUND if query or starred else EMPTY)
 
-    def __init__(self, album: Gallery, likeness: ImageSearch, tab: Shown):
-        self.album, self.likeness, self.tab = album, likeness, tab
-        self.listing = [
-            tab.pictures,
-            tab.more,
-            tab.notice,
-            tab.found,
-            tab.count,
-            *tab.trash.parts,
-        ]
-        self.opening = [
-            tab.open,
-            tab.image,
-            tab.slider,
-            tab.facts,
-            tab.star,
-            tab.compare,
-            tab.name,
-            tab.pinned,
-            tab.notice,
-        ]
+    def on_search(self, query: str, by: str, starred: bool, name: str) -> Iterator[Updates]:
+        """Search by the words of the prompts, or by what the images look like."""
+        query = (query or "").strip()
+        if by != BY_SIMILARITY or not query:
+            yield self.on_type(query, by, starred, name)
+        else:
+            yield from self.rank(query, f"Most similar to “{query}” first.", name, starred=starred)
 
-    # --- finding ----------------------------------------------------------------------------
-
-    @_told
-    def typed(self, words: str, how: str, starred: bool, name: str) -> Answer:
-        """Pictures by the words of their prompts; a phrase for likeness waits for Enter."""
-        words = (words or "").strip()
-        if how == LIKENESS and words:
-            return {self.tab.notice: html.render_notice("Press Enter to look.")}
-        found = self.album.search(words, starred=starred)
-        plain = not words and not starred
-        return self._list(_rows(found), PAGE, name, empty=EMPTY if plain else NONE)
-
-    def search(self, words: str, how: str, starred: bool, name: str) -> Iterator[Answer]:
-        """Pictures by the words of their prompts, or by what they look like."""
-        words = (words or "").strip()
-        if how != LIKENESS or not words:
-            yield self.typed(words, how, starred, name)
-            return
-        try:
-            yield from self._alike(words, f"The likest to “{words}” first.", name, starred)
-        except Exception as error:
-            yield {self.tab.notice: error_notice(error)}
-
-    def like_file(self, path: str | None, name: str) -> Iterator[Answer]:
-        """Pictures that look like one from elsewhere."""
+    def on_upload(self, path: str | None, name: str) -> Iterator[Updates]:
+        """Find images that are similar to an uploaded one."""
         if path:
-            yield from self._told_alike(Path(path), "The likest to your picture first.", name)
+            yield from self.rank(Path(path), "Most similar to the uploaded image first.", name)
 
-    def like_shown(self, name: str) -> Iterator[Answer]:
-        """Pictures that look like the one that is open."""
+    def on_find_similar(self, name: str) -> Iterator[Updates]:
+        """Find images that are similar to the open one."""
         if name:
-            path = self.album.outputs / name
-            yield from self._told_alike(path, "The likest to the open picture first.", name)
+            yield from self.rank(self.jobs.outputs / name, "Most similar to the open image first.", name)
 
-    def more(self, found: list[Row], count: int, name: str) -> Answer:
-        return self._list(found, count + PAGE, name)
+    def on_more(self, rows: list[Row], count: int, name: str) -> Updates:
+        return self.list_images(rows, count + PAGE, name)
 
-    def _told_alike(self, wanted: Path, words: str, name: str) -> Iterator[Answer]:
+    def rank(self, query: str | Path, message: str, name: str, *, starred: bool = False) -> Iterator[Updates]:
+        """Index new images, then list all by similarity to a text or an image file."""
         try:
-            yield from self._alike(wanted, words, name)
+            entries = self.gallery.search(starred=starred)
+            for done, count in self.similarity.index(entries):
+                yield {self.tab.notice: render_notice(f"Indexing new images: {done} of {count} …")}
+            ranked = [entry for _, entry in self.similarity.rank(entries, query)[:SIMILAR]]
+            notice = render_notice(message if ranked else NOT_FOUND)
+            yield self.list_images(to_rows(ranked), PAGE, name) | {self.tab.notice: notice}
         except Exception as error:
             yield {self.tab.notice: error_notice(error)}
 
-    def _alike(self, wanted: str | Path, words: str, name: str, starred: bool = False) -> Iterator[Answer]:
-        entries = self.album.search(starred=starred)
-        for done, count in self.likeness.index(entries):
-            yield {self.tab.notice: html.render_notice(f"Looking at new pictures: {done} of {count} …")}
-        ranked = self.likeness.rank(entries, wanted)[:LIKE]
-        shown = self._list(_rows([entry for _, entry in ranked]), PAGE, name)
-        yield shown | {self.tab.notice: html.render_notice(words if ranked else NONE)}
-
-    def _list(self, found: list[Row], count: int, name: str, *, empty: str = NONE) -> Answer:
-        stars = self.album.stars()
-        inside = gallery_html.render_thumbnails(self.album.outputs, found[:count], stars=stars, shown=name)
-        more = len(found) - count
+    def list_images(self, rows: list[Row], count: int, name: str, *, empty: str = NOT_FOUND) -> Updates:
+        tab, remaining = self.tab, len(rows) - count
+        thumbnails = gallery_html.render_thumbnails(
+            self.jobs.outputs, rows[:count], stars=self.gallery.stars(), opened=name
+        )
         return {
-            self.tab.pictures: gallery_html.render_grid(inside, empty),
-            self.tab.more: gr.update(visible=more > 0, value=f"More ({more})"),
-            self.tab.notice: "",
-            self.tab.found: found,
-            self.tab.count: count,
-        } | self.tab.trash.fresh()
+            tab.thumbnails: gallery_html.render_grid(thumbnails, empty),
+            tab.more: gr.update(visible=remaining > 0, value=f"Load more ({remaining})"),
+            tab.notice: "",
+            tab.rows: rows,
+            tab.count: count,
+        } | tab.trash.reset()
 
-    # --- looking ----------------------------------------------------------------------------
+    # --- the open image ---------------------------------------------------------------------
 
-    @_told
-    def pick(self, pinned: str, event: gr.EventData) -> Answer:
-        """Open the picture whose thumbnail was chosen."""
-        return self._open(str(event.name), pinned)
+    @errors_as_notice
+    def on_select(self, pinned: str, event: gr.EventData) -> Updates:
+        """Open the image whose thumbnail was clicked."""
+        return self.open_image(str(event.name), pinned)
 
-    @_told
-    def compare(self, name: str, pinned: str) -> Answer:
-        """Hold on to the open picture, and show the next one beside it; or let go."""
+    @errors_as_notice
+    def on_compare(self, name: str, pinned: str) -> Updates:
+        """Pin the open image, so that the next one is shown beside it; or unpin it."""
         if pinned:
-            return self._open(name, "")
-        words = html.render_notice("Now choose another picture: both lie under one slider.")
-        return self._open(name, name) | {self.tab.notice: words}
+            return self.open_image(name, "")
+        message = render_notice("Choose another image. Both are shown under one slider.")
+        return self.open_image(name, name) | {self.tab.notice: message}
 
-    def _open(self, name: str, pinned: str) -> Answer:
-        path = self.album.path_of(name)
-        both = bool(pinned) and pinned != name
-        other = self.album.path_of(pinned) if both else None
+    def open_image(self, name: str, pinned: str) -> Updates:
+        image, tab = self.open, self.tab
+        path = self.gallery.path_of(name)
+        other = self.gallery.path_of(pinned) if pinned and pinned != name else None
+        alt = gallery_html.prompt_of(path)[:500]
         return {
-            self.tab.open: gr.update(visible=True),
-            self.tab.image: gr.update(value=str(path), alt_text=gallery_facts.prompt_of(path)[:500], visible=not both),
-            self.tab.slider: gr.update(value=(str(other), str(path)) if both else None, visible=both),
-            self.tab.facts: gallery_facts.render_details(path, name),
-            self.tab.star: _star_label(name in self.album.stars()),
-            self.tab.compare: "Stop comparing" if pinned else "Compare",
-            self.tab.name: name,
-            self.tab.pinned: pinned,
-            self.tab.notice: "",
+            image.column: gr.update(visible=True),
+            image.image: gr.update(value=str(path), alt_text=alt, visible=not other),
+            image.slider: gr.update(value=(str(other), str(path)) if other else None, visible=bool(other)),
+            image.details: gallery_html.render_details(path, name),
+            image.star: star_label(name in self.gallery.stars()),
+            image.compare: "Stop comparing" if pinned else "Compare",
+            tab.name: name,
+            tab.pinned: pinned,
+            tab.notice: "",
         }
 
-    # --- tidying ----------------------------------------------------------------------------
+    def close_image(self) -> Updates:
+        return {self.open.column: gr.update(visible=False), self.tab.name: "", self.tab.pinned: ""}
 
-    @_told
-    def star(self, name: str, found: list[Row], count: int) -> Answer:
-        starred = self.album.toggle_star(name)
-        return self._list(found, count, name) | {self.tab.star: _star_label(starred)}
+    def restore_handler(self, mode: restore.RestoreMode) -> Any:
+        """The handler of a button that puts the settings of the open image into the Generate form."""
 
-    @_told
-    def delete(self, name: str, found: list[Row], count: int, thrown: list[tuple[str, int, Row]]) -> Answer:
-        """Move the open picture to the trash and open its neighbour."""
-        kept = self.album.move_to_trash(name)
-        place = next((i for i, row in enumerate(found) if row[0] == name), 0)
-        row = found[place] if found and found[place][0] == name else (name, 0.0, "")
-        found = [other for other in found if other[0] != name]
-        near = found[min(place, len(found) - 1)][0] if found else ""
-        words = html.render_notice("Moved to the trash.", Path(name).name)
+        def on_restore(name: str) -> Updates:
+            try:
+                path = self.gallery.path_of(name)
+                updates = restore.form_updates(self.jobs, path, mode, self.page.generate.form.fields)
+                notice = restore.restore_notice(self.jobs, path, mode)
+                return updates | {self.page.generate.notice: notice} | self.page.open_tab("generate")
+            except Exception as error:
+                return {self.tab.notice: error_notice(error)}
+
+        return on_restore
+
+    # --- stars and trash --------------------------------------------------------------------
+
+    @errors_as_notice
+    def on_star(self, name: str, rows: list[Row], count: int) -> Updates:
+        is_starred = self.gallery.toggle_star(name)
+        return self.list_images(rows, count, name) | {self.open.star: star_label(is_starred)}
+
+    @errors_as_notice
+    def on_delete(self, name: str, rows: list[Row], count: int, deleted: list[tuple[str, int, Row]]) -> Updates:
+        """Move the open image to the trash, and open its neighbor."""
+        trash_id = self.gallery.move_to_trash(name)
+        index = next((i for i, row in enumerate(rows) if row[0] == name), 0)
+        row = rows[index] if rows and rows[index][0] == name else (name, 0.0, "")
+        rows = [other for other in rows if other[0] != name]
+        neighbor = rows[min(index, len(rows) - 1)][0] if rows else ""
         return (
-            self._list(found, count, near, empty=EMPTY)
-            | (self._open(near, "") if near else self._shut())
-            | {self.tab.notice: words, self.tab.undo: gr.update(visible=True)}
-            | {self.tab.thrown: [*thrown, (kept, place, row)]}
+            self.list_images(rows, count, neighbor, empty=EMPTY)
+            | (self.open_image(neighbor, "") if neighbor else self.close_image())
+            | {self.tab.notice: render_notice("Moved to the trash.", Path(name).name)}
+            | {self.tab.undo: gr.update(visible=True), self.tab.deleted: [*deleted, (trash_id, index, row)]}
         )
 
-    @_told
-    def undo(self, name: str, found: list[Row], count: int, thrown: list[tuple[str, int, Row]]) -> Answer:
-        """Take the picture back that was thrown away last."""
-        if not thrown:
-            raise UsageError("there is nothing to take back", "delete something first")
-        *before, (kept, place, row) = thrown
-        back = self.album.restore(kept)
-        found = [*found[:place], row, *found[place:]]
+    @errors_as_notice
+    def on_undo(self, name: str, rows: list[Row], count: int, deleted: list[tuple[str, int, Row]]) -> Updates:
+        """Restore the image that was deleted last."""
+        if not deleted:
+            raise UsageError("there is nothing to restore", "delete an image first")
+        *before, (trash_id, index, row) = deleted
+        restored = self.gallery.restore(trash_id)
         return (
-            self._list(found, count, back)
-            | self._open(back, "")
-            | {self.tab.notice: html.render_notice("It is back."), self.tab.thrown: before}
+            self.list_images([*rows[:index], row, *rows[index:]], count, restored)
+            | self.open_image(restored, "")
+            | {self.tab.notice: render_notice("Restored.", Path(restored).name), self.tab.deleted: before}
             | {self.tab.undo: gr.update(visible=bool(before))}
         )
 
-    @_told
-    def empty(self, asked: str) -> Answer:
-        """Delete for good what was thrown away, when it is asked for twice."""
-        answer, gone = self.tab.trash.press(asked, self.tab.notice)
-        if gone:
-            answer |= {self.tab.undo: gr.update(visible=False), self.tab.thrown: []}
-        return answer
-
-    def _shut(self) -> Answer:
-        return {self.tab.open: gr.update(visible=False), self.tab.name: "", self.tab.pinned: ""}
+    @errors_as_notice
+    def on_empty_trash(self, asked: str) -> Updates:
+        """Delete what is in the trash permanently, on the second press."""
+        updates, is_empty = self.tab.trash.press(asked, self.tab.notice)
+        if is_empty:
+            updates |= {self.tab.undo: gr.update(visible=False), self.tab.deleted: []}
+        return updates
 
 
-def _rows(found: Sequence[GalleryEntry]) -> list[Row]:
-    return [(entry.path, entry.changed, entry.prompt) for entry in found]
+def to_rows(entries: Sequence[GalleryEntry]) -> list[Row]:
+    return [(entry.path, entry.changed, entry.prompt) for entry in entries]
 
 
-def _star_label(starred: bool) -> str:
-    return "★ Starred" if starred else "☆ Star"
+def star_label(is_starred: bool) -> str:
+    return "★ Starred" if is_starred else "☆ Star"

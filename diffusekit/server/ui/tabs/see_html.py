@@ -1,7 +1,4 @@
-"""What the See tab says: the frame that shows a lesson page apart from this one, and the walk's parts.
-
-Knows no components.
-"""
+"""HTML of the See tab: the frame of a lesson page, and the texts of the step-by-step introduction."""
 
 from __future__ import annotations
 
@@ -9,16 +6,16 @@ from dataclasses import dataclass
 from html import escape
 
 WELCOME = (
-    '<div class="empty-run"><strong>See how a picture comes out of noise.</strong>'
-    "<p>Write a prompt, or press “See how” beside a picture in Generate or Gallery. "
-    "You get every step under a slider, a map of where the model looked for each word, and all the numbers; "
-    "and a walk through it in five parts, for those who see it for the first time.</p></div>"
+    '<div class="empty-run"><strong>See how an image is generated from noise.</strong>'
+    "<p>Write a prompt, or press “See how” next to an image in Generate or Gallery. "
+    "You get every denoising step under a slider, attention maps of each word, all numbers, "
+    "and an introduction in five parts.</p></div>"
 )
 
 
 @dataclass(frozen=True)
 class WalkStep:
-    """One part of the walk: what it is about, and the exhibit beside it."""
+    """One part of the introduction: the figure that it explains, a title, a question and its answer."""
 
     figure: str
     title: str
@@ -30,41 +27,41 @@ WALK = (
     WalkStep(
         "noise",
         "Noise",
-        "How was the model taught?",
-        "Pictures were covered with more and more noise, as here from left to right, and the model had to say "
-        "each time what noise was added. Whoever can tell the noise from the picture can take it away. "
-        "To make a new picture, one starts at the right end, with nothing but noise.",
+        "How was the model trained?",
+        "Noise was added to training images, more and more from left to right, and the model had to predict "
+        "the noise each time. A model that can predict noise can also remove it. "
+        "Generating a new image starts at the right end, with pure noise.",
     ),
     WalkStep(
         "film",
         "Denoising",
-        "What happens step by step?",
-        "At every step the model guesses what the finished picture looks like: that guess is what you see. "
-        "A little of the noise is then taken away in its direction, and it guesses again. "
-        "First come colors and places, then shapes, last the fine lines.",
+        "What happens at each step?",
+        "At each step the model predicts the finished image. The prediction is what you see. "
+        "Then a little of the noise is removed in that direction, and the model predicts again. "
+        "Colors and layout come first, then shapes, then details.",
     ),
     WalkStep(
         "steps",
-        "Inside",
-        "What does it work on?",
-        "Not on pixels, but on latents: a small grid of numbers that stands for the picture. "
-        "Each column is one step. Below are the latents, the noise that was found in them, and what the prompt "
-        "changed, compared with a guess without any prompt: that difference, made larger, is guidance.",
+        "Latents",
+        "What does the model work on?",
+        "Not on pixels but on latents: a small grid of numbers that stands for the image. "
+        "Each column is one step. The rows are the latents, the predicted noise, and what the prompt changed "
+        "compared with an empty prompt. Guidance amplifies that difference.",
     ),
     WalkStep(
         "words",
         "Words",
-        "How does it know what I wrote?",
-        "Each word of the prompt became a row of numbers, and every place in the picture looks at all words. "
-        "Where it is bright, that place looked at that word. A learned token is nothing else: "
-        "one such row, found by training instead of by a dictionary.",
+        "How does the model use the prompt?",
+        "Each word of the prompt becomes a vector, and every position in the image attends to all words. "
+        "Bright areas attended to that word. A learned token is such a vector too, "
+        "found by training instead of taken from the vocabulary.",
     ),
     WalkStep(
         "decode",
         "Decoding",
-        "How do numbers become a picture?",
-        "When all noise is gone, a second network, the VAE, turns the latents into pixels. "
-        "On the left are the channels of the latents, on the right what the VAE makes of them. That is the picture.",
+        "How do latents become pixels?",
+        "When all noise is removed, a second network, the VAE, decodes the latents. "
+        "On the left are the channels of the latents, on the right is the decoded image.",
     ),
 )
 
@@ -74,8 +71,8 @@ def render_part(part: WalkStep) -> str:
 
 
 def render_frame(page: str) -> str:
-    """A lesson page in a frame of its own: its scripts run there, and can reach nothing of this page."""
+    """A lesson page in a sandboxed frame: its scripts run there, and cannot reach this page."""
     return (
-        '<iframe class="lesson" title="How the picture came out of noise, step by step" '
+        '<iframe class="lesson" title="How the image was generated, step by step" '
         f'sandbox="allow-scripts" srcdoc="{escape(page, quote=True)}"></iframe>'
     )

@@ -1,0 +1,82 @@
+"""Settings from an image back into the Generate form: all of them, all but the seed, or the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import gradio as gr
+
+from .... import metadata
+from ....errors import UsageError
+from ...jobs.queue import Jobs
+from ..context import Updates, small_button
+from ..html import render_notice
+from .generate_form import form_from_settings, learned_names
+
+RestoreMode = Literal["all", "remix", "seed"]
+RestoreButtons = dict[RestoreMode, gr.Button]
+MESSAGES: dict[RestoreMode, str] = {
+    "all": "All settings of the image are restored.",
+    "remix": "All settings of the image except the seed are restored.",
+    "seed": "The seed of the image is restored.",
+}
+
+
+def add_buttons() -> RestoreButtons:
+    """Lay out one button for each mode."""
+    return {
+        "all": small_button("Use all"),
+        "remix": small_button("Remix"),
+        "seed": small_button("Use seed"),
+    }
+
+
+def read_settings(path: Path) -> metadata.ImageMetadata:
+    """The metadata of an image; raises `UsageError` if it does not say how the image was made."""
+    found = metadata.read(path)
+    if found.settings is None:
+        raise UsageError(
+            "this image has no generation settings",
+            "metadata of diffusekit, A1111, ComfyUI, InvokeAI, NovelAI and Fooocus can be read",
+        )
+    return found
+
+
+def form_values(jobs: Jobs, path: Path, mode: RestoreMode) -> dict[str, Any]:
+    """Values for the form from an image file; raises `UsageError` if it has none."""
+    settings = read_settings(path).settings
+    assert settings is not None
+    if mode == "seed":
+        if settings.seed is None:
+            raise UsageError("this image has no seed", "use its other settings")
+        return {"seed": str(settings.seed)}
+    return form_from_settings(settings, models=list(jobs.models.names()), seed=mode == "all")
+
+
+def form_updates(jobs: Jobs, path: Path, mode: RestoreMode, fields: Mapping[str, Any]) -> Updates:
+    """The updates that put an image's settings into `fields`, components by setting."""
+    values = form_values(jobs, path, mode)
+    if "embedding" in values:
+        values["embedding"] = _available(jobs, values["embedding"])
+    return {fields[name]: gr.update(value=value) for name, value in values.items()}
+
+
+def restore_notice(jobs: Jobs, path: Path, mode: RestoreMode) -> str:
+    """What was restored, the axes of a grid, and what this server does not have."""
+    found = metadata.read(path)
+    settings = found.settings
+    axes = found.record.axes if found.record and mode != "seed" else {}
+    missing = [f"grid axis {name}: {', '.join(labels)}" for name, labels in axes.items()]
+    if settings and mode != "seed":
+        tokens = set(settings.embedding) - set(_available(jobs, list(settings.embedding)))
+        missing += [f"the learned token {name} is not on this server" for name in sorted(tokens)]
+        if settings.model not in jobs.models.names():
+            missing.append(f"the model {settings.model} is not on this server")
+    return render_notice(MESSAGES[mode], "; ".join(missing))
+
+
+def _available(jobs: Jobs, names: list[str]) -> list[str]:
+    known = set(learned_names(jobs.embeddings))
+    return [name for name in names if name in known]
