@@ -1,20 +1,17 @@
-"""A served page and a browser, for the tabs' journeys: at the end nothing may have gone wrong in the page."""
+"""A served page, and what tests do in a browser."""
 
 import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from diffusekit.server import app as server_app
 from diffusekit.server.jobs.queue import Jobs
 from diffusekit.server.serve import Server, address_of, listen
-from diffusekit.settings import ServeSettings
-from tests.helpers.server import LOADING, PATIENCE, paced, until  # noqa: F401
+from tests.helpers.server import LOADING, PATIENCE, until
 
 CHROMIUM = Path("/usr/bin/chromium")
-WAIT = 240_000  # milliseconds
+TIMEOUT = 240_000  # milliseconds
 FRAMES = """() => new Promise((done) => {
   let count = 0;
   const next = () => (++count > 6 ? done() : requestAnimationFrame(next));
@@ -23,8 +20,8 @@ FRAMES = """() => new Promise((done) => {
 
 
 @contextlib.contextmanager
-def paged(jobs: Jobs) -> Iterator[str]:
-    """A real server with the page, ready for work; its address."""
+def served(jobs: Jobs) -> Iterator[str]:
+    """Run a real server with the page until its model is loaded; yield its address."""
     from diffusekit.server import ui
 
     app = server_app.build(jobs.settings, jobs, upload_paths=ui.UPLOAD_PATHS)
@@ -42,50 +39,22 @@ def paged(jobs: Jobs) -> Iterator[str]:
         assert not thread.is_alive()
 
 
-@pytest.fixture
-def jobs(tmp_path):
-    settings = ServeSettings(outputs=str(tmp_path / "outputs"), state=str(tmp_path / "state"), device="cpu")
-    opened = Jobs(settings).open()
-    yield opened
-    opened.close(6)
+def open_page(context, address, errors):
+    """Open the page. Errors of its scripts, failed requests and requests to other hosts are added to `errors`."""
+    page = context.new_page()
+    page.set_default_timeout(TIMEOUT)
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", lambda response: errors.append(response.url) if response.status >= 400 else None)
 
-
-@pytest.fixture
-def address(jobs, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(Path(jobs.settings.state) / "page"))
-    with paged(jobs) as found:
-        yield found
-
-
-@pytest.fixture
-def page(address):
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip("there is no chromium")
-    wrong = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        enter(page, address, wrong)
-        yield page
-        browser.close()
-    assert not wrong
-
-
-def enter(page, address, wrong):
-    """Open the page; whatever goes wrong in it from now on, or leaves the host, is noted in `wrong`."""
-    page.set_default_timeout(WAIT)
-    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda e: wrong.append(str(e)))
-    page.on("response", lambda r: wrong.append(r.url) if r.status >= 400 else None)
-
-    def elsewhere(request):
+    def check_host(request):
         if not request.url.startswith((address, "data:", "blob:")):
-            wrong.append(f"request to {request.url}")
+            errors.append(f"request to {request.url}")
 
-    page.on("request", elsewhere)
+    page.on("request", check_host)
     page.goto(address)
     page.wait_for_selector("#go")
+    return page
 
 
 def fill(page, where, text):
@@ -93,7 +62,7 @@ def fill(page, where, text):
     write(page, page.locator(f"{where} textarea, {where} input").first, text)
 
 
-def number(page, where, text):
+def fill_number(page, where, text):
     """Write into the number beside a slider."""
     write(page, page.locator(f"{where} input[type=number]"), text)
 
@@ -101,8 +70,8 @@ def number(page, where, text):
 def write(page, box, text):
     """Write into a box that may have been made just now.
 
-    To the fields of an accordion Gradio gives their values once more, a frame after it made them, and what
-    was written meanwhile is lost: so some frames go by first.
+    Gradio sets the fields of an accordion again one frame after it created them, and what was written in between
+    is lost. So wait for some frames first.
     """
     box.wait_for()
     page.evaluate(FRAMES)
@@ -111,6 +80,6 @@ def write(page, box, text):
     assert box.input_value() == text
 
 
-def reads(page, box, text):
+def wait_for_value(page, box, text):
     """Wait until a box holds a text."""
     page.wait_for_function("([box, text]) => box.value === text", arg=[box.element_handle(), text])

@@ -64,7 +64,7 @@ def test_every_route_of_the_mounted_page_wants_a_key(serve):
 
 def quick(page, inputs: int) -> int:
     """The number of the page's function behind the token counter: it runs without a queue."""
-    return next(i for i, fn in page.fns.items() if fn.name == "counted" and len(fn.inputs) == inputs)
+    return next(i for i, fn in page.fns.items() if fn.name == "count_tokens" and len(fn.inputs) == inputs)
 
 
 @pytest.mark.parametrize("where", ["outside", "address"])
@@ -116,8 +116,8 @@ def test_only_the_pages_own_copies_are_served_and_never_as_a_page(serve, tmp_pat
 
 
 def test_nothing_is_fetched():
-    with pytest.raises(FileForbidden, match="fetches nothing"):
-        asyncio.run(hardening._fetch("https://example.org"))
+    with pytest.raises(FileForbidden, match="does not fetch"):
+        asyncio.run(hardening.refuse_fetch("https://example.org"))
 
 
 def test_copies_are_made_only_of_what_the_page_may_show(serve, tmp_path):

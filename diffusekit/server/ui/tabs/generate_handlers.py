@@ -163,14 +163,14 @@ class GenerateHandlers:
     @errors_as_notice
     def on_upload(self, path: str | None) -> Updates:
         """Restore all settings of a file."""
-        return self.restore(Path(path), "all") if path else {self.tab.notice: ""}
+        return self.restore_settings(Path(path), "all") if path else {self.tab.notice: ""}
 
     def restore_handler(self, mode: restore.RestoreMode) -> Any:
         """The handler of a button below the result."""
 
         def on_restore(names: list[str], chosen: int) -> Updates:
             try:
-                return self.restore(self.chosen_path(names, chosen), mode)
+                return self.restore_settings(self.chosen_path(names, chosen), mode)
             except Exception as error:
                 return {self.tab.notice: error_notice(error)}
 
@@ -181,9 +181,9 @@ class GenerateHandlers:
         """Put the seed of the chosen image into the form."""
         if not names:
             return {self.tab.notice: render_notice("There is no image yet.", "generate one first")}
-        return self.restore(self.chosen_path(names, chosen), "seed")
+        return self.restore_settings(self.chosen_path(names, chosen), "seed")
 
-    def restore(self, path: Path, mode: restore.RestoreMode) -> Updates:
+    def restore_settings(self, path: Path, mode: restore.RestoreMode) -> Updates:
         updates = restore.form_updates(self.jobs, path, mode, self.form.fields)
         return updates | {self.tab.notice: restore.restore_notice(self.jobs, path, mode)}
 

@@ -55,27 +55,25 @@ class SeeHandlers:
             settings = rest | generate_form.settings_from_form(given)
             settings.pop("prompt", None)
             settings["prompts"] = [prompt, other] if other else [prompt]
-            job: Job | None = None
             async with contextlib.aclosing(self.follow(settings, visitor)) as updates:
-                async for update, job in updates:
+                async for update in updates:
                     yield update
-            assert job is not None, "a job ends with an event"
-            yield self.busy(False) | await asyncio.to_thread(self.finish, job)
         except Exception as error:
             yield self.busy(False) | {tab.notice: error_notice(error), tab.stage: see_html.WELCOME}
 
-    async def follow(
-        self, settings: dict[str, Any], visitor: progress.VisitorJob
-    ) -> AsyncGenerator[tuple[Updates, Job]]:
-        """Show the progress of the job."""
+    async def follow(self, settings: dict[str, Any], visitor: progress.VisitorJob) -> AsyncGenerator[Updates]:
+        """Show the progress of the job, then its result."""
         previews: tuple[str, ...] = ()
         async with contextlib.aclosing(progress.follow_job(self.jobs, "visualise", settings, visitor)) as events:
             async for event, job in events:
+                if job.is_finished:
+                    yield self.busy(False) | await asyncio.to_thread(self.finish, job)
+                    return
                 if event and event.preview:
                     previews = tuple(map(to_data_url, event.preview))
                 fraction = job.progress if job.steps and not job.note else None
                 stage = render_stage(previews, fraction, progress.status_line(self.jobs, job))
-                yield {self.tab.stage: stage}, job
+                yield {self.tab.stage: stage}
 
     def finish(self, job: Job) -> Updates:
         """Show what a finished job has made."""

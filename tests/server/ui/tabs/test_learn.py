@@ -15,10 +15,11 @@ from diffusekit.inversion.run_folder import RunFolder
 from diffusekit.server.jobs.job import Failure, Job
 from diffusekit.server.storage.uploads import UploadedSet
 from diffusekit.server.ui import prompt_info
-from diffusekit.server.ui.tabs import learn_handlers, learn_html
+from diffusekit.server.ui.tabs import learn_handlers, learn_html, learn_runs
 from diffusekit.workspace import Workspace
-from tests.helpers.browser import address, fill, jobs, number, page, reads, until, write  # noqa: F401
+from tests.helpers.browser import fill, fill_number, wait_for_value, write
 from tests.helpers.html import EVIL, nodes
+from tests.helpers.server import until
 
 
 def test_names_of_files_never_become_html(tmp_path):
@@ -77,7 +78,7 @@ def test_time_is_told_by_what_the_last_run_took_here():
 
 def test_a_name_comes_from_what_the_files_are_called():
     def called(*names):
-        return learn_handlers._called([Path(name) for name in names])
+        return learn_handlers.suggest_name([Path(name) for name in names])
 
     assert called("my_owl_1.png", "my_owl_2.jpg", "notes.txt") == "my_owl"
     for names in (("IMG_1.png", "IMG_2.png"), ("a.png", "b.png"), ("owl.png",), ()):
@@ -90,7 +91,7 @@ def test_the_word_to_start_from_is_read_without_the_weights():
 
 
 @pytest.mark.slow
-def test_a_run_that_is_not_finished_is_discarded(page, jobs):  # noqa: F811
+def test_a_run_that_is_not_finished_is_discarded(page, jobs):
     run = Workspace().embeddings / "my_owl"
     run.mkdir(parents=True)
     (run / "log.jsonl").write_text('{"step": 30, "loss": 1}\n')
@@ -98,9 +99,9 @@ def test_a_run_that_is_not_finished_is_discarded(page, jobs):  # noqa: F811
     page.locator("#learn-run input").click()
     page.get_by_role("option", name="my_owl").click()
     page.locator("#learn-discard").click()
-    page.wait_for_selector("#learn-state >> text=/my_owl would go: 30 steps, 1 file, 2\\d bytes/")
+    page.wait_for_selector("#learn-state >> text=/my_owl has 30 steps, 1 file, 2\\d bytes/")
     assert run.exists()
-    page.locator("#learn-discard", has_text="Discard it").click()
+    page.locator("#learn-discard", has_text="Discard run").click()
     page.wait_for_selector("#learn-state >> text=my_owl is discarded")
     assert not run.exists() and not page.locator("#learn-run").is_visible()
     page.locator("#tab-tokens-button").click()
@@ -108,7 +109,7 @@ def test_a_run_that_is_not_finished_is_discarded(page, jobs):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, monkeypatch):  # noqa: F811
+def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, monkeypatch):
     from training.mini import photos
 
     photos.write_photos("owl", tmp_path / "owl")
@@ -116,7 +117,7 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     Image.new("RGB", (40, 40), "red").save(evil)
     page.locator("#tab-learn-button").click()
     page.locator("#learn-go").click()
-    page.wait_for_selector("#learn-notice .error >> text=no pictures yet")
+    page.wait_for_selector("#learn-notice .error >> text=no images yet")
     page.locator("#photos input[type=file]").set_input_files(sorted((tmp_path / "owl").iterdir()))
     page.wait_for_selector("#photo-table table")
     assert page.locator("#photo-table tbody tr").count() == 6
@@ -127,8 +128,8 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     fill(page, "#learn-name", "my_owl")
     fill(page, "#learn-init", "cat")
     page.locator("#learn-settings button").first.click()
-    number(page, "#learn-steps", "5000")  # so many that it is stopped on the way
-    number(page, "#learn-preview", "0")
+    fill_number(page, "#learn-steps", "5000")  # so many that it is stopped on the way
+    fill_number(page, "#learn-preview", "0")
     page.locator("#learn-go").click()
     page.wait_for_selector("#learn-stop")
     page.wait_for_selector("#learn-slider img")  # what the word draws
@@ -143,7 +144,7 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     page.locator("#learn-run input").click()
     page.get_by_role("option", name="my_owl").click()
     page.locator("#learn-discard", has_text="Discard").click()
-    page.wait_for_selector("#learn-state >> text=/my_owl would go: [1-9]\\d* steps, \\d+ files/")
+    page.wait_for_selector("#learn-state >> text=/my_owl has [1-9]\\d* steps, \\d+ files/")
     with monkeypatch.context() as patch:  # as the page asks for it, but with fewer steps to go
         whole = jobs.submit
         patch.setattr(jobs, "submit", lambda kind, given, **more: whole(kind, given | fewer, **more))
@@ -155,7 +156,7 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     assert embeddings.load_token("my_owl").metadata["init"] == "cat"
     page.locator("#learn-use").click()
     page.wait_for_selector("#prompt textarea")
-    reads(page, page.locator("#prompt textarea"), "a picture of <my_owl>")
+    wait_for_value(page, page.locator("#prompt textarea"), "a picture of <my_owl>")
     page.wait_for_function("document.querySelector('#words [data-words]').dataset.words.includes('my_owl')")
     page.locator("#settings button").first.click()
     write(page, page.locator("#settings").get_by_label("Steps").first, "3")
@@ -165,17 +166,16 @@ def test_a_token_is_learned_from_five_pictures_and_used(page, jobs, tmp_path, mo
     assert made.settings["prompts"] == ["a picture of <my_owl>"] and len(made.pictures) == 1
     assert made.settings["steps"] == 3
     page.locator("#see-made").click()
-    page.wait_for_selector("#see-notice >> text=settings of the picture")
-    reads(page, page.locator("#see-prompt textarea"), "a picture of <my_owl>")
+    page.wait_for_selector("#see-notice >> text=settings of the image")
+    wait_for_value(page, page.locator("#see-prompt textarea"), "a picture of <my_owl>")
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "done", "failed"])
 def test_a_name_is_trained_once_at_a_time(state):
     job = Job("0" * 16, "invert", {"name": "my_cat"}, state=state)
-    handlers = learn_handlers.Lab.__new__(learn_handlers.Lab)
-    handlers.jobs = SimpleNamespace(list=lambda limit: [job])
+    runs = learn_runs.TrainingRuns(SimpleNamespace(list=lambda limit: [job]))
     if state in ("queued", "running"):
-        with pytest.raises(UsageError, match="my_cat is being trained already"):
-            handlers.check_not_training("my_cat")
+        with pytest.raises(UsageError, match="my_cat is already being trained"):
+            runs.check_idle("my_cat")
     else:
-        handlers.check_not_training("my_cat")
+        runs.check_idle("my_cat")

@@ -10,7 +10,8 @@ from diffusekit.device import choose
 from diffusekit.server.jobs import visualise
 from diffusekit.server.ui.tabs import see_html
 from diffusekit.settings import GenerateSettings
-from tests.helpers.browser import address, fill, jobs, number, paced, page, reads, until  # noqa: F401
+from tests.helpers.browser import fill, fill_number, wait_for_value
+from tests.helpers.server import paced, until
 
 
 def test_a_lesson_is_shown_in_a_frame_that_reaches_nothing():
@@ -25,12 +26,12 @@ def test_the_walk_has_an_exhibit_for_every_part():
 
 
 @pytest.mark.slow
-def test_the_visualiser_is_scrubbed_and_walked_through(page, jobs):  # noqa: F811
+def test_the_visualiser_is_scrubbed_and_walked_through(page, jobs):
     page.locator("#tab-see-button").click()
     fill(page, "#see-prompt", "a red apple <script>window.top.pwned=1</script>")
     fill(page, "#see-other", "a green apple")
     page.locator("#see-settings button").first.click()
-    number(page, "#see-steps", "4")
+    fill_number(page, "#see-steps", "4")
     page.locator("#see-go").click()
     page.wait_for_selector("iframe.lesson")
     frame = page.frame_locator("iframe.lesson")
@@ -45,20 +46,20 @@ def test_the_visualiser_is_scrubbed_and_walked_through(page, jobs):  # noqa: F81
     with page.expect_download() as download:
         page.locator("#lesson-file").click()
     assert Path(download.value.path()).read_text().startswith("<!doctype html>")
-    page.get_by_role("tab", name="A walk for newcomers").click()
+    page.get_by_role("tab", name="Step-by-step introduction").click()
     for number_, part in enumerate(see_html.WALK):
         picture = page.locator(f"#walk-{part.figure} img")
         picture.wait_for()
         page.wait_for_function("(image) => image.naturalWidth > 0", arg=picture.element_handle())
         last = number_ + 1 == len(see_html.WALK)
-        page.get_by_role("button", name="From the beginning" if last else "Next", exact=True).click()
+        page.get_by_role("button", name="Start again" if last else "Next", exact=True).click()
     page.locator(f"#walk-{see_html.WALK[0].figure} img").wait_for()
     page.locator("#tab-gallery-button").click()  # lessons are no pictures of the gallery
     page.wait_for_selector("#pictures .empty")
 
 
 @pytest.mark.slow
-def test_a_picture_of_the_gallery_shows_how_it_was_made(page, jobs):  # noqa: F811
+def test_a_picture_of_the_gallery_shows_how_it_was_made(page, jobs):
     made = GenerateSettings(
         prompt="a red star",
         negative_prompt="a dog",
@@ -74,8 +75,8 @@ def test_a_picture_of_the_gallery_shows_how_it_was_made(page, jobs):  # noqa: F8
     page.locator("#tab-gallery-button").click()
     page.locator(".thumb").click()
     page.locator("#see-shown").click()
-    page.wait_for_selector("#see-notice >> text=settings of the picture")
-    reads(page, page.locator("#see-prompt textarea"), "a red star")
+    page.wait_for_selector("#see-notice >> text=settings of the image")
+    wait_for_value(page, page.locator("#see-prompt textarea"), "a red star")
     page.locator("#see-go").click()
     page.wait_for_selector("iframe.lesson")
     asked = jobs.list(1)[0].settings
@@ -85,11 +86,11 @@ def test_a_picture_of_the_gallery_shows_how_it_was_made(page, jobs):  # noqa: F8
 
 
 @pytest.mark.slow
-def test_a_lesson_is_stopped(page, jobs):  # noqa: F811
+def test_a_lesson_is_stopped(page, jobs):
     page.locator("#tab-see-button").click()
     fill(page, "#see-prompt", "a red apple")
     page.locator("#see-settings button").first.click()
-    number(page, "#see-steps", "60")
+    fill_number(page, "#see-steps", "60")
     with paced(hold=3):
         page.locator("#see-go").click()
         page.wait_for_selector("#see-stage >> text=/Step \\d+/")

@@ -15,7 +15,7 @@ from diffusekit.server.storage import tokens
 from diffusekit.server.ui import prompt_info
 from diffusekit.server.ui.tabs import tokens_html
 from diffusekit.workspace import Workspace
-from tests.helpers.browser import address, fill, jobs, page, reads  # noqa: F401
+from tests.helpers.browser import fill, wait_for_value
 from tests.helpers.html import EVIL, nodes
 
 FOLDER = Workspace().embeddings
@@ -135,7 +135,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, suffix):
 
 
 @pytest.mark.slow
-def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):  # noqa: F811
+def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):
     token("owl", vectors=1)
     page.locator("#tab-tokens-button").click()
     page.locator(".tokens-table button[data-name=owl]").click()
@@ -172,7 +172,7 @@ def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):  #
     page.wait_for_function(listed)
     page.locator("#token-use").click()
     page.wait_for_selector("#prompt textarea")
-    reads(page, page.locator("#prompt textarea"), "a picture of <again>")
+    wait_for_value(page, page.locator("#prompt textarea"), "a picture of <again>")
     token("late", vectors=1)
     page.locator("#tab-tokens-button").click()
     page.wait_for_selector(".tokens-table button[data-name=late]")  # the list is read anew
@@ -180,6 +180,6 @@ def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):  #
     page.locator("#token-remove").click()
     page.wait_for_selector("#tokens-undo")
     page.locator("#tokens-trash", has_text="Empty trash (1 file").click()
-    page.locator("#tokens-trash", has_text="for good").click()
+    page.locator("#tokens-trash", has_text="permanently").click()
     page.wait_for_selector("#tokens-notice >> text=The trash is empty")
     assert not Path("embeddings/.trash").exists() and not page.locator("#tokens-undo").is_visible()
