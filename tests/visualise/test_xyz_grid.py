@@ -59,9 +59,9 @@ def test_cells_of_a_grid_run_through_the_axes_with_one_seed():
 
 def test_grids_that_cannot_be():
     six, settings = xyz_grid.parse_axis("seed", "1-6"), {"prompt": "a cat"}
-    with pytest.raises(UsageError, match="30 pictures"):
+    with pytest.raises(UsageError, match="30 images"):
         xyz_grid.grid_cells([six, xyz_grid.parse_axis("steps", "1-5"), None], settings)
-    with pytest.raises(UsageError, match="same thing"):
+    with pytest.raises(UsageError, match="the same setting"):
         xyz_grid.grid_cells([six, six, None], settings)
     with pytest.raises(UsageError, match="no axis"):
         xyz_grid.grid_cells([None, None, None], settings)

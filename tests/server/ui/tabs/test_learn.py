@@ -44,11 +44,11 @@ def test_a_log_never_becomes_html(tmp_path):
 def test_a_run_says_where_it_is(tmp_path):
     run = RunFolder(tmp_path, "owl")
     job = Job("1", "invert", {"name": "owl"}, state="queued")
-    assert "3 before it" in learn_html.render_state(run, job, 3)
+    assert "3 jobs before" in learn_html.render_state(run, job, 3)
     going = replace(job, state="running", step=20, steps=80)
     told = learn_html.render_state(run, going, 0, 61.0)
     assert "Step 20 of at most 80 · 61 s left" in told and 'value="0.2500"' in told
-    assert "Other work waits" in told
+    assert "Other jobs wait" in told
     why = Failure(5, f"it diverged {EVIL}", "use a smaller rate")
     failed = learn_html.render_state(run, replace(job, state="failed", failure=why), 0)
     assert "diverged" in failed and "Use a smaller rate" in failed and "script" not in nodes(failed)[0]
