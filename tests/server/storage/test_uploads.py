@@ -32,7 +32,7 @@ def test_uploaded_images_are_written_again_under_new_names(tmp_path, rules):
             assert picture.size == (30, 40) and not picture.getexif()
         assert b"where I live" not in path.read_bytes()
     statuses = {status.file: status for status in made.files}
-    assert statuses["a.JPG"].used and "turned" in statuses["a.JPG"].note and not statuses["evil.html"].used
+    assert statuses["a.JPG"].used and "rotated" in statuses["a.JPG"].note and not statuses["evil.html"].used
     assert (
         made.captions
         == ("", "", "a {} on a sofa")
