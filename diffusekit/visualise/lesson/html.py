@@ -83,17 +83,17 @@ def charts(runs: Sequence[LessonRun]) -> str:
     """Charts over the steps, with a cursor that the script moves."""
     shares = [step.alpha_bar for step in runs[0].steps]
     composition = [
-        _line("image ᾱ", shares, "var(--x0)"),
-        _line("noise 1 − ᾱ", [1 - share for share in shares], "var(--ep)"),
+        _line("image ᾱ", shares, "x0"),
+        _line("noise 1 − ᾱ", [1 - share for share in shares], "ep"),
     ]
     changes = []
     for i, run in enumerate(runs):
         suffix = f", prompt {i + 1}" if len(runs) == 2 else ""
         moves = [rms(after.x0.float() - before.x0.float()) for before, after in pairwise(run.steps)]
-        changes.append(_line(f"change of x̂₀{suffix}", [0.0, *moves], "var(--x0)", dashed=i > 0))
+        changes.append(_line(f"change of x̂₀{suffix}", [0.0, *moves], "x0", dashed=i > 0))
         if run.is_guided:
             effects = [rms(step.guidance) for step in run.steps if step.guidance is not None]
-            changes.append(_line(f"effect of the prompt{suffix}", effects, "var(--wi)", dashed=i > 0))
+            changes.append(_line(f"effect of the prompt{suffix}", effects, "wi", dashed=i > 0))
     figures = (
         line_chart("What xₜ is made of", composition, subtitle="shares of the variance", cursor=True),
         line_chart("Changes at each step", changes, subtitle="root mean square", cursor=True),
@@ -102,8 +102,8 @@ def charts(runs: Sequence[LessonRun]) -> str:
 
 
 def _line(name: str, values: Sequence[float], color: str, *, dashed: bool = False) -> Line:
-    """A value for each step, counted from one."""
-    return Line(name, list(enumerate(values, 1)), color=color, dashed=dashed)
+    """A value for each step, counted from one. `color` is a variable of the style sheet."""
+    return Line(name, list(enumerate(values, 1)), color=f"var(--{color})", dashed=dashed)
 
 
 def thumbnail(kind: str, i: int, color: str, name: str) -> str:
