@@ -64,8 +64,8 @@ def test_no_training_scene_contains_what_prompts_ask_for():
         for seed in (0, 1, 8, 31):
             for index in range(1000):
                 scene = scenes.sample(domain, index, seed)
-                shown = {(t.subject, t.color, scene.background, scene.style) for t in scene.things}
-                assert not shown & asked and not {t.subject for t in scene.things} & set(HELD_OUT)
+                combinations = {(t.subject, t.color, scene.background, scene.style) for t in scene.things}
+                assert not combinations & asked and not {t.subject for t in scene.things} & set(HELD_OUT)
 
 
 @pytest.mark.parametrize(
@@ -94,50 +94,50 @@ def test_a_correct_image_is_correct(question):
 
 def wrong_contents(name: str, scene: Scene) -> list[ImageContent]:
     """What is detected in images that differ in what a question asks about."""
-    seen = oracle(scene)
-    first, *rest = seen.instances
+    content = oracle(scene)
+    first, *rest = content.instances
     other = "sun" if scene.things[0].subject != "sun" else "heart"
     color = "red" if scene.things[0].color != "red" else "blue"
     stranger = replace(first, thing=replace(first.thing, subject=other))
     if name in ("one object", "two objects"):
-        return [replace(seen, instances=()), replace(seen, instances=(stranger, *rest))]
+        return [replace(content, instances=()), replace(content, instances=(stranger, *rest))]
     if name == "counting":
         more = replace(first, x=0.9, y=0.9)
         return [
-            replace(seen, instances=(*seen.instances, more)),
-            replace(seen, instances=tuple(rest)),
-            replace(seen, instances=(stranger, *rest)),
+            replace(content, instances=(*content.instances, more)),
+            replace(content, instances=tuple(rest)),
+            replace(content, instances=(stranger, *rest)),
         ]
     if name == "colors":
         dyed = replace(first, thing=replace(first.thing, color=color))
         return [
-            replace(seen, instances=(dyed,)),
-            replace(seen, instances=(stranger,)),
-            replace(seen, instances=()),
+            replace(content, instances=(dyed,)),
+            replace(content, instances=(stranger,)),
+            replace(content, instances=()),
         ]
     if name == "position":
         second = rest[0]
         swapped = replace(first, thing=second.thing), replace(second, thing=first.thing)
         aside = replace(first, x=second.x + 0.5)
-        wrong = [replace(seen, instances=swapped), replace(seen, instances=(first,))]
-        return [*wrong, replace(seen, instances=(aside, second))] if scene.relation != "above" else wrong
+        wrong = [replace(content, instances=swapped), replace(content, instances=(first,))]
+        return [*wrong, replace(content, instances=(aside, second))] if scene.relation != "above" else wrong
     if name == "color attribution":
         second = rest[0]
         swapped = (
             replace(first, thing=replace(first.thing, color=second.thing.color)),
             replace(second, thing=replace(second.thing, color=first.thing.color)),
         )
-        return [replace(seen, instances=swapped), replace(seen, instances=(first,))]
+        return [replace(content, instances=swapped), replace(content, instances=(first,))]
     if name == "style":
-        return [replace(seen, style="oil" if scene.style != "oil" else "flat")]
-    return [replace(seen, background="snow" if scene.background != "snow" else "beach")]
+        return [replace(content, style="oil" if scene.style != "oil" else "flat")]
+    return [replace(content, background="snow" if scene.background != "snow" else "beach")]
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
 def test_an_altered_image_is_wrong(question):
     for prompt in make_prompts(question, WHOLE_WORLD, 40, seed=6):
-        for seen in wrong_contents(question.name, prompt.scene):
-            assert not question.is_correct(prompt.scene, seen), (prompt, seen)
+        for content in wrong_contents(question.name, prompt.scene):
+            assert not question.is_correct(prompt.scene, content), (prompt, content)
 
 
 def test_relations_of_instances():
@@ -189,12 +189,12 @@ def test_augmentation_moves_instances_with_the_image():
     images = dot.expand(32, 3, 64, 64).contiguous()
     instances = torch.full((32, 4, 5), -1.0)
     instances[:, 0] = torch.tensor([40.5 / 64, 24.5 / 64, 0.1, 0, 0])
-    moved, found = detector.augment(images, instances, torch.Generator().manual_seed(1))
+    moved, moved_instances = detector.augment(images, instances, torch.Generator().manual_seed(1))
     weight = (moved.mean(1) > 0.2).float()
     for axis, along in ((0, x), (1, y)):
         middle = (weight * (along + 0.5)).sum((1, 2)) / weight.sum((1, 2)) / 64
-        assert (middle - found[:, 0, axis]).abs().max() < 0.02
-    assert found[:, 0, :2].std(0).min() > 0.01
+        assert (middle - moved_instances[:, 0, axis]).abs().max() < 0.02
+    assert moved_instances[:, 0, :2].std(0).min() > 0.01
 
 
 def test_a_detector_learns_two_subjects():
@@ -207,9 +207,9 @@ def test_a_detector_learns_two_subjects():
     net = detector.train(data, TimeBudget(5, steps=50), batch=16, log=lambda _: None)
     asked = chosen * 10
     images = to_tensor(np.stack([np.asarray(scenes.draw(s, i)) for i, s in enumerate(asked)]))
-    seen = detector.detect(net, images)
-    right = [BY_NAME["one object"].is_correct(scene, s) for scene, s in zip(asked, seen, strict=True)]
-    assert sum(right) >= 15
+    contents = detector.detect(net, images)
+    correct = [BY_NAME["one object"].is_correct(scene, c) for scene, c in zip(asked, contents, strict=True)]
+    assert sum(correct) >= 15
     assert detector.features(net, images).shape == (20, 128)
 
 
@@ -240,37 +240,30 @@ def grade_with(correct: list[bool], accuracy: float) -> DomainGrade:
     torch.manual_seed(0)
     prompts = {q.name: make_prompts(q, FIRST_PART, len(correct)) for q in QUESTIONS}
     images = {name: [scenes.draw(p.scene) for p in group] for name, group in prompts.items()}
-    look = {
+    answers = {
         name: {
-            kind: Answers(
+            source: Answers(
                 correct, [oracle(p.scene) for p in group], torch.randn(len(correct), 4), torch.ones(len(correct))
             )
-            for kind in report.SOURCES
+            for source in report.SOURCES
         }
         for name, group in prompts.items()
     }
-    return DomainGrade(prompts, images, look, {q.name: accuracy for q in QUESTIONS}, torch.randn(9, 4), 30.0)
+    return DomainGrade(prompts, images, answers, {q.name: accuracy for q in QUESTIONS}, torch.randn(9, 4), 30.0)
 
 
 def test_the_table_marks_numbers_that_mean_nothing(tmp_path):
-    numbers = {
-        "diversity": 0.1,
-        "diversity drawn": 0.2,
-        "seconds": 1.0,
-        "megabytes": 36.0,
-        "cores": 2,
-        "load": 0.5,
-    }
-    found = {"whole": grade_with([True, False], 0.99), "first": grade_with([True, True], 0.9)}
-    text = report.render_table(found, numbers, "20 guided steps")
+    numbers = {"diversity": 0.1, "diversity drawn": 0.2, "seconds": 1.0, "megabytes": 36.0, "cores": 2, "load": 0.5}
+    grades = {"whole": grade_with([True, False], 0.99), "first": grade_with([True, True], 0.9)}
+    text = report.render_table(grades, numbers, "20 guided steps")
     lines = text.splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert "| colors | 50% | (100%) | 95% | 99.0 / 90.0% | 50 / 100% | 76% | 85% |" in lines
     assert "| the six above | 0.50 | (1.00) |" in text
-    said = report.render_notes(found, 2, 4)
-    assert "another test" in said.replace("\n", " ") and "colors (first)" in said.replace("\n", " ")
-    assert "(whole)" not in said
-    report.save_report(found, numbers, text, tmp_path)
+    notes = report.render_notes(grades, 2, 4)
+    assert "another test" in notes.replace("\n", " ") and "colors (first)" in notes.replace("\n", " ")
+    assert "(whole)" not in notes
+    report.save_report(grades, numbers, text, tmp_path)
     assert len(list(tmp_path.glob("worst-*.png"))) == 16 and (tmp_path / "grades.json").stat().st_size
     assert "10 of 10 right" in (tmp_path / "confusions.md").read_text()
 

@@ -3,6 +3,7 @@
 import hashlib
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -64,8 +65,6 @@ def test_a_galaxy_is_dark_around_a_bright_core():
 
 @pytest.mark.parametrize("color,channel", [("red", 0), ("green", 1), ("blue", 2)])
 def test_colors_follow_the_prompt(color, channel):
-    import numpy as np
-
     strength = []
     for result in diffusekit.generate(f"a big {color} balloon on a plain background", images=4, seed=3, device="cpu"):
         middle = np.asarray(result.image, float)[32:96, 32:96].reshape(-1, 3).mean(0)
@@ -79,20 +78,18 @@ def test_its_image_encoder_prefers_the_correct_prompt():
 
     from diffusekit import text
 
-    tower = CLIPVisionModelWithProjection.from_pretrained(MINI / "image_encoder").eval()
+    image_encoder = CLIPVisionModelWithProjection.from_pretrained(MINI / "image_encoder").eval()
     projection = load_file(MINI / "text_projection.safetensors")["text_projection.weight"].float()
     model = diffusekit.load_model("mini", "cpu")
     prompts = ["a beautiful galaxy", "a red cat on the grass"]
     ids = torch.tensor([text.tokenize(model, p).ids for p in prompts])
-    said = model.text_encoders[0](ids).pooler_output @ projection.T
+    texts = model.text_encoders[0](ids).pooler_output @ projection.T
     results = [diffusekit.generate(p, seed=1, device="cpu")[0].image for p in prompts]
-    import numpy as np
-
-    seen = torch.stack([torch.from_numpy(np.asarray(p).copy()).permute(2, 0, 1) for p in results]).float() / 127.5 - 1
+    pixels = torch.stack([torch.from_numpy(np.asarray(p).copy()).permute(2, 0, 1) for p in results]).float() / 127.5 - 1
     with torch.no_grad():
-        found = tower(seen).image_embeds
-    likeness = torch.nn.functional.normalize(found, dim=-1) @ torch.nn.functional.normalize(said, dim=-1).T
-    assert (likeness.argmax(1) == torch.tensor([0, 1])).all()
+        embeds = image_encoder(pixels).image_embeds
+    similarity = torch.nn.functional.normalize(embeds, dim=-1) @ torch.nn.functional.normalize(texts, dim=-1).T
+    assert (similarity.argmax(1) == torch.tensor([0, 1])).all()
 
 
 def test_the_weights_have_the_listed_checksums():
@@ -132,15 +129,15 @@ def test_few_steps_follow_the_prompt_nearly_as_well_and_fast(mini):
         "a yellow boat left of a green tree on the beach",
         "an oil painting of a rocket in space",
     ]
-    judge = clip_score.load_scorer(mini)
-    said, likeness, seconds = judge.embed_texts(prompts), {}, []
+    scorer = clip_score.load_scorer(mini)
+    texts, similarity, seconds = scorer.embed_texts(prompts), {}, []
     for fast in (False, True):
-        seen = []
+        generated = []
         for seed, prompt in enumerate(prompts):
             started = time.perf_counter()
             result = diffusekit.generate(prompt, seed=seed, device="cpu", fast=fast)[0]
             seconds += [time.perf_counter() - started] * fast
-            seen.append(images.to_tensor(result.image))
-        likeness[fast] = float((judge.embed_images(torch.stack(seen)) * said).sum(1).mean())
-    assert likeness[True] > 0.9 * likeness[False]
+            generated.append(images.to_tensor(result.image))
+        similarity[fast] = float((scorer.embed_images(torch.stack(generated)) * texts).sum(1).mean())
+    assert similarity[True] > 0.9 * similarity[False]
     assert min(seconds) < 0.5

@@ -3,6 +3,7 @@
 import hashlib
 from random import Random
 
+import numpy as np
 import pytest
 
 from training.mini.world import captions, scenes
@@ -55,8 +56,6 @@ def test_drawing_twice_gives_the_same_pixels():
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_every_subject_shows_and_stays_in_its_box(name):
-    import numpy as np
-
     scene = Scene((Thing(name, "red"),))
     bare = np.asarray(scenes.draw(Scene(()), 3), int)
     drawn = np.asarray(scenes.draw(scene, 3), int)
@@ -88,11 +87,9 @@ def test_every_word_is_one_token(mini):
 
 
 def test_galaxies_differ_by_seed_and_color():
-    import numpy as np
-
     blue = np.asarray(scenes.draw(Scene((Thing("galaxy", "blue"),), background="space"), 1), float)
     red = np.asarray(scenes.draw(Scene((Thing("galaxy", "red"),), background="space"), 1), float)
     other = np.asarray(scenes.draw(Scene((Thing("galaxy", "blue"),), background="space"), 2), float)
-    warmth = [(picture[..., 0] - picture[..., 2]).mean() for picture in (blue, red)]
+    warmth = [(image[..., 0] - image[..., 2]).mean() for image in (blue, red)]
     assert warmth[1] - warmth[0] > 20
     assert np.abs(blue - other).mean() > 3
