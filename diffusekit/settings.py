@@ -33,6 +33,13 @@ def flag(default: Any, sentence: str, *names: str, **checks: Any) -> Any:
     return Field(default, description=sentence, json_schema_extra={"flags": list(names)}, **checks)
 
 
+def flags_of(model: type[BaseModel], name: str) -> list[str]:
+    """Return the spellings of a setting on the command line, the main one first."""
+    extra = model.model_fields[name].json_schema_extra
+    declared: Any = extra.get("flags") if isinstance(extra, dict) else None
+    return declared or [f"--{name.replace('_', '-')}"]
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, and unknown names are errors."""
 
@@ -228,14 +235,14 @@ class ServeSettings(Settings):
     @classmethod
     def _check_no_api(cls, no_api: bool, info: ValidationInfo) -> bool:
         if no_api and info.data.get("no_ui"):
-            raise ValueError("and no_ui together leave nothing to serve")
+            raise ValueError("and `no_ui` together leave nothing to serve")
         return no_api
 
     @field_validator("mcp")
     @classmethod
     def _check_mcp(cls, mcp: bool, info: ValidationInfo) -> bool:
         if mcp and info.data.get("no_api"):
-            raise ValueError("needs the APIs, but no_api turns them off")
+            raise ValueError("needs the APIs, but `no_api` turns them off")
         return mcp
 
 
@@ -269,7 +276,8 @@ def validate(model: type[S], values: Mapping[str, Any], source: str = "") -> S:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name, got = str(first["loc"][0]), repr(first.get("input"))
+        field, got = str(first["loc"][0]), repr(first.get("input"))
         expected = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
         got = got if len(got) < 60 else f"{got[:50]}… ({len(got)} characters)"
-        raise UsageError(f"{name} {expected}, got {got}{source}", model.model_fields[name].description or "") from None
+        name = field if source else f"`{field}`"  # in a file or the environment it is not a flag
+        raise UsageError(f"{name} {expected}, got {got}{source}", model.model_fields[field].description or "") from None

@@ -3,7 +3,7 @@
 import pytest
 
 from diffusekit.errors import UsageError
-from diffusekit.settings import GenerateSettings, validate
+from diffusekit.settings import GenerateSettings, InvertSettings, flags_of, validate
 
 
 def test_defaults_leave_the_choice_to_the_model():
@@ -19,12 +19,12 @@ def test_zero_is_a_seed_and_a_guidance():
 @pytest.mark.parametrize(
     "values,message",
     [
-        ({"steps": 0}, "steps should be greater than or equal to 1, got 0"),
-        ({"steps": "many"}, "steps should be a valid integer"),
-        ({"guidance_scale": float("nan")}, "guidance_scale should be a finite number"),
-        ({"seed": -1}, "seed should be greater than or equal to 0"),
+        ({"steps": 0}, "`steps` should be greater than or equal to 1, got 0"),
+        ({"steps": "many"}, "`steps` should be a valid integer"),
+        ({"guidance_scale": float("nan")}, "`guidance_scale` should be a finite number"),
+        ({"seed": -1}, "`seed` should be greater than or equal to 0"),
         ({"sampler": "eulr"}, "did you mean euler?"),
-        ({"dtype": "int8"}, "dtype should be 'auto', 'float32', 'float16' or 'bfloat16'"),
+        ({"dtype": "int8"}, "`dtype` should be 'auto', 'float32', 'float16' or 'bfloat16'"),
         ({"prompt": "x" * 20_001}, "at most 20000 characters"),
         ({"prompt": "\ud800"}, "unable to parse raw data as a unicode string"),
     ],
@@ -34,6 +34,17 @@ def test_a_bad_value_names_its_field(values, message):
         validate(GenerateSettings, values)
     assert message in error.value.message and len(error.value.message) < 250
     assert error.value.exit_code == 2 and error.value.hint
+
+
+def test_a_bad_value_in_a_file_is_not_written_like_a_flag():
+    with pytest.raises(UsageError, match=r"^steps should be a valid integer.* in diffusekit\.toml$"):
+        validate(GenerateSettings, {"steps": "many"}, " in diffusekit.toml")
+
+
+def test_a_setting_has_its_declared_flags_or_its_name():
+    assert flags_of(GenerateSettings, "guidance_scale") == ["--guidance"]
+    assert flags_of(GenerateSettings, "images") == ["--images", "-n"]
+    assert flags_of(InvertSettings, "norm_bound") == ["--norm-bound"]
 
 
 def test_an_unknown_name_gets_the_nearest():

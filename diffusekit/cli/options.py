@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..settings import Settings
+from ..settings import Settings, flags_of
 from .flags import insert_flags
 
 Command = Callable[..., None]
@@ -68,20 +68,13 @@ def _keyword(name: str, annotation: Any, default: Any = None) -> inspect.Paramet
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _flags(model: type[Settings], name: str) -> list[str]:
-    """Return the spellings of a setting on the command line, the main one first."""
-    extra = model.model_fields[name].json_schema_extra
-    declared = extra.get("flags") if isinstance(extra, dict) else None
-    return declared or [f"--{name.replace('_', '-')}"]  # type: ignore[return-value]
-
-
 def _parameter(model: type[Settings], name: str) -> inspect.Parameter:
     """Make the typer option of a field: its flags, its description and its default."""
     field = model.model_fields[name]
     has_default = field.default is not False and field.default not in (None, "", ())
     default = f" Default: {field.default}." if has_default else ""
-    text = insert_flags(field.description or "", {other: _flags(model, other)[0] for other in model.model_fields})
-    option = typer.Option(*_flags(model, name), help=f"{text}{default}", show_default=False)
+    text = insert_flags(field.description or "", {other: flags_of(model, other)[0] for other in model.model_fields})
+    option = typer.Option(*flags_of(model, name), help=f"{text}{default}", show_default=False)
     return _keyword(name, Annotated[_flag_type(field.annotation) | None, option])
 
 

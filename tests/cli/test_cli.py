@@ -114,7 +114,7 @@ def test_existing_files_are_kept_unless_overwrite_is_given(capsys):
 
 BAD = [
     (["generate"], 2, "no prompt was given", "A beautiful galaxy"),
-    (["generate", "x", "--steps", "0"], 2, "steps should be greater than or equal to 1", "Denoising steps"),
+    (["generate", "x", "--steps", "0"], 2, "--steps should be greater than or equal to 1", "Denoising steps"),
     (["generate", "x", "--sampler", "eulr"], 2, "did you mean euler?", "Sampling algorithm"),
     (["generate", "x", "--size", "big"], 2, "WIDTHxHEIGHT", "--size 512x768"),
     (["generate", "x", "--size", "64x64", "--width", "64"], 2, "together with", "leave out"),

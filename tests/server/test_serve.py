@@ -98,7 +98,7 @@ def test_settings_that_cannot_be_served_end_at_once(capsys):
     assert run(["serve", "--mcp", "--no-api"]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("hint: ") == 5
-    assert "no_api and no_ui together leave nothing to serve" in said.err
+    assert "--no-api and --no-ui together leave nothing to serve" in said.err
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...display import format_count
 from ...schedule import SAMPLERS
-from ...settings import GenerateSettings
+from ...settings import GenerateSettings, flags_of
 from . import html, sections
 from .html import read_file, render_template
 from .payload import PREDICTIONS, LessonPayload, LessonRun
@@ -108,13 +108,12 @@ def shell_command(runs: Sequence[LessonRun]) -> str:
             own.get(name, ()),
         ):
             continue
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        flags: Any = extra.get("flags") or [f"--{name.replace('_', '-')}"]
+        flag = flags_of(GenerateSettings, name)[0]
         if value is True:
-            words.append(flags[0])
+            words.append(flag)
             continue
         for each in value if isinstance(value, tuple) else (value,):
-            words += [flags[0], f"{each:g}" if isinstance(each, float) else str(each)]
+            words += [flag, f"{each:g}" if isinstance(each, float) else str(each)]
     if any(run.prompt.startswith("-") for run in runs):
         words = [
             *words[:3],
