@@ -5,9 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
-from diffusekit import metadata
+from diffusekit import embeddings, metadata
+from diffusekit.embeddings import LearnedToken
 from diffusekit.errors import Overloaded, UsageError
 from diffusekit.pipeline import generate
 from diffusekit.server.errors import JobNotFound, ShuttingDown
@@ -39,6 +41,18 @@ def test_a_job_generates_the_images_that_generate_does():
             assert record is not None and record.settings == picture.record.settings
         until(lambda: jobs.statistics.images == 2)
         assert jobs.queue_length == 0 and jobs.running_job is None
+
+
+def test_a_server_takes_its_tokens_from_the_folder_of_its_settings(tmp_path):
+    vector = torch.ones(1, 256) * 0.02
+    embeddings.save(LearnedToken("owl", "O*", (vector,)), tmp_path / "tokens" / "owl.safetensors")
+    with opened(embeddings=str(tmp_path / "tokens")) as jobs:
+        for settings in ({"prompt": "a photo of <owl>"}, {"prompt": "a photo", "embedding": ["owl"]}):
+            last = ended(jobs, jobs.submit("generate", settings | QUICK))
+            record = metadata.read(jobs.outputs / last.job.pictures[0]).record
+            assert record is not None and list(record.embeddings) == ["owl"]
+    with opened() as jobs, pytest.raises(UsageError, match="owl"):
+        jobs.submit("generate", {"prompt": "a photo", "embedding": ["owl"], **QUICK})
 
 
 def test_several_prompts_in_one_job():
