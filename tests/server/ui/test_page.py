@@ -112,5 +112,12 @@ def test_every_field_and_button_has_words_and_nothing_is_there_for_show(demo):
     assert not idle
 
 
+def test_a_row_of_tabs_holds_nothing_but_tabs(demo):
+    rows = [block for block in demo.blocks.values() if isinstance(block, gr.Tabs)]
+    assert len(rows) >= 2
+    for row in rows:  # Gradio counts every child, and shows wrong tabs otherwise
+        assert all(isinstance(child, gr.Tab) for child in row.children)
+
+
 def test_analytics_are_off():
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False" and "gradio" in sys.modules

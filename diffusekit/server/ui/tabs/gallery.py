@@ -64,7 +64,7 @@ class GalleryComponents:
 
 
 def add(context: PageContext) -> GalleryComponents:
-    """Lay out the tab."""
+    """Lay out the tab. Only tabs may be children of the row of tabs, so states belong inside, too."""
     with gr.Tab("Gallery", id="gallery", elem_id="tab-gallery") as tab:
         search = _add_search()
         with gr.Row(elem_id="gallery-messages"):
@@ -76,21 +76,21 @@ def add(context: PageContext) -> GalleryComponents:
                 more = gr.Button("Load more", visible=False, elem_id="more-pictures")
                 trash = TrashButton.add(context.jobs.outputs, "gallery-trash")
             open_image = _add_open_image()
-    return GalleryComponents(
-        tab=tab,
-        search=search,
-        notice=notice,
-        undo=undo,
-        thumbnails=thumbnails,
-        more=more,
-        trash=trash,
-        open=open_image,
-        rows=gr.State([]),
-        count=gr.State(PAGE),
-        name=gr.State(""),
-        pinned=gr.State(""),
-        deleted=gr.State([]),
-    )
+        return GalleryComponents(
+            tab=tab,
+            search=search,
+            notice=notice,
+            undo=undo,
+            thumbnails=thumbnails,
+            more=more,
+            trash=trash,
+            open=open_image,
+            rows=gr.State([]),
+            count=gr.State(PAGE),
+            name=gr.State(""),
+            pinned=gr.State(""),
+            deleted=gr.State([]),
+        )
 
 
 def _add_search() -> SearchBar:

@@ -38,7 +38,7 @@ class GenerateComponents:
 
 
 def add(context: PageContext) -> GenerateComponents:
-    """Lay out the tab."""
+    """Lay out the tab. Only tabs may be children of the row of tabs, so states belong inside, too."""
     with gr.Tab("Generate", id="generate", elem_id="tab-generate"), gr.Row(elem_id="workbench"):
         with gr.Column(elem_id="ask", min_width=0):
             prompt = _add_prompt(context)
@@ -56,23 +56,23 @@ def add(context: PageContext) -> GenerateComponents:
                 form = add_form(context, prompt)
             with gr.Accordion("X/Y/Z grid", open=False, elem_id="grid"):
                 grid = add_grid()
-    return GenerateComponents(
-        form=form,
-        grid=grid,
-        token_count=token_count,
-        generate=generate,
-        stop=stop,
-        upload=upload,
-        notice=notice,
-        stage=stage,
-        result=result,
-        actions=actions,
-        restore=restore_buttons,
-        see=see,
-        visitor=gr.State(None),
-        names=gr.State([]),
-        chosen=gr.State(0),
-    )
+        return GenerateComponents(
+            form=form,
+            grid=grid,
+            token_count=token_count,
+            generate=generate,
+            stop=stop,
+            upload=upload,
+            notice=notice,
+            stage=stage,
+            result=result,
+            actions=actions,
+            restore=restore_buttons,
+            see=see,
+            visitor=gr.State(None),
+            names=gr.State([]),
+            chosen=gr.State(0),
+        )
 
 
 def _add_prompt(context: PageContext) -> gr.Textbox:

@@ -48,7 +48,7 @@ class SeeComponents:
 
 
 def add(context: PageContext) -> SeeComponents:
-    """Lay out the tab."""
+    """Lay out the tab. Only tabs may be children of the row of tabs, so states belong inside, too."""
     with gr.Tab("See", id="see", elem_id="tab-see"), gr.Row(elem_id="seeing", elem_classes="bench"):
         with gr.Column(elem_classes="bench-form", min_width=0):
             form = _add_form(context)
@@ -61,7 +61,7 @@ def add(context: PageContext) -> SeeComponents:
                     download = gr.DownloadButton("Download this page", visible=False, elem_id="lesson-file")
                 with gr.Tab("Step-by-step introduction", id="walk"):
                     walk, figures = _add_walk()
-    return SeeComponents(form, notice, stage, views, lesson, download, walk, figures, gr.State(None))
+        return SeeComponents(form, notice, stage, views, lesson, download, walk, figures, gr.State(None))
 
 
 def _add_form(context: PageContext) -> SeeForm:

@@ -63,7 +63,7 @@ class TokensComponents:
 
 
 def add(context: PageContext) -> TokensComponents:
-    """Lay out the tab."""
+    """Lay out the tab. Only tabs may be children of the row of tabs, so states belong inside, too."""
     with gr.Tab("Tokens", id="tokens", elem_id="tab-tokens") as tab:
         notice = gr.HTML(elem_id="tokens-notice")
         undo = small_button("Undo", visible=False, elem_id="tokens-undo")
@@ -73,9 +73,9 @@ def add(context: PageContext) -> TokensComponents:
                 importing, combining = _add_import(), _add_combine()
                 trash = TrashButton.add(context.jobs.embeddings, "tokens-trash")
             open_token = _add_open_token()
-    return TokensComponents(
-        tab, notice, undo, table, importing, combining, trash, open_token, gr.State(""), gr.State([])
-    )
+        return TokensComponents(
+            tab, notice, undo, table, importing, combining, trash, open_token, gr.State(""), gr.State([])
+        )
 
 
 def _add_import() -> ImportForm:
