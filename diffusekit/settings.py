@@ -29,7 +29,7 @@ FAST_DEFAULTS: dict[str, Any] = {"steps": 4, "guidance_scale": 1.0, "sampler": "
 
 
 def flag(default: Any, sentence: str, *names: str, **checks: Any) -> Any:
-    """Declare a field with its description. `names` are its flags, when these are not `--field-name`."""
+    """Declare a field with its description. `names` are its flags, when these are not its own name with dashes."""
     return Field(default, description=sentence, json_schema_extra={"flags": list(names)}, **checks)
 
 

@@ -18,11 +18,11 @@ from ..jobs.queue import Jobs
 from ..storage.gallery import Gallery
 from . import hardening, html, theme
 from .context import QUICK, PageContext
-from .page import Page
 from .tabs import gallery, generate, learn, see, tokens
 from .tabs.gallery_handlers import GalleryHandlers
 from .tabs.generate_handlers import GenerateHandlers
 from .tabs.learn_handlers import LearnHandlers
+from .tabs.page import Page
 from .tabs.see_handlers import SeeHandlers
 from .tabs.tokens_handlers import TokensHandlers
 

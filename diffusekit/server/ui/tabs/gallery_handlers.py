@@ -13,9 +13,9 @@ from ...storage.gallery import GalleryEntry
 from ...storage.similarity import ImageSearch
 from ..context import PRIVATE, QUICK, Updates, error_notice, errors_as_notice
 from ..html import render_notice
-from ..page import Page
 from . import gallery_html, restore
 from .gallery import BY_SIMILARITY, PAGE
+from .page import Page
 
 SIMILAR = 48  # images that a search by similarity finds
 EMPTY = "No images yet. Generate one in the Generate tab."

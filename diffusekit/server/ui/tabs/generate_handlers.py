@@ -17,9 +17,9 @@ from ....visualise import xyz_grid
 from .. import progress, prompt_info
 from ..context import QUICK, UNLIMITED, Updates, error_notice, errors_as_notice
 from ..html import render_notice, render_stage
-from ..page import Page
 from ..progress import ProgressUpdate, VisitorJob
 from . import generate_form, generate_html, restore
+from .page import Page
 
 
 class GenerateHandlers:

@@ -17,9 +17,9 @@ from ...storage import tokens, trash, uploads
 from .. import prompt_info
 from ..context import QUICK, SLOW, Updates, error_notice, errors_as_notice
 from ..html import render_notice
-from ..page import Page
 from . import learn_html
 from .learn_runs import TrainingRuns
+from .page import Page
 
 SLIDER_WIDTH = 900  # pixels
 _CAMERA_NAMES = ("img", "dsc", "image", "photo", "pic", "picture", "pxl", "screenshot", "download")

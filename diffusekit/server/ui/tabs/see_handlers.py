@@ -15,8 +15,8 @@ from ...jobs.job import Job
 from .. import progress
 from ..context import QUICK, UNLIMITED, Updates, error_notice
 from ..html import render_notice, render_stage, to_data_url
-from ..page import Page
 from . import generate_form, restore, see_html
+from .page import Page
 from .see import FIELDS
 
 REST = ("negative_prompt", "model", "width", "height", "embedding")  # settings of an image without a field

@@ -13,8 +13,8 @@ from ...storage import tokens
 from .. import prompt_info
 from ..context import QUICK, SLOW, Updates, errors_as_notice
 from ..html import render_notice
-from ..page import Page
 from . import tokens_html
+from .page import Page
 
 
 class TokensHandlers:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from .context import PageContext, Updates
-from .tabs.gallery import GalleryComponents
-from .tabs.generate import GenerateComponents
-from .tabs.learn import LearnComponents
-from .tabs.see import SeeComponents
-from .tabs.tokens import TokensComponents
+from ..context import PageContext, Updates
+from .gallery import GalleryComponents
+from .generate import GenerateComponents
+from .learn import LearnComponents
+from .see import SeeComponents
+from .tokens import TokensComponents
 
 
 @dataclass(frozen=True)
