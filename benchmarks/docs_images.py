@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
+FOLDER = Path(__file__).parents[1] / "docs" / "images"
 DIFFUSEKIT = (sys.executable, "-m", "diffusekit")
 STAR = ("a yellow star over the sea", "--seed", "7")
 VERBS = {

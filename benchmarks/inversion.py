@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--token", default=str(ROOT / "embeddings" / "my_turtle.safetensors"))
     options = parser.parse_args()
     if options.what == "grid":
-        grid(options.token, ROOT / "docs" / "pictures" / "inversion.jpg")
+        grid(options.token, ROOT / "docs" / "images" / "inversion.jpg")
         return
     with tempfile.TemporaryDirectory() as folder:
         if options.what == "six":

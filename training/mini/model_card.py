@@ -53,7 +53,7 @@ def draw_sheet(prompts: list[str], seeds: list[int], columns: int, *, captions: 
 
 
 def main() -> None:
-    folder = Path("docs/pictures")
+    folder = Path("docs/images")
     folder.mkdir(parents=True, exist_ok=True)
     grid = draw_sheet(list(PROMPTS), [1] * len(PROMPTS), 5, captions=True)
     grid.save(Path(diffusekit.__file__).parent / "mini" / "grid.jpg", quality=88)
