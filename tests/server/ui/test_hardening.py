@@ -1,6 +1,7 @@
 """The real page, mounted: a key on every route, no file but its own, no address but this."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from diffusekit.server import security, ui
 from diffusekit.server.errors import FileForbidden
 from diffusekit.server.jobs.queue import Jobs
 from diffusekit.server.jobs.worker import Worker
-from diffusekit.server.ui import hardening
+from diffusekit.server.ui import hardening, theme
 from diffusekit.settings import ServeSettings
 
 FILE = {"meta": {"_type": "gradio.FileData"}}
@@ -124,3 +125,12 @@ def test_copies_are_made_only_of_what_the_page_may_show(serve, tmp_path):
     _, page = serve()
     folders = {Path(folder) for folder in page.allowed_paths}
     assert {tmp_path / "out", tmp_path / "state"} <= folders and len(folders) == 3
+
+
+def test_the_page_asks_for_nothing_elsewhere(serve):
+    app, _ = serve()
+    client, options = client_of(app), theme.page_options()
+    assert not any("http" in sheet for sheet in client.get("/config").json()["stylesheets"])  # no web fonts
+    for text in (options["css"], options["head"], client.get("/theme.css").text):
+        addresses = set(re.findall(r"https?://[^'\" )]+", text)) - {"http://www.w3.org/2000/svg"}
+        assert not addresses and "@import" not in text

@@ -87,7 +87,7 @@ def _record_rows(record: metadata.Record) -> dict[str, Any]:
     return {
         "Sampler": f"{sampler.label} {sampler.schedule_type}".strip(),
         "Steps": settings.steps,
-        "Guidance scale": f"{settings.guidance_scale:g}" if settings.guidance_scale is not None else "",
+        "Guidance": f"{settings.guidance_scale:g}" if settings.guidance_scale is not None else "",
         "Seed": settings.seed,
         "Model": f"{settings.model} {record.revision}".strip(),
         "Learned tokens": ", ".join(f"{name} ({sha[:8]})" for name, sha in record.embeddings.items()),

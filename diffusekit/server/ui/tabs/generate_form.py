@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ LABELS = {
     "negative_prompt": "Negative prompt",
     "sampler": "Sampler",
     "steps": "Steps",
-    "guidance_scale": "Guidance scale",
+    "guidance_scale": "Guidance",
     "width": "Width",
     "height": "Height",
     "images": "Images",
@@ -230,9 +231,13 @@ def settings_from_form(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         settings = validate(GenerateSettings, given)
     except UsageError as error:
-        name, _, rest = error.message.partition(" ")
-        raise (UsageError(f"{LABELS[name]} {rest}", error.hint) if name in LABELS else error) from None
+        raise UsageError(_with_labels(error.message), error.hint) from None
     return settings.model_dump(mode="json", include=set(given))
+
+
+def _with_labels(message: str) -> str:
+    """A message with the labels of the form instead of the names of settings."""
+    return re.sub("`(\\w+)`", lambda match: LABELS.get(match[1], match[0]), message)
 
 
 def _clean(value: Any) -> Any:

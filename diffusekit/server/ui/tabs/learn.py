@@ -121,7 +121,7 @@ def _add_fields(max_steps: int) -> dict[str, Any]:
     """The settings, by name."""
     fields: dict[str, Any] = {}
     with gr.Row(elem_classes="pair"):
-        fields["steps"] = _slider("Maximum steps", 20, max_steps, min(400, max_steps), 20, elem_id="learn-steps")
+        fields["steps"] = _slider("Max steps", 20, max_steps, min(400, max_steps), 20, elem_id="learn-steps")
         fields["vectors"] = _slider("Vectors", 1, invert.LIMITS["vectors"], 1)
     with gr.Row(elem_classes="pair"):
         fields["preview_every"] = _slider("Validate every", 0, 500, 100, 10, elem_id="learn-preview")

@@ -20,7 +20,7 @@ def test_an_empty_form_leaves_everything_to_the_model_and_to_chance():
     [
         ({"steps": 0}, "Steps"),
         ({"seed": "x"}, "Seed"),
-        ({"guidance_scale": -1}, "Guidance scale"),
+        ({"guidance_scale": -1}, "Guidance"),
         ({"sampler": "magic"}, "Sampler"),
         ({"width": 3}, "Width"),
         ({"images": 0}, "Images"),
