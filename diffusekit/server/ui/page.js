@@ -1,4 +1,4 @@
-// Keys, drag and drop, completion of learned tokens, light and dark. Talks to no server.
+// Keys, drag and drop, completion of learned tokens, light and dark. Sends no requests.
 (() => {
   const find = (selector) => document.querySelector(selector);
   const visible = (element) => element && element.getClientRects().length > 0;
@@ -13,7 +13,7 @@
     return true;
   };
 
-  // --- light and dark: the system's choice, until somebody makes one
+  // --- light and dark: the system's choice, until the visitor makes one
   const choose = (dark) => {
     document.body.classList.toggle('dark', dark);
     document.documentElement.style.colorScheme = dark ? 'dark' : 'light';
@@ -137,7 +137,7 @@
     if (!thumb) return;
     document.querySelectorAll('.thumb[aria-current]').forEach((t) => t.removeAttribute('aria-current'));
     thumb.setAttribute('aria-current', 'true');
-    if (innerWidth < 832 && event.detail) // on a phone the picture opens above the rows
+    if (innerWidth < 832 && event.detail) // on a phone the image opens above the grid
       setTimeout(() => find('#album').scrollIntoView({ block: 'start', behavior: 'smooth' }), 300);
   });
   document.addEventListener('keydown', (event) => {
@@ -147,7 +147,7 @@
     if (used) { event.preventDefault(); event.stopPropagation(); }
   }, true);
 
-  // --- a picture dropped anywhere gives its settings back
+  // --- an image dropped anywhere restores its settings
   const carries = (event) => event.dataTransfer && [...event.dataTransfer.types].includes('Files');
   const taken = (event) => event.target.closest && event.target.closest('[data-takes-files], .upload-container');
   let depth = 0;
