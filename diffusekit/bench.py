@@ -105,7 +105,8 @@ def visualise(
             for _ in generation:
                 recorder.maps()
 
-    return VisualiseTimings(*time_in_turns([plain, recorded, attended], pictures), pictures)
+    medians = time_in_turns([plain, recorded, attended], pictures)
+    return VisualiseTimings(plain=medians[0], recorded=medians[1], attended=medians[2], pictures=pictures)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def fast(model: str = "mini", *, pictures: int = 12, device: str = "auto", dtype
     def few_steps(number: int) -> None:
         generate(PROMPT, seed=number, fast=True, **settings)
 
-    return FastTimings(*time_in_turns([plain, few_steps], pictures), pictures)
+    medians = time_in_turns([plain, few_steps], pictures)
+    return FastTimings(plain=medians[0], fast=medians[1], pictures=pictures)
 
 
 def time_in_turns(candidates: list[Callable[[int], object]], calls: int) -> list[float]:

@@ -8,7 +8,7 @@ import pytest
 
 from diffusekit import charts
 from diffusekit.charts import Line, line_chart
-from tests.helpers.html import EVIL, nodes
+from tests.helpers.markup import EVIL, nodes
 
 
 def points(chart: str) -> list[list[tuple[float, float]]]:

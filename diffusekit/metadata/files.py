@@ -141,10 +141,10 @@ def _read_texts(path: Path) -> tuple[dict[str, str], str, str]:
             xmp = image.info.get("xmp", texts.get(_XMP_KEY, ""))
         except (OSError, ValueError, SyntaxError) as error:
             raise FileRefused(f"{path} is damaged: {error}", "use another copy of it") from None
-    is_unicode = isinstance(comment, bytes) and comment.startswith(_UNICODE)
+    unicode = comment[len(_UNICODE) :] if isinstance(comment, bytes) and comment.startswith(_UNICODE) else b""
     return (
         texts,
-        comment[len(_UNICODE) :].decode("utf-16-be", "replace") if is_unicode else "",
+        unicode.decode("utf-16-be", "replace"),
         xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp),
     )
 

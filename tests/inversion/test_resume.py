@@ -53,13 +53,14 @@ def test_killed_at_50_random_moments_and_at_every_site_it_ends_the_same(families
     pictures(tmp_path / "three")
     command = [
         sys.executable,
-        str(ROOT / "tests" / "helpers" / "crash.py"),
+        "-m",
+        "tests.helpers.crash",
         str(families["sd1"]),
         str(tmp_path / "three"),
         str(tmp_path / "runs"),
         "50",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert len(result["random"]) == 50

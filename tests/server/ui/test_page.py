@@ -17,7 +17,7 @@ from diffusekit.server.ui.prompt_info import TokenCount
 from diffusekit.server.ui.tabs import gallery_html, generate_html
 from diffusekit.settings import ServeSettings
 from tests.helpers.generated_image import save_image
-from tests.helpers.html import EVIL
+from tests.helpers.markup import EVIL
 
 
 @pytest.fixture

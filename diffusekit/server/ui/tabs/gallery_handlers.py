@@ -41,8 +41,8 @@ class GalleryHandlers:
 
     def connect(self) -> None:
         """Connect the events of the tab to their handlers."""
-        tab, search, image, slow = self.tab, self.tab.search, self.open, PRIVATE | {"show_progress": "hidden"}
-        slow |= {"concurrency_limit": 4}
+        tab, search, image = self.tab, self.tab.search, self.open
+        slow: dict[str, Any] = PRIVATE | {"show_progress": "hidden", "concurrency_limit": 4}
         asked = [search.query, search.by, search.starred, tab.name]
         changes = [search.query.submit, search.by.change, search.starred.change]
         gr.on(changes, self.on_search, asked, self.listing, trigger_mode="multiple", **slow)

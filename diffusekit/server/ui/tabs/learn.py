@@ -22,14 +22,14 @@ _SETTINGS = InvertSettings.model_fields
 
 @dataclass(frozen=True)
 class LearnForm:
-    """What is trained. `fields` are components by setting, `upload_id` is the set of images that was uploaded."""
+    """What is trained. `target` is the setting `property`, `fields` are the others, `upload_id` the uploaded set."""
 
     files: gr.File
     table: gr.HTML
     upload_id: gr.State
     name: gr.Textbox
     init: gr.Textbox
-    property: gr.Radio
+    target: gr.Radio
     fields: dict[str, Any]
     estimate: gr.HTML
     start: gr.Button
@@ -37,7 +37,7 @@ class LearnForm:
 
     @property
     def inputs(self) -> list[Any]:
-        return [self.upload_id, self.name, self.init, self.property, *self.fields.values()]
+        return [self.upload_id, self.name, self.init, self.target, *self.fields.values()]
 
 
 @dataclass(frozen=True)

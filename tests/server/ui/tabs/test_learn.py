@@ -18,7 +18,7 @@ from diffusekit.server.ui import prompt_info
 from diffusekit.server.ui.tabs import learn_handlers, learn_html, learn_runs
 from diffusekit.workspace import Workspace
 from tests.helpers.browser import fill, fill_number, wait_for_value, write
-from tests.helpers.html import EVIL, nodes
+from tests.helpers.markup import EVIL, nodes
 from tests.helpers.server import until
 
 

@@ -16,7 +16,7 @@ from diffusekit.server.ui import prompt_info
 from diffusekit.server.ui.tabs import tokens_html
 from diffusekit.workspace import Workspace
 from tests.helpers.browser import fill, wait_for_value
-from tests.helpers.html import EVIL, nodes
+from tests.helpers.markup import EVIL, nodes
 
 FOLDER = Workspace().embeddings
 
