@@ -53,8 +53,9 @@ def _load(name: str, placement: Placement, fast: bool) -> Model:
             "leave out `fast`; for a distilled model set `steps` to 4 and `guidance_scale` to 1",
         )
     with _loading_errors(name, placement):
-        tokenizers, text_encoders = _text_parts(folder, placement)
+        # diffusers first: it imports the parts of transformers that it needs, in less time than the other way round
         unet, vae = _unet(folder, placement, fast=fast), _vae(folder, placement)
+        tokenizers, text_encoders = _text_parts(folder, placement)
         config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
         return Model(name, folder, revision, placement, tokenizers, text_encoders, unet, vae, config, fast)
 
