@@ -41,6 +41,12 @@ def main() -> None:
     os._exit(code)
 
 
+# CPython keeps the frames of Python functions in chunks of 16 KB. A call at the edge of a chunk maps a new chunk and
+# unmaps it on return, thousands of times if it happens in a loop. One frame that asks for more gets a chunk of its
+# size, with room for all calls made from it.
+main.__code__ = main.__code__.replace(co_stacksize=1 << 16)
+
+
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     flags: dict[str, str] = {}
