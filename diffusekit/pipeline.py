@@ -62,6 +62,7 @@ class Generation:
     """A run of the pipeline: iterate for its `Step`s; `images` holds the finished images.
 
     `total` is the number of Steps of the whole run. Stop iterating to cancel; finished images stay.
+    `warnings` are the sentences that this run warned of. Each of them is logged too.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Generation:
         model: Model | None = None,
     ):
         """Without `tokens`, those that the prompts name are found; without `model`, that of the settings is loaded."""
+        self.warnings: list[str] = []
         if tokens is None:
             tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding)
         self.tokens = tuple(tokens)
@@ -83,7 +85,7 @@ class Generation:
             update={"embedding": tuple(token.name for token in self.tokens)}
         )
         if settings.negative_prompt and self.settings.guidance_scale == 1:
-            log.warning("the negative prompt has no effect without guidance (a scale of 1)")
+            self._warn("`negative_prompt` has no effect without guidance (`guidance_scale` 1)")
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         seed = _known(self.settings.seed)
         if seed + settings.images > MAX_SEED:
@@ -110,6 +112,12 @@ class Generation:
                 yield from self._run(tasks)
             except RuntimeError as error:
                 self._save_memory(error)
+
+    def _warn(self, message: str) -> None:
+        """Keep and log a warning about this run, once. It names settings in backquotes."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+            log.warning("%s", message)
 
     def preview(self, step: Step) -> list[Image.Image]:
         """Decode x0 of a step: what the model predicts the images of the batch to be."""
@@ -175,10 +183,10 @@ class Generation:
             torch.cuda.empty_cache()
         if self._batch > 1:
             self._batch = -(-self._batch // 2)
-            log.warning("out of memory: continuing with a batch of %d", self._batch)
+            self._warn(f"out of memory: continuing with a batch of {self._batch}")
         elif not self._tiled:
             self._tiled = True
-            log.warning("out of memory: decoding in tiles")
+            self._warn("out of memory: decoding in tiles")
         else:
             raise OutOfMemory(
                 "one image does not fit in memory", "use a smaller `width` and `height`, or set `device` to cpu"

@@ -51,6 +51,13 @@ def test_the_prompt_and_the_negative_prompt_matter():
     assert (plain != pixels(make(guidance_scale=1.0)[0])).any()
 
 
+def test_a_generation_keeps_what_it_warned_of_and_logs_each_warning_once(mini, caplog):
+    generation = diffusekit.stream("a cat", model=mini, steps=1, negative_prompt="blue", guidance_scale=1)
+    assert generation.warnings == ["`negative_prompt` has no effect without guidance (`guidance_scale` 1)"]
+    assert [record.getMessage() for record in caplog.records] == generation.warnings
+    assert diffusekit.stream("a cat", model=mini, steps=1).warnings == []
+
+
 def test_the_record_is_complete():
     settings = diffusekit.generate("a star", steps=1, device="cpu")[0].record.settings
     assert settings.seed is not None and settings.guidance_scale == 3.0
