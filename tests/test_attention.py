@@ -27,6 +27,7 @@ def run(record=True, take=True, **settings):
     return latents, kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mini", "sd1", "sd2"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a"])
@@ -47,6 +48,7 @@ def test_latents_are_the_same_to_the_bit(families, model, guidance, sampler):
         assert (found >= 0).all() and torch.allclose(found.sum(1), torch.ones_like(found[:, 0]), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", ["sliced", "plain"])
 def test_any_processor_keeps_its_image(processor):
     from diffusers.models.attention_processor import AttnProcessor

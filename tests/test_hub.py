@@ -115,6 +115,7 @@ def generate(environment, *more):
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_fetched_once_and_only_what_is_needed(hub):
     handler, environment = hub
     done = generate(environment)
@@ -133,6 +134,7 @@ def test_a_model_is_fetched_once_and_only_what_is_needed(hub):
     assert generate(offline).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there(hub):
     _, environment = hub
     done = generate(environment, "--model", "someone/else")
@@ -140,6 +142,7 @@ def test_a_model_that_is_not_there(hub):
     assert len(done.stderr.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach(hub):
     _, environment = hub
     done = generate(environment | {"HF_ENDPOINT": "http://127.0.0.1:9"})

@@ -56,6 +56,7 @@ def difference(model, pipe, sampler, scale):
     return (last.x_next - theirs).abs().max().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 @pytest.mark.parametrize("sampler", schedule.SAMPLERS)
 def test_mini(pairs, sampler, scale):

@@ -28,6 +28,7 @@ def test_the_same_seed_is_the_same_image():
     assert (pixels(a[0]) != pixels(c[0])).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a", "dpm++_2m_sde", "ddpm"])
 def test_the_same_image_at_any_batch_size(sampler):
     alone = make(images=3, batch=1, sampler=sampler)
@@ -37,6 +38,7 @@ def test_the_same_image_at_any_batch_size(sampler):
     assert [p.record.settings.seed for p in together] == [7, 8, 9]
 
 
+@pytest.mark.slow
 def test_several_prompts_keep_their_order():
     found = make(["a red cat", "a blue car"], images=2, batch=3)
     assert [p.record.settings.prompt for p in found] == ["a red cat"] * 2 + ["a blue car"] * 2
@@ -44,6 +46,7 @@ def test_several_prompts_keep_their_order():
     assert (pixels(found[2]) == pixels(make("a blue car")[0])).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_the_prompt_and_the_negative_prompt_matter():
     plain = pixels(make()[0])
     assert (plain != pixels(make("a blue car")[0])).any()
@@ -124,6 +127,7 @@ def with_limit(model, limit, **settings):
     return diffusekit.generate("a red cat", model=greedy, steps=2, seed=3, **settings)
 
 
+@pytest.mark.slow
 def test_out_of_memory_falls_back_to_smaller_batches(mini, caplog):
     images = with_limit(mini, 4, images=5, batch=5)  # guided: two samples an image
     assert len(images) == 5

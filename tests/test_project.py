@@ -15,6 +15,7 @@ from tests.helpers import ROOT
 PACKAGE = ROOT / "diffusekit"
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_help_is_quick_and_light():
     """No torch, no diffusers, no numpy, no Pillow, no verb but the one asked about; half a second."""
@@ -33,6 +34,7 @@ def test_help_is_quick_and_light():
     assert quickest < 0.5
 
 
+@pytest.mark.slow
 def test_info_loads_no_torch(tmp_path):
     from PIL import Image
 
@@ -62,6 +64,7 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_every_python_block_of_the_readme_runs(tmp_path):
     from training.mini.photos import write_photos
 
@@ -73,6 +76,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path):
     assert list(tmp_path.glob("*.png"))
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(capsys, monkeypatch):
     """All `diffusekit …` lines, in order, but for those that need a network."""
     import shlex

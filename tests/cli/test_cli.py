@@ -36,6 +36,7 @@ def pixels(path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
+@pytest.mark.slow
 def test_a_new_process_generates_an_image(tmp_path):
     done = diffusekit("generate", "A beautiful galaxy", *QUICK)
     assert done.returncode == 0 and done.stderr == ""
@@ -44,6 +45,7 @@ def test_a_new_process_generates_an_image(tmp_path):
     assert pixels(tmp_path / path).shape == (128, 128, 3)
 
 
+@pytest.mark.slow
 def test_again_gives_the_same_pixels(capsys):
     assert run(["generate", "a red cat", *QUICK, "-o", "cat.png"]) == 0
     assert run(["again", "cat.png", "-o", "twin.png"]) == 0
@@ -65,6 +67,7 @@ def test_info_shows_how_an_image_was_made(capsys):
     assert json.loads(capsys.readouterr().out)["record"]["settings"]["prompt"] == "a red cat"
 
 
+@pytest.mark.slow
 def test_json_is_one_object(capsys):
     assert run(["generate", "a red cat", "a blue car", "-n", "2", *QUICK, "--json", "-o", "x/"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -83,6 +86,7 @@ def test_json_is_one_object(capsys):
     assert all(Path(p["path"]).exists() for p in found["pictures"]) and found["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_prompts_from_stdin_and_file(capsys, monkeypatch):
     Path("list.txt").write_text("a red cat\n\na blue car\n")
     monkeypatch.setattr(sys, "stdin", io.StringIO("a green tree\n"))
@@ -157,6 +161,7 @@ def test_a_folder_that_cannot_be_written(capsys):
     assert "cannot write file/x.png" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop,code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_keeps_finished_images(tmp_path, stop, code):
     child = subprocess.Popen(
@@ -222,6 +227,7 @@ def test_any_prompt_gives_a_safe_file_name(capsys):
     assert [p.name for p in Path("safe").iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_progress_bar(tmp_path):
     import pty
 

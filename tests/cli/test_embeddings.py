@@ -97,6 +97,7 @@ def test_import_converts_a_token(capsys):
     assert line == "x/b.safetensors\n" and embeddings.read(Path("x/b.safetensors")).token == "B*"
 
 
+@pytest.mark.slow
 def test_import_of_a_pickle(capsys):
     torch.save({"<toy>": rows()}, "learned_embeds.bin")
     hint = out(capsys, "show", "learned_embeds.bin", code=3)
@@ -121,6 +122,7 @@ def test_import_under_an_unsafe_name(capsys, tmp_path, name):
     assert "the token" in out(capsys, "import", "x.safetensors", "--token=a b", code=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", embeddings.EXPORT_FORMATS)
 def test_export_can_be_imported_again(capsys, cat, kind):
     path = Path(out(capsys, "export", "my_cat", "--to", kind).strip())

@@ -26,6 +26,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "diffusekit", *words]
 
 
+@pytest.mark.slow
 def test_a_token_is_learned_from_a_folder_and_used_in_prompts(families, tmp_path, capsys):
     pictures(tmp_path / "my_cat")
     model = ["--model", str(families["sd1"])]
@@ -50,6 +51,7 @@ def test_a_token_is_learned_from_a_folder_and_used_in_prompts(families, tmp_path
     assert "trained again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_recipe_names_its_images_or_takes_a_folder(families, tmp_path, capsys):
     pictures(tmp_path / "photos")
     Path("recipes").mkdir()
@@ -66,6 +68,7 @@ def test_a_recipe_names_its_images_or_takes_a_folder(families, tmp_path, capsys)
     assert "did you mean 'vectors'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -127,6 +130,7 @@ class RunOfOneStep:
         self.saved = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("output", "name"), [("embeddings", "three"), ("else where", "my_three")])
 def test_the_printed_example_runs(families, tmp_path, capsys, output, name):
     pictures(tmp_path / "three")

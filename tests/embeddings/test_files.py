@@ -30,6 +30,7 @@ def test_save_and_read(tmp_path, width):
     assert told["width"] == ("256" if len(width) == 1 else "768+1280")
 
 
+@pytest.mark.slow
 def test_equal_tokens_give_equal_bytes_in_every_process(tmp_path):
     code = (
         "import torch; from diffusekit import embeddings as e;"

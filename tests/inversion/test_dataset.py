@@ -303,6 +303,7 @@ def test_the_scaling_factor_is_in_mean_and_std(families, tmp_path):
     torch.testing.assert_close(found.std[0, 0], known.std[0] * scale)
 
 
+@pytest.mark.slow
 def test_a_photos_latents_depend_on_nothing_else(mini, tmp_path):
     path = folder(tmp_path, 3)
     options = {"side": mini.native_size, "crops": 2, "flip": True}

@@ -69,6 +69,7 @@ def test_killed_at_50_random_moments_and_at_every_site_it_ends_the_same(families
     assert result["chain"] == result["expected"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5, 6, 11])
 def test_stopped_at_any_step_it_continues_bit_exactly(families, whole, tmp_path, step):
     settings = quick(tmp_path, families["sd1"])
@@ -79,6 +80,7 @@ def test_stopped_at_any_step_it_continues_bit_exactly(families, whole, tmp_path,
     assert logs[0] == logs[1]
 
 
+@pytest.mark.slow
 def test_losing_the_optimizer_would_be_noticed(families, whole, cut, tmp_path):
     """The negative control of the tests above: without the moments the result differs."""
     saved = checkpoint.latest(cut / "three/checkpoints")
@@ -180,6 +182,7 @@ def test_more_steps_may_be_asked_for(families, cut, tmp_path):
     longer.close()
 
 
+@pytest.mark.slow
 def test_earlier_work_is_not_overwritten(families, cut, tmp_path):
     settings = quick(tmp_path, families["sd1"])
     with pytest.raises(UsageError, match="unfinished run"):
@@ -193,6 +196,7 @@ def test_earlier_work_is_not_overwritten(families, cut, tmp_path):
     assert sha(cut / "three.safetensors") == before
 
 
+@pytest.mark.slow
 def test_the_old_token_stays_until_the_new_one_is_learned(families, tmp_path, monkeypatch):
     settings, output = quick(tmp_path, families["sd1"], steps=2, preview_every=0), tmp_path / "out"
     learn(settings, output)
@@ -270,6 +274,7 @@ def test_two_processes_do_not_share_a_run(families, tmp_path):
     first.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
 def test_a_full_disk_leaves_older_files_untouched(families, whole, tmp_path, monkeypatch, write):
     settings = quick(tmp_path, families["sd1"], checkpoint_every=2)

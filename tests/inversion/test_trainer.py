@@ -22,6 +22,7 @@ def bits(model: models.Model) -> dict[str, torch.Tensor]:
     return {f"{n}.{k}": v.clone() for n, net in networks.items() for k, v in net.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_only_the_new_rows_are_learned(families, tmp_path):
     settings = quick(tmp_path, families["sd1"])
     model = models.load(settings.model, "cpu", "float32")
@@ -56,6 +57,7 @@ def test_the_gradient_is_that_of_the_loss(families, tmp_path, family):
     run.close()
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_images_show(mini, tmp_path):
     """On the embedded model the loss on the training images falls below the init word's."""
     settings = quick(tmp_path, "mini", steps=20, batch=4, vectors=1, preview_every=0, init="moon")
@@ -114,6 +116,7 @@ def test_when_not_even_one_fits_it_says_so_and_other_errors_pass(families, tmp_p
         run.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("at", [1, 8])
 def test_a_loss_that_is_no_number_stops_the_run_at_once(families, tmp_path, monkeypatch, value, at):
@@ -150,6 +153,7 @@ def test_training_that_does_nothing_is_noticed(families, tmp_path):
         learn(settings, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_vectors_stay_as_long_as_words_are(families, tmp_path):
     run = Inversion(quick(tmp_path, families["sd1"], learning_rate=1.0), tmp_path / "out")
     typical = run.vocabulary.typical_norm
@@ -184,6 +188,7 @@ def test_starting_from_the_encoders_output(families, tmp_path):
         run.close()
 
 
+@pytest.mark.slow
 def test_validation_images_change_and_are_kept(mini, tmp_path):
     settings = quick(tmp_path, "mini", steps=8, preview_every=4, vectors=1, learning_rate=0.4)
     run = Inversion(settings, tmp_path / "out")
@@ -206,6 +211,7 @@ def test_validation_images_change_and_are_kept(mini, tmp_path):
     assert log[-1]["percentile"] < 60
 
 
+@pytest.mark.slow
 def test_it_stops_when_nothing_gets_better(mini, tmp_path, monkeypatch):
     monkeypatch.setattr(selection, "is_better", lambda new, old, baseline: not old)
     monkeypatch.setattr(selection, "MIN_GAIN", math.inf)
@@ -216,6 +222,7 @@ def test_it_stops_when_nothing_gets_better(mini, tmp_path, monkeypatch):
     run.close()
 
 
+@pytest.mark.slow
 def test_a_long_vector_is_warned_of_once(families, tmp_path, caplog):
     for bound, warnings in ((1.0, 0), (0.0, 1)):
         caplog.clear()
@@ -238,6 +245,7 @@ def test_validation_prompts_contain_the_token_whatever_it_is(families, tmp_path,
         assert run.evaluator.prompts[0] == prompt and all(token in each for each in run.evaluator.prompts)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_a_word_does_not_take_it(families, tmp_path):
     settings = quick(tmp_path, families["sd1"], steps=1, preview_every=0)
     token, other = (learn(settings.model_copy(update={"name": name}), tmp_path / "out") for name in (None, "my_three"))
@@ -255,6 +263,7 @@ def test_no_usable_image_and_a_prompt_without_the_token(families, tmp_path):
         Inversion(quick(tmp_path, families["sd1"], preview="a photo of a cat"), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_token_works_everywhere_and_hides_nothing(mini, tmp_path):
     """Other words draw what they drew; the token alone and beside others is seen."""
     settings = quick(tmp_path, "mini", name="disc_1", steps=20, vectors=2, preview_every=0, learning_rate=0.3)
@@ -276,6 +285,7 @@ def test_the_token_works_everywhere_and_hides_nothing(mini, tmp_path):
     assert token.metadata["init"] == "cat" and "disc" not in token.metadata["base_model"]
 
 
+@pytest.mark.slow
 def test_every_vector_matters(mini, tmp_path):
     from diffusekit import text
 
@@ -308,6 +318,7 @@ def test_an_unknown_key_in_a_recipe_names_the_nearest(tmp_path):
     assert "learning_rate" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_a_token_that_is_an_ordinary_word_is_refused(families, tmp_path):
     with pytest.raises(UsageError, match="is a word of the model") as caught:
         learn(quick(tmp_path, families["sd1"], token="Cat"), tmp_path / "out")
@@ -319,6 +330,7 @@ def test_a_token_that_is_an_ordinary_word_is_refused(families, tmp_path):
 PHOTOS = sorted(p for p in ROOT.parent.glob("*/photos/*") if p.is_dir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PHOTOS, reason="no folders of photographs beside the checkout")
 @pytest.mark.parametrize("folder", PHOTOS, ids=lambda p: p.name)
 def test_real_photographs(mini, folder, tmp_path):

@@ -49,6 +49,7 @@ def test_prompts_describe_held_out_combinations_fully(question, domain):
         assert any(scenes.is_held_out(t.subject, t.color, scene.background, scene.style) for t in scene.things)
 
 
+@pytest.mark.slow
 def test_no_training_scene_contains_what_prompts_ask_for():
     """Neither the scenes asked for, nor a held-out thing of theirs, for several seeds."""
     asked = {
@@ -197,6 +198,7 @@ def test_augmentation_moves_instances_with_the_image():
     assert moved_instances[:, 0, :2].std(0).min() > 0.01
 
 
+@pytest.mark.slow
 def test_a_detector_learns_two_subjects():
     """Two subjects, one background: after seconds it tells them apart."""
     chosen = [Scene((Thing(name, "red"),), background="snow") for name in ("heart", "boat")]
@@ -213,6 +215,7 @@ def test_a_detector_learns_two_subjects():
     assert detector.features(net, images).shape == (20, 128)
 
 
+@pytest.mark.slow
 def test_a_detector_is_loaded_and_can_be_trained_further(tmp_path):
     """A folder that has one: nothing is trained. With `more`, the same detector is trained further."""
     torch.manual_seed(3)

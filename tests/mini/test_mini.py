@@ -42,6 +42,7 @@ def test_its_tokenizer_is_clips(mini):
     ) == anything.lower().replace(" ", "")
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_twenty_guided_steps_are_fast(mini):
     diffusekit.generate("a star", steps=2, device="cpu")
@@ -53,6 +54,7 @@ def test_twenty_guided_steps_are_fast(mini):
     assert min(seconds) < 3
 
 
+@pytest.mark.slow
 def test_a_galaxy_is_dark_around_a_bright_core():
     results = diffusekit.generate("a beautiful galaxy", images=4, seed=1, device="cpu")
     for result in results:
@@ -63,6 +65,7 @@ def test_a_galaxy_is_dark_around_a_bright_core():
         assert heart > 2 * around and around < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("color,channel", [("red", 0), ("green", 1), ("blue", 2)])
 def test_colors_follow_the_prompt(color, channel):
     strength = []
@@ -72,6 +75,7 @@ def test_colors_follow_the_prompt(color, channel):
     assert np.median(strength) > 10
 
 
+@pytest.mark.slow
 def test_its_image_encoder_prefers_the_correct_prompt():
     """The CLIP image encoder that ships beside the pipeline distinguishes a galaxy from a cat."""
     from transformers import CLIPVisionModelWithProjection
@@ -102,6 +106,7 @@ def test_the_weights_have_the_listed_checksums():
     assert listed == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("color", ["red", "blue", "green", "yellow"])
 def test_an_object_has_the_color_of_the_prompt(color):
     """The ids of the tokenizer are those that the U-Net was trained with."""
@@ -116,6 +121,7 @@ def test_an_object_has_the_color_of_the_prompt(color):
     assert is_color[color], (red, green, blue)
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_few_steps_follow_the_prompt_nearly_as_well_and_fast(mini):
     """Four steps without guidance against twenty with it: nearly the same similarity in mini's own CLIP."""

@@ -84,6 +84,7 @@ def test_a_learned_token_of_three_vectors_is_one_word(mini, learned):
     assert asked == {"S*": (4,)}
 
 
+@pytest.mark.slow
 def test_recording_goes_over_batches_and_finds_the_prompt_of_each(mini):
     running = diffusekit.stream(["a cat", "a big red car"], images=2, batch=3, **SETTINGS)
     recorder = attention_maps.AttentionMapRecorder(running, steps=[1])
@@ -197,6 +198,7 @@ def test_a_still_carries_the_record_of_the_image(figure, tmp_path, ending):
         assert sheet.width > 3 * attention_maps.SIDE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["webp", "apng", "gif"])
 def test_a_film_has_a_frame_for_every_step_and_the_mean(figure, tmp_path, ending):
     path = figure.save(tmp_path / f"words.{ending}")
@@ -221,6 +223,7 @@ def test_numbers_agree_with_the_maps(figure, recorded, tmp_path):
     assert float(cat[at]) == float(cat.max()) == pytest.approx(row["peak"]["share"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_all_words_with_start_and_end_sum_to_one(mini):
     found = attention_maps.attention(PROMPT, **SETTINGS).numbers
     assert sum(row["share"] for row in found["averaged"]) == pytest.approx(1, abs=2e-3)

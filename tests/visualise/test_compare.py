@@ -24,6 +24,7 @@ def pixel_hash(image: Image.Image) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_each_image_is_the_one_that_generate_makes():
     runs = [
         {"prompt": PROMPT},
@@ -53,6 +54,7 @@ def test_runs_share_a_random_seed_when_none_is_given():
     assert found[0]["settings"]["seed"] == found[1]["settings"]["seed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_progress_rises_from_noise_to_image(name, mini):
     trace = visualise.record_trace("a cat", seed=1, steps=5, sampler=name, guidance_scale=1)
@@ -105,6 +107,7 @@ def test_labels_say_what_differs_and_nothing_else():
     assert found == ["guidance 0", "guidance 2.5"]
 
 
+@pytest.mark.slow
 def test_frames_have_one_size_and_the_last_shows_the_final_images(tmp_path):
     figure = compare([{"steps": 2}, {"steps": 3}], prompt=PROMPT, seed=1)
     frames = list(figure.film())

@@ -208,6 +208,7 @@ def test_latents_and_maps_can_be_read_back(plain):
     assert np.unravel_index(data[0, 1].argmax(), (4, 4)) == (2, 3)
 
 
+@pytest.mark.slow
 def test_the_next_latents_of_ddim_are_what_the_page_says():
     (trace,) = traces_of(["a red car"], sampler="ddim", steps=3)
     page = Page(render([trace]).html())
@@ -221,6 +222,7 @@ def test_the_next_latents_of_ddim_are_what_the_page_says():
     assert run["attention"] is None and "data-word" not in "".join(str(a) for _, a in page.elements)
 
 
+@pytest.mark.slow
 def test_everything_is_escaped():
     traces = traces_of([EVIL, "--a red car"], steps=2, negative_prompt=EVIL)
     text = render(traces, attention_maps=[maps_of(trace) for trace in traces]).html()
@@ -241,6 +243,7 @@ def test_json_in_a_script_can_neither_close_it_nor_break_it():
     assert json.loads(text) == values
 
 
+@pytest.mark.slow
 def test_two_prompts_start_from_the_same_noise():
     traces = traces_of(["a red car", "a blue house"])
     figure = render(traces, attention_maps=[maps_of(trace) for trace in traces])
@@ -289,6 +292,7 @@ def test_without_guidance_the_page_does_not_mention_it():
     assert "rms_guidance" not in run["numbers"][0]
 
 
+@pytest.mark.slow
 def test_of_a_long_run_evenly_spaced_steps_are_shown(monkeypatch):
     monkeypatch.setattr(payload, "MAX_STEPS", 4)
     (trace,) = traces_of(["a red car"], steps=10)
@@ -300,6 +304,7 @@ def test_of_a_long_run_evenly_spaced_steps_are_shown(monkeypatch):
     assert run["numbers"][0]["next_alpha"] == trace.steps[1].alpha
 
 
+@pytest.mark.slow
 def test_the_page_of_a_long_prompt_shows_what_was_cut_off():
     (trace,) = traces_of(["a red car " * 40], steps=2)
     page = Page(render([trace]).html())

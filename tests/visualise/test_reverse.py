@@ -17,6 +17,7 @@ def figure():
     return visualise.denoise("a red cat on the grass", seed=1, steps=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "jpg"])
 def test_a_still_carries_the_record_of_the_image(figure, tmp_path, ending):
     path = figure.save(tmp_path / f"cat.{ending}")
@@ -27,6 +28,7 @@ def test_a_still_carries_the_record_of_the_image(figure, tmp_path, ending):
         assert sheet.width > 4 * 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["webp", "apng", "gif"])
 def test_a_film_has_a_frame_for_every_step_and_the_final_image(figure, tmp_path, ending):
     path = figure.save(tmp_path / f"cat.{ending}")
@@ -49,6 +51,7 @@ def test_numbers_are_finite_json(figure, tmp_path):
     assert found["steps"][0]["alpha_bar"] < found["steps"][-1]["alpha_bar"]
 
 
+@pytest.mark.slow
 def test_without_guidance_there_are_fewer_rows():
     plain = visualise.denoise("a cat", seed=1, steps=2, guidance_scale=1).still()
     guided = visualise.denoise("a cat", seed=1, steps=2, guidance_scale=3).still()
@@ -79,6 +82,7 @@ def test_a_visualization_draws_only_when_asked():
     assert made._repr_png_() and drawn == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["visualise", "visualize"])
 def test_the_verb_writes_and_prints_a_path(verb, capsys):
     assert run([verb, "denoise", "a cat", "--steps", "2", "--seed", "1", "-q"]) == 0

@@ -79,6 +79,7 @@ def test_the_projection_of_one_point_and_of_a_line():
     assert float(line[0, 0]) == pytest.approx(1.5 * 7**0.5)
 
 
+@pytest.mark.slow
 def test_without_a_path_no_image_is_generated(monkeypatch):
     monkeypatch.setattr(
         sys.modules["diffusekit.visualise.samplers"], "stream", lambda *_, **__: pytest.fail("an image was started")
@@ -89,6 +90,7 @@ def test_without_a_path_no_image_is_generated(monkeypatch):
     assert figure.still().width > 1000
 
 
+@pytest.mark.slow
 def test_every_format_can_be_saved(tmp_path):
     figure = samplers(["ddim", "euler"], steps=2, seed=1)
     with Image.open(figure.save(tmp_path / "s.png")) as drawn:
@@ -130,6 +132,7 @@ def test_bad_input(capsys):
     assert run(["visualise", "samplers", "ddim", "--no-path", "--steps", "0"]) == 2
 
 
+@pytest.mark.slow
 def test_the_command(capsys):
     assert run(["visualise", "samplers", "ddim", "--steps", "2", "--no-path", "-o", "s.svg"]) == 0
     assert capsys.readouterr().out == "s.svg\n"

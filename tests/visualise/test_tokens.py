@@ -97,6 +97,7 @@ def test_a_large_vocabulary_is_compared_by_its_table(mini, monkeypatch):
     assert [p["text"] for p in changed] == [words[i] for i in near[:2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["", "cat", "猫 $x_1$ \x1b[31m", "and a dog " * 30, "and a dog " * 25 + "$x^2^2$"])
 def test_any_text_can_be_drawn(prompt, tmp_path):
     figure = tokens(prompt, arithmetic=["cats - cat + dog"])

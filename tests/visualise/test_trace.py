@@ -15,6 +15,7 @@ def pixels(result):
     return np.asarray(result.image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["dpm++_2m", "euler_a", "heun"])
 def test_recording_does_not_change_the_image(sampler):
     settings = {"seed": 5, "steps": 4, "sampler": sampler}
@@ -61,6 +62,7 @@ def test_numbers_agree_with_the_schedule():
         assert numbers["rms_denoised"] == pytest.approx(rms(m.x0))
 
 
+@pytest.mark.slow
 def test_each_image_of_a_batch_has_a_trace():
     recorder = TraceRecorder(stream(["a cat", "a dog"], seed=3, steps=2, images=2, batch=3))
     for _ in recorder:

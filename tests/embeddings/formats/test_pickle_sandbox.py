@@ -73,6 +73,7 @@ def test_a_parameter_dict_of_an_old_torch():
     assert metadata == {} and torch.equal(tensors["emb_params"], rows())
 
 
+@pytest.mark.slow
 def test_our_own_export_is_read_back(tmp_path):
     given = LearnedToken("my_cat", "S*", (rows(),), {"init": "cat", "steps": "500"})
     (path,) = embeddings.export_token(given, tmp_path / "my_cat.pt", "a1111")

@@ -98,6 +98,7 @@ def test_the_servers_token_is_not_the_name_of_a_learned_token(monkeypatch):
     assert resolve_settings(InvertSettings, "invert", {"name": "x"}).token == "S*"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "code", "said"),
     [

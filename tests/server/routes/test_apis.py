@@ -216,6 +216,7 @@ def test_images_by_url(client):
     assert client.get(item["url"]).headers["content-type"] == "image/png"
 
 
+@pytest.mark.slow
 def test_partial_images_come_before_the_image(client):
     asked = {
         "prompt": "a cat",

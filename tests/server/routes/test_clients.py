@@ -48,6 +48,7 @@ def answer(connection: socket.socket) -> bytes:
     return head
 
 
+@pytest.mark.slow
 def test_webuiapi(monkeypatch):
     import webuiapi
 
@@ -80,6 +81,7 @@ def test_webuiapi(monkeypatch):
             api.txt2img(prompt="x", sampler_name="Best")
 
 
+@pytest.mark.slow
 def test_openai_client():
     import openai
 
@@ -181,6 +183,7 @@ def test_a_slow_body_times_out(monkeypatch):
         assert b" 408 " in answer(drip)
 
 
+@pytest.mark.slow
 def test_headers_have_limits_of_size_and_time(monkeypatch):
     with opened() as jobs, listening(jobs) as url:
         long = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)

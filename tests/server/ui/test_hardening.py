@@ -53,6 +53,7 @@ def routes(app, prefix=""):
             yield from ((m, prefix + route.path) for m in getattr(route, "methods", None) or ["GET"])
 
 
+@pytest.mark.slow
 def test_every_route_of_the_mounted_page_wants_a_key(serve):
     app, _ = serve(auth="ann:secret")
     found = set(routes(app))

@@ -104,6 +104,7 @@ def test_names_reach_nothing_else(name, tmp_path):
     assert (tmp_path / "x" / "log.jsonl").exists() and embeddings.list_files()
 
 
+@pytest.mark.slow
 def test_files_of_other_programs_come_in_and_go_out(tmp_path):
     made = token("owl", vectors=1)
     for kind in embeddings.EXPORT_FORMATS:
@@ -124,6 +125,7 @@ class Bomb:
         return (Path.touch, (Path("pwned").absolute(),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors", ".png"])
 def test_a_file_that_would_run_code_is_refused(tmp_path, suffix):
     path = tmp_path / f"evil{suffix}"
