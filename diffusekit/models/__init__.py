@@ -1,7 +1,7 @@
 """Load a base model by name: describe its folder, build its networks, merge its few-step LoRA."""
 
 from ..hub import FAST_LORA, MINI, installed, locate
-from .build import load, load_text
+from .build import load, load_text, resolve
 from .model import Model, ModelInfo, TextModel, describe, fingerprint, token_ids
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "load",
     "load_text",
     "locate",
+    "resolve",
     "token_ids",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 from .. import hub
 from ..device import Placement, choose
 from ..display import first_line
-from ..errors import ModelError, OutOfMemory
+from ..errors import ModelError, OutOfMemory, UsageError
 from .lora import merge_lora
 from .model import Model, TextModel
 
@@ -58,6 +58,19 @@ def _load(name: str, placement: Placement, fast: bool) -> Model:
         tokenizers, text_encoders = _text_parts(folder, placement)
         config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
         return Model(name, folder, revision, placement, tokenizers, text_encoders, unet, vae, config, fast)
+
+
+def resolve(model: str | Model, device: str = "auto", dtype: str = "auto", *, fast: bool = False) -> Model:
+    """Return a loaded model as it is, and load one that is given by its name.
+
+    Raises `UsageError` for a device, precision or few-step LoRA that a loaded model does not have.
+    """
+    if isinstance(model, str):
+        return load(model, device, dtype, fast=fast)
+    for name, is_given in (("device", device != "auto"), ("dtype", dtype != "auto"), ("fast", fast)):
+        if is_given:
+            raise UsageError(f"`{name}` is decided when a model is loaded", f"give `{name}` to load_model instead")
+    return model
 
 
 @lru_cache(maxsize=2)

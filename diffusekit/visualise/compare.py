@@ -80,7 +80,7 @@ class ComparisonRecorder:
         runs: Sequence[Mapping[str, Any]],
         *,
         prompt: str = "",
-        model: str = "mini",
+        model: str | models.Model = "mini",
         **common: Unpack[GenerateOptions],
     ):
         """Raises `UsageError`."""
@@ -104,7 +104,11 @@ class ComparisonRecorder:
 
 
 def compare(
-    runs: Sequence[Mapping[str, Any]], *, prompt: str = "", model: str = "mini", **common: Unpack[GenerateOptions]
+    runs: Sequence[Mapping[str, Any]],
+    *,
+    prompt: str = "",
+    model: str | models.Model = "mini",
+    **common: Unpack[GenerateOptions],
 ) -> Visualization:
     """Generate the images of two to twelve runs from the same noise and show them side by side.
 
@@ -149,7 +153,7 @@ def _plan(runs: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> list[
         options = {**common, **run}
         settings: dict[str, Any] = {name: value for name, value in options.items() if name != "drop"} | {"images": 1}
         settings["seed"] = seed if options.get("seed") is None else options["seed"]
-        validate(GenerateSettings, settings)
+        validate(GenerateSettings, {name: value for name, value in settings.items() if name != "model"})
         for word in _as_list(options.get("drop")):
             settings["prompt"] = drop_word(word, **settings)
         plans.append((settings, options))
@@ -160,7 +164,7 @@ def _as_list(words: Any) -> list[str]:
     return [words] if isinstance(words, str) else list(words or ())
 
 
-def drop_word(word: str, prompt: str, **settings: Any) -> str:
+def drop_word(word: str, prompt: str, *, model: str | models.Model = "mini", **settings: Any) -> str:
     """Remove a word, or a learned token by its name, everywhere in a prompt.
 
     Raises `UsageError` for a word that is not in the prompt. The hint lists the words that are.
@@ -168,8 +172,8 @@ def drop_word(word: str, prompt: str, **settings: Any) -> str:
     own = validate(GenerateSettings, settings | {"prompt": prompt})
     tokens = tokens_in_prompts([prompt], own.embedding)
     spans = [(start, stop) for start, stop, token in find_mentions(prompt, tokens) if word in token.spellings]
-    model = models.load(own.model, own.device, own.dtype, fast=own.fast)
-    words = [w.text for w in text.word_spans(model, text.tokenize(model, prompt, tokens), tokens)]
+    loaded = models.resolve(model, own.device, own.dtype, fast=own.fast)
+    words = [w.text for w in text.word_spans(loaded, text.tokenize(loaded, prompt, tokens), tokens)]
     if not spans and word.lower() in (w.lower() for w in words):
         before = r"(?<!\w)" if re.match(r"\w", word) else ""
         after = r"(?!\w)" if re.search(r"\w$", word) else ""

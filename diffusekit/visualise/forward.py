@@ -147,7 +147,7 @@ def noise(
     at: Sequence[int] | None = None,
     schedules: Sequence[str] = ("own",),
     seed: int = 0,
-    model: str = "mini",
+    model: str | models.Model = "mini",
     device: str = "auto",
     dtype: str = "auto",
 ) -> Visualization:
@@ -167,14 +167,14 @@ def add_noise(
     at: Sequence[int] | None = None,
     schedules: Sequence[str] = ("own",),
     seed: int = 0,
-    model: str = "mini",
+    model: str | models.Model = "mini",
     device: str = "auto",
     dtype: str = "auto",
 ) -> ForwardProcess:
     """Encode an image and draw its noise. Arguments and errors are those of `noise`."""
-    own = validate(GenerateSettings, {"seed": seed, "model": model, "device": device, "dtype": dtype})
+    own = validate(GenerateSettings, {"seed": seed, "device": device, "dtype": dtype})
     opened, record = _open(image)
-    loaded = models.load(own.model, own.device, own.dtype)
+    loaded = models.resolve(model, own.device, own.dtype)
     if not schedules:
         raise UsageError("expected at least one noise schedule", f"noise schedules: {', '.join(SCHEDULES)}")
     curves = {name.replace("-", "_"): alpha_bars(name, loaded.scheduler_config) for name in schedules}

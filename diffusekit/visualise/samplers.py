@@ -79,26 +79,26 @@ class SamplerRecorder:
         *,
         prompt: str = PROMPT,
         path: bool = True,
-        model: str = "mini",
+        model: str | models.Model = "mini",
         **options: Unpack[GenerateOptions],
     ):
         """Raises `UsageError`."""
         self.names = tuple(dict.fromkeys(names)) or DEFAULT_SAMPLERS
         if "sampler" in options:
             raise UsageError("give samplers by their names, without `sampler`", "samplers(['ddim', 'euler'])")
-        settings: dict[str, Any] = {**options, "model": model, "images": 1}
+        settings: dict[str, Any] = {**options, "images": 1}
         if settings.get("seed") is None:
             settings["seed"] = secrets.randbelow(2**32)
         each: list[dict[str, Any]] = [{**settings, "prompt": prompt, "sampler": name} for name in self.names]
         for one in each:
             validate(GenerateSettings, one)
-        self.settings = validate(GenerateSettings, settings)
-        config = models.load(
-            self.settings.model, self.settings.device, self.settings.dtype, fast=self.settings.fast
-        ).scheduler_config
+        checked = validate(GenerateSettings, settings)
+        loaded = models.resolve(model, checked.device, checked.dtype, fast=checked.fast)
+        self.settings = validate(GenerateSettings, {**settings, "model": loaded.name, "fast": loaded.fast})
+        config = loaded.scheduler_config
         self.schedules = {name: alpha_bars(name, config) for name in SCHEDULES}
         self.steps = {name: sampler_steps(name, config, self.settings.steps) for name in self.names}
-        self._recorder = TraceRecorder(*(stream(**one) for one in each if path))
+        self._recorder = TraceRecorder(*(stream(**one, model=model) for one in each if path))
 
     @property
     def total(self) -> int:
@@ -118,7 +118,7 @@ def samplers(
     *,
     prompt: str = PROMPT,
     path: bool = True,
-    model: str = "mini",
+    model: str | models.Model = "mini",
     **options: Unpack[GenerateOptions],
 ) -> Visualization:
     """Plot noise schedules, the steps of samplers on the model's own, and the path of the latents.

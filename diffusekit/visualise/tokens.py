@@ -67,7 +67,7 @@ def tokens(
     *,
     arithmetic: Sequence[str] = (),
     count: int = 3,
-    model: str = "mini",
+    model: str | models.Model = "mini",
     embedding: Sequence[str] = (),
     device: str = "auto",
     dtype: str = "auto",
@@ -95,17 +95,17 @@ def analyze(
     *,
     arithmetic: Sequence[str] = (),
     count: int = 3,
-    model: str = "mini",
+    model: str | models.Model = "mini",
     embedding: Sequence[str] = (),
     device: str = "auto",
     dtype: str = "auto",
 ) -> dict[str, Any]:
     """Compute the numbers that `tokens` shows. Arguments and errors are those of `tokens`."""
-    settings = {"prompt": prompt, "model": model, "embedding": embedding, "device": device, "dtype": dtype}
+    settings = {"prompt": prompt, "embedding": embedding, "device": device, "dtype": dtype}
     own = validate(GenerateSettings, settings)
     if count < 1:
         raise UsageError(f"cannot show {count} nearest words", "the minimum is 1")
-    loaded = models.load(own.model, own.device, own.dtype)
+    loaded = models.resolve(model, own.device, own.dtype)
     learned = tuple(tokens_in_prompts([prompt, *arithmetic], own.embedding))
     for token in learned:
         check_compatible(token, loaded)
@@ -115,7 +115,7 @@ def analyze(
     points, shares = _map(reading)
     return {
         "prompt": prompt,
-        "model": own.model,
+        "model": loaded.name,
         "positions": len(tokenized.ids),
         "used": reading.end - 1,
         "padding": {"id": text.padding_id(loaded), "count": len(tokenized.ids) - reading.end - 1},

@@ -83,8 +83,8 @@ def test_show_of_another_models_token(capsys):
 
 def test_metadata_of_other_programs_cannot_control_the_terminal(capsys):
     Path("embeddings").mkdir()
-    told = {"base_model": "a\x1b[2J", "note": "\x1b]0;x\x07", "\x1bkey": "1"}
-    foreign_files.tensors(Path("embeddings/x.safetensors"), {"emb_params": rows()}, told)
+    metadata = {"base_model": "a\x1b[2J", "note": "\x1b]0;x\x07", "\x1bkey": "1"}
+    foreign_files.tensors(Path("embeddings/x.safetensors"), {"emb_params": rows()}, metadata)
     assert "\x1b" not in out(capsys, "list") + out(capsys, "show", "x")
 
 
@@ -220,12 +220,12 @@ def test_interpolate_from_the_vectors_in_the_file(capsys, cat):
     from dataclasses import replace
 
     start = rows(2, 256)
-    told = replace(cat, metadata=cat.metadata | {"start_vectors": embeddings.encode_vectors((start,))})
-    embeddings.save(told, "embeddings/told.safetensors")
-    out(capsys, "interpolate", "told", "0", "-o", "begin")
+    trained = replace(cat, metadata=cat.metadata | {"start_vectors": embeddings.encode_vectors((start,))})
+    embeddings.save(trained, "embeddings/trained.safetensors")
+    out(capsys, "interpolate", "trained", "0", "-o", "begin")
     assert torch.equal(embeddings.load_token("begin").vectors[0], start)
-    shown = out(capsys, "show", "told")
-    assert len(shown) < 3000
+    text = out(capsys, "show", "trained")
+    assert len(text) < 3000
 
 
 def test_interpolate_needs_initial_words(capsys):
