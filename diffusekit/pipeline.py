@@ -21,8 +21,10 @@ from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
 from .errors import DiffusekitError, OutOfMemory, UsageError
 from .models import Model
 from .options import GenerateOptions
+from .prompt_check import check_prompts
 from .sampling import Step, denoise
 from .settings import MAX_SEED, GenerateSettings, validate
+from .workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +74,16 @@ class Generation:
         tokens: Sequence[LearnedToken] | None = None,
         *,
         model: Model | None = None,
+        folder: str | Path | None = None,
     ):
-        """Without `tokens`, those that the prompts name are found; without `model`, that of the settings is loaded."""
+        """Without `tokens`, those that the prompts name are found; without `model`, that of the settings is loaded.
+
+        `folder` is that of the learned tokens: warnings name what is in it.
+        """
         self.warnings: list[str] = []
         if tokens is None:
-            tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding)
+            folder = folder or Workspace().embeddings
+            tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding, folder)
         self.tokens = tuple(tokens)
         self.model = model or models.load(settings.model, settings.device, settings.dtype, fast=settings.fast)
         for token in self.tokens:
@@ -84,8 +91,7 @@ class Generation:
         self.settings = _completed(settings, self.model).model_copy(
             update={"embedding": tuple(token.name for token in self.tokens)}
         )
-        if settings.negative_prompt and self.settings.guidance_scale == 1:
-            self._warn("`negative_prompt` has no effect without guidance (`guidance_scale` 1)")
+        self._warn_about_prompts(prompts, folder)
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         seed = _known(self.settings.seed)
         if seed + settings.images > MAX_SEED:
@@ -118,6 +124,18 @@ class Generation:
         if message not in self.warnings:
             self.warnings.append(message)
             log.warning("%s", message)
+
+    def _warn_about_prompts(self, prompts: Sequence[str], folder: str | Path | None) -> None:
+        """Warn of everything in the prompts that has no effect."""
+        negative, scale = self.settings.negative_prompt, self.settings.guidance_scale
+        if negative and scale == 1:
+            self._warn("`negative_prompt` has no effect without guidance (`guidance_scale` 1)")
+        if any(prompts) and scale == 0:
+            self._warn("the prompt has no effect at `guidance_scale` 0; 1 is without guidance")
+        for sentence in check_prompts(
+            self.model, prompts, self.tokens, negative_prompt="" if scale == 1 else negative, folder=folder
+        ):
+            self._warn(sentence)
 
     def preview(self, step: Step) -> list[Image.Image]:
         """Decode x0 of a step: what the model predicts the images of the batch to be."""
@@ -237,8 +255,9 @@ def stream(
     for each in prompts:
         validate(GenerateSettings, values | {"prompt": each})
     own = validate(GenerateSettings, values)
-    learned = tokens_in_prompts([*prompts, own.negative_prompt], [*tokens, *own.embedding])
-    return Generation(own, prompts, learned, model=None if isinstance(model, str) else model)
+    folder = Workspace().embeddings
+    learned = tokens_in_prompts([*prompts, own.negative_prompt], [*tokens, *own.embedding], folder)
+    return Generation(own, prompts, learned, model=None if isinstance(model, str) else model, folder=folder)
 
 
 def _decided_by(model: Model, settings: GenerateOptions) -> dict[str, Any]:

@@ -6,7 +6,6 @@ encoder runs, and the table itself never changes.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ import torch
 from .conditioning import Conditioning
 from .embeddings import LearnedToken, find_mentions
 from .models import TextModel, token_ids
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,21 +148,23 @@ def input_vectors(model: TextModel, tokenized: TokenizedPrompt, tokens: Sequence
     return vectors
 
 
+def find_truncated(model: TextModel, prompts: Sequence[str], tokens: Sequence[LearnedToken] = ()) -> list[str]:
+    """Return the part of each prompt that is beyond the model's context length, where there is one."""
+    readings = (tokenize(model, prompt, tokens) for prompt in dict.fromkeys(prompts))
+    return [reading.truncated for reading in readings if reading.truncated]
+
+
 @torch.no_grad()
 def encode(model: TextModel, prompts: Sequence[str], tokens: Sequence[LearnedToken] = ()) -> Conditioning:
     """Encode prompts into a `Conditioning` of one row per prompt; equal prompts are encoded once.
 
-    A prompt that is too long is truncated, and the log says what was lost.
+    A prompt that is too long is truncated. `find_truncated` says what is lost.
     """
     unique = list(dict.fromkeys(prompts))
     device = model.placement.device
     ids, vector_index = [], []
     for number in range(len(model.tokenizers)):
         tokenized = [tokenize(model, prompt, tokens, encoder=number) for prompt in unique]
-        if number == 0:
-            for each in tokenized:
-                if each.truncated:
-                    log.warning("the prompt is too long for this model; it does not see: %r", each.truncated)
         ids.append(torch.tensor([each.ids for each in tokenized], device=device))
         vector_index.append(torch.tensor([each.vector_index for each in tokenized], device=device))
     learned = zip(*(token.vectors for token in tokens), strict=True)

@@ -15,13 +15,14 @@ CODE = ("diffusekit", "training")
 LAYERS: dict[str, list[set[str]]] = {
     "diffusekit": [
         {"errors", "display", "schedule", "version"},
-        {"images", "atomic", "charts", "settings", "options", "workspace"},
+        {"images", "atomic", "charts", "settings", "options", "prompt", "workspace"},
         {"config"},
         {"device", "hub", "conditioning"},
         {"metadata"},
         {"models"},
         {"latents", "attention", "embeddings"},
         {"text"},
+        {"prompt_check"},
         {"sampling"},
         {"pipeline", "clip_score"},
         {"inversion", "visualise"},
@@ -36,7 +37,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"formats"},
         {"files"},
         {"lookup"},
-        {"arithmetic"},
+        {"arithmetic", "omissions"},
     ],
     "diffusekit.inversion": [
         {"dataset", "placeholder", "rng", "run_folder", "selection"},

@@ -20,9 +20,9 @@ def test_every_length_fits_and_says_what_was_truncated(mini):
         assert reading.truncated == " ".join(["cat"] * (count - 76) + ["dog"] if count > 75 else [])
 
 
-def test_a_truncated_prompt_is_warned_about(mini, caplog):
-    text.encode(mini, ["cat " * 80 + "galaxy"])
-    assert "does not see" in caplog.text and "galaxy" in caplog.text
+def test_what_is_truncated_of_each_prompt_is_found(mini):
+    long = "cat " * 75 + "galaxy"
+    assert text.find_truncated(mini, [long, "a cat", long]) == ["galaxy"]
 
 
 def test_equal_prompts_are_encoded_once_and_keep_their_order(mini):
@@ -58,14 +58,13 @@ def test_names_with_a_common_prefix_are_distinguished(mini):
     assert reading.truncated == ""
 
 
-def test_a_learned_token_that_does_not_fit_is_left_out_whole_and_logged(mini, caplog):
+def test_a_learned_token_that_does_not_fit_is_left_out_whole(mini):
     long = " ".join(["red"] * 73)
     reading = text.tokenize(mini, f"{long} S* cat", [token("my_cat", "S*", 5)])
     assert all(row == -1 for row in reading.vector_index) and reading.truncated == "S* cat"
     fits = text.tokenize(mini, " ".join(["red"] * 70) + " S* cat", [token("my_cat", "S*", 5)])
     assert [row for row in fits.vector_index if row >= 0] == [0, 1, 2, 3, 4] and fits.truncated == "cat"
-    text.encode(mini, [f"{long} S* cat"], [token("my_cat", "S*", 5)])
-    assert "S* cat" in caplog.text
+    assert text.find_truncated(mini, [f"{long} S* cat"], [token("my_cat", "S*", 5)]) == ["S* cat"]
 
 
 def test_the_states_are_those_of_rows_in_the_table(mini):

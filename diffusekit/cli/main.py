@@ -82,14 +82,20 @@ def errors_as_exit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _print_warnings(flags: Mapping[str, str]) -> Iterator[None]:
-    """Print the library's log records on stderr, one line each, with flags instead of setting names."""
+    """Print each of the library's log records on stderr once, on one line, with flags instead of setting names."""
+    printed: set[str] = set()
 
     class Lines(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             return f"{record.levelname.lower()}: {insert_flags(super().format(record), flags)}"
 
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not (message in printed or printed.add(message))
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
+    handler.addFilter(is_new)
     log = logging.getLogger("diffusekit")
     log.addHandler(handler)
     try:

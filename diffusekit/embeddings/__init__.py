@@ -8,6 +8,7 @@ from .files import import_token, read, save
 from .formats.export import EXPORT_FORMATS, export_token
 from .lookup import find_mentions, list_files, load_token, tokens_in_prompts
 from .names import name_error, safe_name, token_error
+from .omissions import find_omissions, list_omitted
 from .token import MAX_VECTORS, LearnedToken, check, check_compatible, decode_vectors, encode_vectors
 from .vocabulary import Vocabulary
 
@@ -23,9 +24,11 @@ __all__ = [
     "encode_vectors",
     "export_token",
     "find_mentions",
+    "find_omissions",
     "import_token",
     "interpolate",
     "list_files",
+    "list_omitted",
     "load_token",
     "name_error",
     "read",

@@ -44,7 +44,7 @@ class TokenHeader:
     @property
     def spellings(self) -> tuple[str, ...]:
         """How a prompt can mention it."""
-        return spellings(self.token, self.name, self.word)
+        return spellings(self.token, self.name, self.word, self.path.stem)
 
 
 def read(path: Path | str) -> LearnedToken:
@@ -81,6 +81,14 @@ def read_header(path: Path) -> TokenHeader:
     parsed = header.parse(start[8:], size)
     layout = layouts.identify(parsed.tensors, parsed.metadata, path.stem)
     return TokenHeader(name_of(path.stem), layout.token, path, parsed.metadata.get("word", ""))
+
+
+def header_of(path: Path) -> TokenHeader:
+    """Read a file's header. A refused file keeps its name, so that a prompt that mentions it fails."""
+    try:
+        return read_header(path)
+    except FileRefused:
+        return TokenHeader(name_of(path.stem), f"<{name_of(path.stem)}>", path)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ..errors import FileRefused, UsageError
+from ..errors import UsageError
 from ..workspace import Workspace
-from .files import TokenHeader, read, read_header
-from .formats import ENDINGS
-from .names import name_of
+from .files import TokenHeader, header_of, read
+from .formats import ENDINGS, PICKLE_ENDINGS
+from .names import find_near, name_of
 from .token import LearnedToken
 
 
@@ -25,7 +24,7 @@ T = TypeVar("T", bound=_Mentionable)
 
 
 def list_files(folder: Path | str | None = None) -> list[Path]:
-    """List the .safetensors files directly in `folder`, by name. Links that lead out of it are skipped.
+    """List the .safetensors files directly in `folder`, by name. Links that lead out of it are left out.
 
     Without a `folder`, here and below, it is `embeddings` in the current directory.
     """
@@ -35,8 +34,9 @@ def list_files(folder: Path | str | None = None) -> list[Path]:
     inside = folder.resolve()
     return sorted(
         path
-        for path in folder.glob("*.safetensors")
-        if not path.name.startswith(".")
+        for path in folder.glob("*")
+        if path.suffix.lower() == ".safetensors"
+        and not path.name.startswith(".")
         and path.is_file()
         and (not path.is_symlink() or path.resolve().is_relative_to(inside))
     )
@@ -55,7 +55,7 @@ def path_of(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
     folder, text = Path(folder or Workspace().embeddings), str(name_or_path)
     name = text.removeprefix("<").removesuffix(">")
     known = list_files(folder)
-    matches = [path for path in known if name_of(path.stem) == name]
+    matches = [path for path in known if name in (path.stem, name_of(path.stem))]
     if len(matches) > 1:
         raise UsageError(
             f"{name} is the name of {matches[0].name!r} and {matches[1].name!r} in {folder}",
@@ -70,8 +70,11 @@ def path_of(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
                     return path
         except (OSError, ValueError):  # too long, or with characters that no path has
             pass
+    for path in folder.glob("*"):
+        if name in (path.stem, name_of(path.stem)) and path.suffix.lower() in (*PICKLE_ENDINGS, ".png"):
+            raise UsageError(f"{path} has to be imported first", f"diffusekit embeddings import {path}")
     names = [name_of(path.stem) for path in known]
-    near = difflib.get_close_matches(name, names, 3, 0.5)
+    near = find_near(name, names, 3)
     available = f"available: {', '.join(names[:8])}" if names else "learn one with diffusekit invert"
     raise UsageError(
         f"no learned token {text[:200]!r} in {folder}",
@@ -98,7 +101,7 @@ def tokens_in_prompts(
         if token.path is None or token.path.resolve() not in _paths(tokens):
             tokens.append(token)
     loaded = _paths(tokens)
-    others = [_read_header(path) for path in list_files(folder) if path.resolve() not in loaded]
+    others = [header_of(path) for path in list_files(folder) if path.resolve() not in loaded]
     claims: dict[str, list[LearnedToken | TokenHeader]] = {}
     for claimant in (*tokens, *others):
         for spelling in claimant.spellings:
@@ -114,14 +117,6 @@ def tokens_in_prompts(
 
 def _paths(tokens: Sequence[LearnedToken]) -> set[Path]:
     return {token.path.resolve() for token in tokens if token.path}
-
-
-def _read_header(path: Path) -> TokenHeader:
-    """Read a file's header. A refused file keeps its name, so that a prompt that mentions it fails."""
-    try:
-        return read_header(path)
-    except FileRefused:
-        return TokenHeader(name_of(path.stem), f"<{name_of(path.stem)}>", path)
 
 
 def _choose(spelling: str, claimants: list[LearnedToken | TokenHeader], setting: str) -> LearnedToken | TokenHeader:

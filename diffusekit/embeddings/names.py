@@ -1,7 +1,9 @@
 """Names and tokens that are safe on every file system and in a prompt."""
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Sequence
 
 MAX_NAME = 100
 _MAX_NAME_BYTES = 200  # leaves room for an ending and a temporary prefix below the 255 of file systems
@@ -44,13 +46,20 @@ def name_of(stem: str) -> str:
     return stem if not name_error(stem) else safe_name(stem)
 
 
-def spellings(token: str, name: str, word: str = "") -> tuple[str, ...]:
-    """List how a prompt can mention a token: the token, <name> and the bare name, without repeats.
+def find_near(name: str, names: Sequence[str], count: int = 1) -> list[str]:
+    """Return the `names` that are most like `name`, the nearest first. Capitals do not matter."""
+    lowered = {known.lower(): known for known in names}
+    return [lowered[near] for near in difflib.get_close_matches(name_of(name).lower(), lowered, count, 0.5)]
 
-    A name that is a `word` of the model is left out, because in a prompt it keeps its meaning.
+
+def spellings(token: str, name: str, word: str = "", stem: str = "") -> tuple[str, ...]:
+    """List how a prompt can mention a token: the token, <name>, <stem> and the bare name, without repeats.
+
+    A name that is a `word` of the model is left out, because in a prompt it keeps its meaning. The file's `stem`
+    differs from the name if it has spaces, for example.
     """
     bare = () if name == word else (name,)
-    return tuple(dict.fromkeys((token, f"<{name}>", *bare)))
+    return tuple(dict.fromkeys((token, f"<{name}>", *([f"<{stem}>"] if stem else []), *bare)))
 
 
 def token_error(token: str) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from ..display import quote
 from ..errors import FileRefused
-from .names import name_error, spellings, token_error
+from .names import name_error, name_of, spellings, token_error
 
 if TYPE_CHECKING:
     from ..models import TextModel
@@ -67,7 +67,8 @@ class LearnedToken:
     @property
     def spellings(self) -> tuple[str, ...]:
         """How a prompt can mention it: by token, <name>, or the bare name unless that is a word."""
-        return spellings(self.token, self.name, self.metadata.get("word", ""))
+        stem = self.path.stem if self.path and name_of(self.path.stem) == self.name else ""
+        return spellings(self.token, self.name, self.metadata.get("word", ""), stem)
 
 
 def check(token: LearnedToken) -> None:

@@ -18,7 +18,8 @@ _NEGATIVE = "Negative prompt:"
 def format_infotext(record: Record) -> str:
     """Write the text that A1111 and Forge read.
 
-    The line of the negative prompt is always there, because ComfyUI looks for it.
+    The line of the negative prompt is always there, because ComfyUI looks for it. `Emphasis: None` tells A1111
+    that brackets in the prompts were read as plain text.
     """
     s = record.settings
     sampler = SAMPLERS[s.sampler]
@@ -31,6 +32,7 @@ def format_infotext(record: Record) -> str:
         "Size": f"{s.width}x{s.height}",
         "Model": s.model,
         "RNG": "CPU",
+        "Emphasis": "None" if set("([") & set(s.prompt + s.negative_prompt) else "",
         "TI hashes": ", ".join(f"{name}: {sha[:12]}" for name, sha in record.embeddings.items()),
         "Version": f"diffusekit {record.versions.get('diffusekit', '')}".strip(),
     }

@@ -159,7 +159,7 @@ def test_only_the_header_of_files_that_no_prompt_names_is_read(tmp_path, monkeyp
     put("dog", "D*")
     whole, headers = [], []
     monkeypatch.setattr(lookup, "read", lambda path: whole.append(path.stem) or files.read(path))
-    monkeypatch.setattr(lookup, "read_header", lambda path: headers.append(path.stem) or files.read_header(path))
+    monkeypatch.setattr(lookup, "header_of", lambda path: headers.append(path.stem) or files.header_of(path))
     tokens_in_prompts(["S*"])
     assert whole == ["cat"] and sorted(headers) == ["cat", "dog"]
 

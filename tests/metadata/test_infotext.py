@@ -43,6 +43,14 @@ def test_infotext_is_what_a1111_and_comfyui_look_for():
     assert len(theirs) >= 3 and theirs[0] == ("Steps", "20")
 
 
+def test_the_infotext_tells_a1111_that_brackets_were_plain_text():
+    """`Emphasis: None` is A1111's key and its name for reading (x:1.3) as literal characters."""
+    for prompt in ("a (red:1.3) cat", "a [red] cat"):
+        assert ", Emphasis: None," in metadata.format_infotext(record(prompt=prompt))
+    assert ", Emphasis: None," in metadata.format_infotext(record(negative_prompt="((bad))"))
+    assert "Emphasis" not in metadata.format_infotext(record(prompt="a red cat"))
+
+
 def test_an_image_of_a1111(tmp_path):
     from PIL import PngImagePlugin
 

@@ -17,7 +17,7 @@ def command(as_json: Json = False) -> None:
 
     Files that cannot be used are named on stderr.
     """
-    from ...embeddings import list_files, read
+    from ...embeddings import list_files, list_omitted, read
 
     rows = []
     for path in list_files():
@@ -25,6 +25,8 @@ def command(as_json: Json = False) -> None:
             rows.append(summarize(read(path)))
         except FileRefused as refused:
             print(f"skipped: {printable(refused.message)}", file=sys.stderr)
+    for omitted in list_omitted():
+        print(f"left out: {printable(str(omitted))}", file=sys.stderr)
     if as_json:
         print(json.dumps({"embeddings": rows}))
         return

@@ -75,7 +75,7 @@ def run(context: JobContext) -> Generator[None]:
         part, texts = _remaining(settings, prompts, passed)
         context.set_note(f"loading {settings.model}")
         tokens = embeddings.tokens_in_prompts([*texts, part.negative_prompt], part.embedding, context.embeddings)
-        generation = Generation(part, texts, tokens)
+        generation = Generation(part, texts, tokens, folder=context.embeddings)
         share = (total - passed) / (len(texts) * part.images)
         saved, before, steps = 0, step, iter(generation)
         while True:

@@ -1,0 +1,48 @@
+"""What a model does not read in prompts: text beyond its context, other programs' syntax, names without a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .display import quote
+from .embeddings import LearnedToken, find_mentions, find_omissions
+from .models import TextModel
+from .prompt import find_syntax
+from .text import find_truncated, has_every_word
+
+_MAX_TEXT = 200  # characters of a prompt in a sentence
+
+
+def check_prompts(
+    model: TextModel,
+    prompts: Sequence[str],
+    tokens: Sequence[LearnedToken] = (),
+    *,
+    negative_prompt: str = "",
+    folder: Path | str | None = None,
+) -> list[str]:
+    """Say in sentences what of the prompts, and of the learned tokens given with them, has no effect.
+
+    `folder` is where other tokens lie, for hints. Without it no files are looked at.
+    """
+    sentences = []
+    for prompt in dict.fromkeys((*prompts, negative_prompt)):
+        mentions = find_mentions(prompt, tokens)
+        if found := find_syntax(prompt, [(start, end) for start, end, _ in mentions]):
+            subject = "the negative prompt" if prompt == negative_prompt else "the prompt"
+            constructs = ", ".join(map(str, found))
+            sentences.append(f"{subject} has syntax of other programs, which is read as plain text: {constructs}")
+        sentences += [
+            f"{quote(prompt[start:end])} in the prompt is the learned token of {token.path or token.name}, "
+            "not the word; rename the token to use the word"
+            for start, end, token in mentions
+            if prompt[start:end].isalpha() and has_every_word(model, prompt[start:end])
+        ]
+    every = [*dict.fromkeys(prompts), negative_prompt]
+    sentences += find_omissions(every, tokens, folder)
+    sentences += [
+        f"the prompt is too long for this model; it does not see: {quote(truncated, _MAX_TEXT)}"
+        for truncated in find_truncated(model, every, tokens)
+    ]
+    return list(dict.fromkeys(sentences))
