@@ -70,11 +70,11 @@ def test_syntax_is_found_and_named(prompt, found):
 
 
 @pytest.mark.parametrize("prompt", ORDINARY)
-def test_ordinary_punctuation_is_no_syntax(prompt):
+def test_ordinary_punctuation_is_not_syntax(prompt):
     assert find_syntax(prompt) == []
 
 
-def test_a_learned_token_is_no_syntax():
+def test_a_learned_token_is_not_syntax():
     assert find_syntax("a [V] cat", [(2, 5)]) == []
     assert str(find_syntax("a ([V]:1.2) cat", [(3, 6)])[0]) == "weight ([V]:1.2)"
 

@@ -90,8 +90,9 @@ def _print_warnings(flags: Mapping[str, str]) -> Iterator[None]:
             return f"{record.levelname.lower()}: {insert_flags(super().format(record), flags)}"
 
     def is_new(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not (message in printed or printed.add(message))
+        count = len(printed)
+        printed.add(record.getMessage())
+        return len(printed) > count
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
