@@ -4,13 +4,17 @@ A file holds all three: infotext under A1111's key `parameters`, the complete re
 `diffusekit`, and the IPTC digital source type in XMP.
 """
 
-from .files import FORMATS, LABEL, ImageMetadata, format_of, read, save, save_kwargs
+from .files import FORMATS, LABEL, format_of, save, save_kwargs
 from .infotext import format_infotext, parse_infotext, settings_from_infotext
+from .other_tools import PROGRAM_NAMES
+from .parameters import translate_sampler
+from .reader import ImageMetadata, read
 from .record import Record
 
 __all__ = [
     "FORMATS",
     "LABEL",
+    "PROGRAM_NAMES",
     "ImageMetadata",
     "Record",
     "format_infotext",
@@ -20,4 +24,5 @@ __all__ = [
     "save",
     "save_kwargs",
     "settings_from_infotext",
+    "translate_sampler",
 ]

@@ -1,18 +1,44 @@
-"""A1111's infotext: the prompt, the negative prompt and one line of settings, as text."""
+"""A1111's infotext: the prompt, the negative prompt and the settings, as text.
+
+A1111 writes the settings as the last line. Extensions put line breaks into it and lines after it. Web sites fold the
+whole text into one line. All of that is read.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..schedule import SAMPLERS
-from ..settings import GenerateSettings, validate
+from ..settings import GenerateSettings
+from .json_text import parse_object
+from .parameters import Reading, has_settings, restore
 from .record import Record
 
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-_MAX_LINE = 50_000  # characters of the settings line that are searched for pairs
 _NEGATIVE = "Negative prompt:"
+_KEY = re.compile(r"\s*(\w[\w \-/.()+]{1,80}):(?!//)\s*")
+_QUOTED = re.compile(r'"((?:\\.|[^\\"])*)"\s*(?=,|\n|$)', re.DOTALL)
+_END = re.compile(r",|\n")
+_STARTS = re.compile(r"^Steps:\s*\d+[ \t]*(?:,|$)", re.MULTILINE)
+# Settings within a line: the number of steps, and behind it another of A1111's keys.
+_INLINE = re.compile(
+    r"(?<!\w)(?<!Hires )Steps: \d+, "
+    r"(?=(?:Sampler|Schedule type|Scheduler|CFG scale|Seed|Size|Model|Model hash|Version): )"
+)
+# Values that tell settings from a prompt with colons in it.
+_NUMBERS = {
+    "Steps": re.compile(r"\d+"),
+    "CFG scale": re.compile(r"-?\d+(\.\d+)?"),
+    "Seed": re.compile(r"-?\d+"),
+    "Size": re.compile(r"\d+x\d+"),
+}
+_ONE_WORD = {*_NUMBERS, "Sampler", "Schedule type", "Scheduler", "Model", "Model hash", "Version", "Clip skip"}
+_FIRST = {*_ONE_WORD, "Performance", "Styles", "Resolution"}  # A1111, and Fooocus in A1111's scheme
+_MAX_TRIALS = 10  # places that are tried as the start of the settings, and values that are tried as JSON
+_MAX_SETTINGS = 200_000  # characters that are searched for pairs
+_DECODER = json.JSONDecoder(strict=False)
 
 
 def format_infotext(record: Record) -> str:
@@ -44,44 +70,103 @@ def format_infotext(record: Record) -> str:
 
 
 def parse_infotext(text: str) -> dict[str, str]:
-    """Split an infotext into A1111's keys and values, plus `Prompt` and `Negative prompt`."""
-    lines = text.strip().split("\n")
-    pairs = _PAIR.findall(lines[-1]) if len(lines[-1]) < _MAX_LINE else []
-    if len(pairs) < 3:  # A1111 takes the last line for settings from three pairs on
-        pairs = []
-    else:
-        lines.pop()
-    prompt, negative, target = [], [], None
-    for line in lines:
-        if target is None and line.startswith(_NEGATIVE):
-            target, line = negative, line[len(_NEGATIVE) :].removeprefix(" ")
-        (prompt if target is None else target).append(line)
-    prompts = {"Prompt": "\n".join(prompt).strip(), "Negative prompt": "\n".join(negative).strip()}
-    return prompts | {key.strip(): _unquote(value) for key, value in pairs}
+    """Split an infotext into A1111's keys and values, plus `Prompt` and `Negative prompt`.
+
+    Text without settings is a prompt. The time is linear in the length of the text.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    start, pairs = _find_settings(text)
+    prompts = text[:start]
+    lines = prompts.split("\n")
+    first = next((i for i, line in enumerate(lines) if _is_negative(line)), len(lines))
+    prompt, negative = "\n".join(lines[:first]), "\n".join(lines[first:])[len(_NEGATIVE) :].removeprefix(" ")
+    if pairs and first == len(lines):  # no line of its own: the text may have been folded into one line
+        prompt, _, negative = prompt.partition(_NEGATIVE)
+    return {"Prompt": prompt.strip(), "Negative prompt": negative.strip()} | pairs
+
+
+def read(texts: Mapping[str, str]) -> Reading | None:
+    """Read the infotext of A1111, Forge, SD.Next, Fooocus and Civitai; None for text without settings."""
+    text = texts.get("parameters", "")
+    pairs = {} if parse_object(text) else parse_infotext(text)
+    return Reading("A1111", pairs) if has_settings(pairs) else None
 
 
 def settings_from_infotext(pairs: dict[str, str]) -> GenerateSettings:
     """Translate the pairs of `parse_infotext` into settings, as far as they mean the same here.
 
-    The model stays at its default, because another program's name for it says nothing here. Raises
-    `UsageError` for a value that cannot be used.
+    Values that cannot be used are left out; `parameters.restore` names them.
     """
-    names = {(s.label, s.schedule_type): name for name, s in SAMPLERS.items()}
-    label, schedule = pairs.get("Sampler", ""), pairs.get("Schedule type", "")
-    if label.endswith(" Karras"):
-        label, schedule = label.removesuffix(" Karras"), "Karras"
-    width, _, height = pairs.get("Size", "").partition("x")
-    values = {
-        "prompt": pairs["Prompt"],
-        "negative_prompt": pairs["Negative prompt"],
-        "sampler": names.get((label, schedule), names.get((label, ""))),
-        "steps": pairs.get("Steps"),
-        "guidance_scale": pairs.get("CFG scale"),
-        "seed": pairs.get("Seed"),
-        "width": width,
-        "height": height,
-    }
-    return validate(GenerateSettings, {name: value for name, value in values.items() if value})
+    return restore(pairs, {}).settings
+
+
+def _is_negative(line: str) -> bool:
+    return line[: len(_NEGATIVE)].lower() == _NEGATIVE.lower()
+
+
+def _find_settings(text: str) -> tuple[int, dict[str, str]]:
+    """Return where the settings start, and the settings: at the end of the text, and {}, if there are none.
+
+    The last line that starts with the number of steps comes first, then the last line with two of A1111's
+    numbers, then settings within a line.
+    """
+    starts = [match.start() for match in _STARTS.finditer(text)][-_MAX_TRIALS:]
+    last_line = text.rfind("\n") + 1
+    key = _KEY.match(text, last_line)
+    inline = [match.start() for match in _INLINE.finditer(text)]
+    negative = text.find(_NEGATIVE)
+    inline = [start for start in inline if start > negative] or inline
+    lines = [*reversed(starts), *([last_line] if key and key[1] in _FIRST else [])]
+    for start in dict.fromkeys((*lines, *inline[:_MAX_TRIALS], last_line)):
+        pairs = _split_pairs(text, start)
+        numbers = sum(bool(check.fullmatch(pairs.get(name, ""))) for name, check in _NUMBERS.items())
+        if len(pairs) >= 3 and numbers >= 2:
+            return start, pairs
+    return len(text), {}
+
+
+def _split_pairs(text: str, position: int) -> dict[str, str]:
+    """Return the keys and values from a position on. The first value of a key counts."""
+    pairs: list[tuple[str, int, int]] = []
+    trials = _MAX_TRIALS
+    last = min(len(text), position + _MAX_SETTINGS)
+    while position < last:
+        if match := _KEY.match(text, position):
+            start = match.end()
+            end, is_cheap = _find_value(text, start, trials)
+            trials -= not is_cheap
+            pairs.append((match[1], start, end))
+        else:  # not a pair: more of a value that holds a comma or a line break
+            end = _find_end(text, position)
+            key, start, _ = pairs[-1] if pairs else ("Steps", 0, 0)
+            if key not in _ONE_WORD and text[start] != '"' and text[position:end].strip():
+                pairs[-1] = key, start, end
+        position = end + 1
+    found: dict[str, str] = {}
+    for key, start, end in pairs:
+        found.setdefault(key.strip(), _unquote(text[start:end]))
+    return found
+
+
+def _find_value(text: str, start: int, trials: int) -> tuple[int, bool]:
+    """Return the end of the value at `start`, and False when time was lost on what only looked like JSON."""
+    first = text[start : start + 1]
+    if trials <= 0 or first not in ('"', "[", "{"):
+        return _find_end(text, start), True
+    if first == '"':
+        if quoted := _QUOTED.match(text, start):
+            return quoted.end(), True
+    else:
+        try:
+            return _find_end(text, _DECODER.raw_decode(text, start)[1]), True
+        except (ValueError, RecursionError):
+            pass
+    return _find_end(text, start), False
+
+
+def _find_end(text: str, start: int) -> int:
+    match = _END.search(text, start)
+    return match.start() if match else len(text)
 
 
 def _quote(value: Any) -> str:
@@ -90,9 +175,10 @@ def _quote(value: Any) -> str:
 
 
 def _unquote(value: str) -> str:
+    value = value.strip()
     if value.startswith('"') and value.endswith('"') and len(value) > 1:
         try:
-            return str(json.loads(value))
+            return str(_DECODER.decode(value))
         except ValueError:
             return value
-    return value.strip()
+    return value
