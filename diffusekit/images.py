@@ -6,6 +6,7 @@ Tensors are (B, 3, H, W) in [-1, 1]. Only this module handles uint8 pixels. It i
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,10 +68,10 @@ def encode(image: Image.Image, format: str) -> bytes:
     return file.getvalue()
 
 
-def open_image(source: Path | bytes, name: str = "") -> Image.Image:
+def open_image(source: Path | bytes, name: str = "", formats: Sequence[str] = READABLE_FORMATS) -> Image.Image:
     """Open an image file, or the bytes of one, without decoding it yet. Messages call it `name`.
 
-    Raises `FileRefused` unless the format is in `READABLE_FORMATS` and there are at most `MAX_PIXELS` pixels.
+    Raises `FileRefused` unless the format is in `formats` and there are at most `MAX_PIXELS` pixels.
     """
     name = name or (str(source) if isinstance(source, Path) else "the image")
     try:
@@ -78,15 +79,13 @@ def open_image(source: Path | bytes, name: str = "") -> Image.Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file = BytesIO(source) if isinstance(source, bytes) else source
-            image = Image.open(file, formats=READABLE_FORMATS)
+            image = Image.open(file, formats=formats)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise FileRefused(f"cannot open {name}: {error.strerror}", "give the path of an image file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise FileRefused(f"{name} is too large to be opened safely", f"the limit is {MAX_PIXELS:,} pixels") from None
     except Exception:  # Pillow's readers raise anything at all on bytes made to confuse them
-        raise FileRefused(
-            f"{name} is not an image that can be read", f"formats: {', '.join(READABLE_FORMATS)}"
-        ) from None
+        raise FileRefused(f"{name} is not an image that can be read", f"formats: {', '.join(formats)}") from None
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width}x{image.height}"
         image.close()

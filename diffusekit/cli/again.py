@@ -1,18 +1,31 @@
 """`diffusekit again`: generate an image again from its metadata, changed by flags."""
 
-import sys
+import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..display import printable
 from ..errors import FileRefused
 from ..settings import GenerateSettings, validate
 from .generate import OutputOptions, run, split_size
 from .options import with_group, with_settings
 
 if TYPE_CHECKING:
-    from ..metadata import Record
+    from ..metadata import ImageMetadata, Record
+
+log = logging.getLogger(__name__)
+# What is used in place of a setting that another program's metadata does not give.
+_DEFAULTS = {
+    "negative_prompt": ("negative prompt", "none is used"),
+    "steps": ("number of steps", f"{GenerateSettings().steps} are taken"),
+    "guidance_scale": ("guidance scale", "the model's default is used"),
+    "seed": ("seed", "a random one is used"),
+    "width": ("size", "the model's native size is used"),
+}
+_MAX_UNUSED = 8  # fields that a warning lists
 
 
 @with_group(OutputOptions, "options")
@@ -25,23 +38,62 @@ def command(
 ) -> None:
     """Generate an image again from its metadata.
 
-    The same settings give the same pixels. Flags change settings.
+    The same settings give the same pixels. Flags change settings. What the metadata of another program does not say is
+    named in a warning. Without a prompt the image is refused, unless --prompt gives one.
     """
     from ..metadata import read
 
     metadata = read(image)
     if metadata.settings is None:
         raise FileRefused(f"{image} does not say how it was made", "diffusekit info shows the metadata of an image")
-    given = settings | split_size(options.size, settings)
+    given = settings | split_size(options.size, settings) | ({} if prompt is None else {"prompt": prompt})
     # the device and the batch size belong to this machine, not to the image
-    values = metadata.settings.model_dump(exclude={"device", "batch"}) | given
-    if prompt is not None:
-        values["prompt"] = prompt
-    merged = validate(GenerateSettings, values)
+    merged = validate(GenerateSettings, metadata.settings.model_dump(exclude={"device", "batch"}) | given)
+    if metadata.record is None:
+        _report_differences(image, metadata, merged, given)
+        merged = _round_size(merged, given)
     options.destination(merged.images)
     if metadata.record is not None:
         _warn_about_tokens(metadata.record)
     run(merged, [merged.prompt], options)
+
+
+def _report_differences(
+    image: Path, metadata: "ImageMetadata", merged: GenerateSettings, given: Collection[str]
+) -> None:
+    """Name all that another program's metadata does not say, and what is used instead. Refuse an unknown prompt."""
+    missing = {name: reason for name, reason in metadata.missing.items() if name not in given}
+    if "prompt" in missing:
+        raise FileRefused(f"the prompt of {image} is unknown: it {missing['prompt']}", "give it with `prompt`")
+    if not merged.prompt:
+        log.warning("the prompt of the image is empty; `prompt` gives one")
+    defaults = _DEFAULTS | {"sampler": ("sampler", f"{merged.sampler} is used")}
+    for name, (label, instead) in defaults.items():
+        if name in missing:
+            log.warning("the %s of the image %s: %s, unless you give `%s`", label, missing[name], instead, name)
+    if unused := [f"{key} {printable(text, limit=40)}" for key, text in metadata.unused.items()]:
+        more = f" and {len(unused) - _MAX_UNUSED} more" if len(unused) > _MAX_UNUSED else ""
+        log.warning("not used here, though the image was made with it: %s%s", ", ".join(unused[:_MAX_UNUSED]), more)
+
+
+def _round_size(settings: GenerateSettings, given: Collection[str]) -> GenerateSettings:
+    """Round the size of another program's image to one that the model takes, unless a flag gave it."""
+    if settings.width is None or settings.height is None or {"width", "height"} & set(given):
+        return settings
+    from .. import models
+
+    info = models.describe(settings.model)
+    width, height = info.nearest_side(settings.width), info.nearest_side(settings.height)
+    if (width, height) != (settings.width, settings.height):
+        size, near = f"{settings.width}x{settings.height}", f"{width}x{height}"
+        log.warning(
+            "the size of the image is %s, but sides must be multiples of %d for this model: %s is used, unless "
+            "you give `size`",
+            size,
+            info.size_multiple,
+            near,
+        )
+    return settings.model_copy(update={"width": width, "height": height})
 
 
 def _warn_about_tokens(record: "Record") -> None:
@@ -51,4 +103,4 @@ def _warn_about_tokens(record: "Record") -> None:
 
         for name, sha in record.embeddings.items():
             if load_token(name).sha256 != sha:
-                print(f"warning: {name} has been trained again since; the image will differ", file=sys.stderr)
+                log.warning("%s has been trained again since; the image will differ", name)

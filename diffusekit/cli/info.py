@@ -16,21 +16,22 @@ def command(
 ) -> None:
     """Show how an image was made.
 
-    Reads the metadata of diffusekit, A1111, ComfyUI, InvokeAI, NovelAI and Fooocus.
+    Reads the metadata of diffusekit, A1111, SwarmUI, Fooocus, Draw Things, ComfyUI, InvokeAI, NovelAI and
+    Easy Diffusion.
     """
-    from ..metadata import read
+    from ..metadata import PROGRAM_NAMES, read
 
     metadata = read(image)
     if as_json:
         print(metadata.model_dump_json())
         return
-    if metadata.record is None and not metadata.parameters:
+    if metadata.record is None and not metadata.parameters and not metadata.unknown:
         label = " (its label says: by a trained model)" if metadata.label else ""
         raise FileRefused(
             f"{image} does not say how it was made{label}",
-            "images from diffusekit, A1111, ComfyUI, InvokeAI, NovelAI and Fooocus do, if they were not edited",
+            f"images from {PROGRAM_NAMES} do, if they were not edited",
         )
-    rows = dict(metadata.parameters)
+    rows = metadata.parameters | {key: f"unknown ({reason})" for key, reason in metadata.unknown.items()}
     if metadata.record is not None:
         record = metadata.record
         rows = {

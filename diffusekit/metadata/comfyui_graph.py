@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,20 +20,7 @@ _MAX_VISITS, _MAX_DEPTH = 20_000, 100
 Link = tuple[str, int]
 T = TypeVar("T")
 
-_TEXT_KEYS = [
-    "value",
-    "string",
-    "text",
-    "prompt",
-    "content",
-    "str",
-    "positive",
-    "negative",
-    "text_string",
-    "prompt_text",
-    "text_input",
-    "input",
-]
+_TEXT_KEYS = ("value", "string", "text", "prompt", "content", "str", "positive", "negative", "text_string", "input")
 _NUMBER_KEYS = ("value", "int", "float", "number", "int_value", "float_value")
 _PARTS = re.compile(r"(?:string|text|prompt|str|input|value)_?(?:[a-z]|\d+)", re.IGNORECASE)
 # Nodes whose result is not what was typed into them.
@@ -116,7 +103,7 @@ class Graph:
         return cls(nodes) if nodes else None
 
     @contextmanager
-    def enter(self, link: Link) -> Iterator[Node]:
+    def enter(self, link: Link) -> Generator[Node]:
         """Go to the node at the other end of a link. Raises `Untraceable` for a missing one, a cycle or too many."""
         number = link[0]
         if number not in self.nodes:

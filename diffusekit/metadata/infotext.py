@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..schedule import SAMPLERS
@@ -118,15 +118,20 @@ def _find_settings(text: str) -> tuple[int, dict[str, str]]:
     inline = [start for start in inline if start > negative] or inline
     lines = [*reversed(starts), *([last_line] if key and key[1] in _FIRST else [])]
     for start in dict.fromkeys((*lines, *inline[:_MAX_TRIALS], last_line)):
-        pairs = _split_pairs(text, start)
+        spans = _find_pairs(text, start)
+        pairs = _read_pairs(text, spans)
         numbers = sum(bool(check.fullmatch(pairs.get(name, ""))) for name, check in _NUMBERS.items())
         if len(pairs) >= 3 and numbers >= 2:
+            for earlier in (other for other in starts if other < start):
+                spans = _find_pairs(text, earlier)
+                if any(text[first] == '"' and first < start < end for _, first, end in spans if first < len(text)):
+                    return earlier, _read_pairs(text, spans)  # what was found is quoted in a value
             return start, pairs
     return len(text), {}
 
 
-def _split_pairs(text: str, position: int) -> dict[str, str]:
-    """Return the keys and values from a position on. The first value of a key counts."""
+def _find_pairs(text: str, position: int) -> list[tuple[str, int, int]]:
+    """Return the pairs from a position on: the key, and the start and end of its value."""
     pairs: list[tuple[str, int, int]] = []
     trials = _MAX_TRIALS
     last = min(len(text), position + _MAX_SETTINGS)
@@ -135,16 +140,22 @@ def _split_pairs(text: str, position: int) -> dict[str, str]:
             start = match.end()
             end, is_cheap = _find_value(text, start, trials)
             trials -= not is_cheap
-            pairs.append((match[1], start, end))
+            pairs.append((match[1].strip(), start, end))
         else:  # not a pair: more of a value that holds a comma or a line break
             end = _find_end(text, position)
             key, start, _ = pairs[-1] if pairs else ("Steps", 0, 0)
             if key not in _ONE_WORD and text[start] != '"' and text[position:end].strip():
                 pairs[-1] = key, start, end
         position = end + 1
+    return pairs
+
+
+def _read_pairs(text: str, spans: Iterable[tuple[str, int, int]]) -> dict[str, str]:
+    """Return the keys with their values. The first value of a key counts."""
     found: dict[str, str] = {}
-    for key, start, end in pairs:
-        found.setdefault(key.strip(), _unquote(text[start:end]))
+    for key, start, end in spans:
+        if key not in found:
+            found[key] = _unquote(text[start:end])
     return found
 
 

@@ -43,7 +43,9 @@ def read_texts(texts: Mapping[str, str], comments: Sequence[str]) -> tuple[Readi
     `comments` are the texts that may be A1111's `parameters`, the likeliest first.
     """
     for program in PROGRAMS:
-        tries = [(text, {**texts, "parameters": text}) for text in comments if "parameters" in program.keys]
+        tries: list[tuple[str, Mapping[str, str]]] = []
+        if "parameters" in program.keys:
+            tries += [(text, {**texts, "parameters": text}) for text in comments]
         tries += [(texts[key], texts) for key in program.keys if key in texts and key != "parameters"][:1]
         for text, given in tries:
             if found := program.read(given):

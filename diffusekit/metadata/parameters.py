@@ -110,16 +110,18 @@ def restore(parameters: Mapping[str, str], unknown: Mapping[str, str]) -> Restor
         try:
             validate(GenerateSettings, {name: value})
         except UsageError as error:
-            missing.setdefault(name, f"is {quote(str(value), 40)} in the metadata: {_expectation(error)}")
+            missing.setdefault(name, f"is {quote(str(value), 40)}, but {_expectation(error)}")
         else:
             values[name] = value
-    unused = {k: v for k, v in parameters.items() if k not in _USED | _NEUTRAL and v}
+    if "width" in missing or "height" in missing:  # one side alone is a size that the image did not have
+        values = {name: value for name, value in values.items() if name not in ("width", "height")}
+    unused = {k: v for k, v in parameters.items() if v and k not in _USED | _NEUTRAL and k[:1].isupper()}
     return Restored(validate(GenerateSettings, values), missing, unused)
 
 
 def _expectation(error: UsageError) -> str:
     """What a setting expects, from the message "`steps` should be …, got …"."""
-    return error.message.partition("` ")[2].rpartition(", got ")[0] or error.message
+    return error.message.partition("` ")[2].rpartition(", got ")[0].replace("should", "it should", 1) or error.message
 
 
 def translate_sampler(label: str, schedule: str = "") -> tuple[str | None, str]:
@@ -136,14 +138,14 @@ def translate_sampler(label: str, schedule: str = "") -> tuple[str | None, str]:
     matches = [own for own, sampler in SAMPLERS.items() if sampler.label in labels]
     if not matches:
         near = difflib.get_close_matches(name, [s.label.lower() for s in SAMPLERS.values()], 1)
-        return None, f"is {asked} in the metadata, which does not exist here{_suggest(near)}"
+        return None, f"is {asked}, which does not exist here{_suggest(near)}"
     for own in matches:
         if SAMPLERS[own].schedule_type.lower() == wanted:
             return own, ""
     own = next((m for m in matches if not SAMPLERS[m].schedule_type), matches[0])
     if wanted in _PLAIN_SCHEDULES and not SAMPLERS[own].schedule_type:
         return own, ""
-    return own, f"is {asked} in the metadata: {own} exists here, but not with the schedule {quote(wanted, 30)}"
+    return own, f"is {asked}, and {own} does not have the schedule {quote(wanted, 30)} here"
 
 
 def _suggest(near: list[str]) -> str:

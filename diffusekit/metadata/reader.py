@@ -8,7 +8,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from PIL import PngImagePlugin
+from PIL import PngImagePlugin, features
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import images
@@ -20,6 +20,8 @@ from .parameters import Restored, has_settings, restore
 from .record import Record
 
 _MAX_TEXT = 1_000_000  # characters of one text that are parsed
+# AVIF is read for its metadata only, where this Pillow can.
+_FORMATS = (*images.READABLE_FORMATS, *(["AVIF"] if features.check("avif") else []))
 _XMP_TEXTS = ("exif:UserComment", "dc:description")
 # Where the main text of an image may be. Only the first two hold text that is a prompt alone.
 _COMMENTS = ("parameters", "UserComment", "ImageDescription", "XPComment", "comment", *_XMP_TEXTS)
@@ -97,7 +99,7 @@ def _without(texts: Mapping[str, str], text: str) -> dict[str, str]:
 
 def _read_texts(path: Path) -> tuple[dict[str, str], str]:
     """The texts of an image file by key, and its XMP; raises `FileRefused`."""
-    with images.open_image(path) as image:
+    with images.open_image(path, formats=_FORMATS) as image:
         try:
             stored = getattr(image, "text", image.info)
             texts = {key: text for key, value in stored.items() if (text := _decode(value)) is not None}

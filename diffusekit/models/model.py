@@ -90,6 +90,11 @@ class ModelInfo:
     native_size: int
     guidance_scale: float
     has_fast_lora: bool
+    size_multiple: int  # sides of an image are multiples of it
+
+    def nearest_side(self, pixels: int) -> int:
+        """Return the side nearest to `pixels` that the U-Net can halve as often as it has levels."""
+        return max(round(pixels / self.size_multiple), 1) * self.size_multiple
 
 
 def describe(name: str) -> ModelInfo:
@@ -97,7 +102,12 @@ def describe(name: str) -> ModelInfo:
     folder, revision = hub.locate(name)
     unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
     return ModelInfo(
-        folder, revision, _native_size(unet, vae), _guidance_scale(folder), (folder / hub.FAST_LORA).is_file()
+        folder,
+        revision,
+        _native_size(unet, vae),
+        _guidance_scale(folder),
+        (folder / hub.FAST_LORA).is_file(),
+        size_multiple=_vae_scale_factor(vae) * 2 ** (len(unet["block_out_channels"]) - 1),
     )
 
 

@@ -260,11 +260,7 @@ def _png_info(text: str) -> dict[str, Any]:
     except (binascii.Error, ValueError):
         raise FileRefused("the image is not in base64", "send an image file") from None
     about = _read_metadata(data)
-    return {
-        "info": metadata.format_infotext(about.record) if about.record else _format_infotext(about.parameters),
-        "items": {},
-        "parameters": about.parameters,
-    }
+    return {"info": about.text, "items": about.items, "parameters": about.parameters}
 
 
 def _read_metadata(data: bytes) -> metadata.ImageMetadata:
@@ -276,16 +272,6 @@ def _read_metadata(data: bytes) -> metadata.ImageMetadata:
             return metadata.read(path)
         except FileRefused as error:
             raise FileRefused(error.message.replace(str(path), "the image"), error.hint) from None
-
-
-def _format_infotext(parameters: dict[str, str]) -> str:
-    """The infotext of parsed parameters."""
-    rest = {k: v for k, v in parameters.items() if k not in ("Prompt", "Negative prompt")}
-    if not any(parameters.values()):
-        return ""
-    line = ", ".join(f"{key}: {value}" for key, value in rest.items())
-    negative = parameters.get("Negative prompt", "")
-    return f"{parameters.get('Prompt', '')}\nNegative prompt: {negative}\n{line}"
 
 
 def _embeddings(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from diffusekit.server.jobs import kinds
 from diffusekit.server.jobs.context import JobContext
 from diffusekit.server.routes.a1111 import find_sampler
 from diffusekit.settings import ServeSettings
-from tests.helpers import ROOT
+from tests.helpers import ROOT, foreign_images
 from tests.helpers.server import QUICK, client_of, opened, paced, ticking, until
 
 SMALL = {"steps": 2, "width": 64, "height": 64, "seed": 7}
@@ -141,6 +141,22 @@ def test_png_info(client):
     Image.new("RGB", (8, 8)).save(plain, "PNG")
     sent = base64.b64encode(plain.getvalue()).decode()
     assert client.post("/sdapi/v1/png-info", json={"image": sent}).json()["info"] == ""
+
+
+def test_png_info_gives_the_stored_text_as_it_is(client, tmp_path):
+    text = (
+        'a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 128x128, Hires prompt: "a cat, \\nwith a hat", '
+        'TI hashes: "EasyNegative: c74b4e810b03"'
+    )
+    path = foreign_images.png(tmp_path / "x.png", parameters=text, other="more")
+    sent = base64.b64encode(path.read_bytes()).decode()
+    got = client.post("/sdapi/v1/png-info", json={"image": sent}).json()
+    assert got["info"] == text and got["items"] == {"other": "more"}
+    assert got["parameters"]["Hires prompt"] == "a cat, \nwith a hat" and got["parameters"]["Seed"] == "1"
+    assert metadata.parse_infotext(got["info"]) == got["parameters"]
+    path = foreign_images.with_comment(tmp_path / "x.jpg", b"UNICODE\0" + text.encode("utf-16-le"), order="little")
+    sent = base64.b64encode(path.read_bytes()).decode()
+    assert client.post("/sdapi/v1/png-info", json={"image": sent}).json()["info"] == text
 
 
 def test_img2img_is_not_supported(client):

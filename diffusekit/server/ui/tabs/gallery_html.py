@@ -56,7 +56,7 @@ def _render_thumbnail(name: str, url: str, prompt: str, is_starred: bool, is_ope
 def render_details(path: Path, name: str) -> str:
     """The prompt, and a table of everything the file says. Raises `FileRefused` if it is not an image."""
     found = metadata.read(path)
-    rows = _record_rows(found.record) if found.record else _parameter_rows(found.parameters)
+    rows = _record_rows(found.record) if found.record else _parameter_rows(found)
     with images.open_image(path) as image:
         rows["Size"] = f"{image.width} × {image.height}"
     more = _origin_rows(found.record) if found.record else {}
@@ -101,5 +101,6 @@ def _origin_rows(record: metadata.Record) -> dict[str, Any]:
     }
 
 
-def _parameter_rows(parameters: dict[str, str]) -> dict[str, Any]:
-    return {key[:100]: value[:1000] for key, value in list(parameters.items())[:60] if key not in _PROMPTS}
+def _parameter_rows(found: metadata.ImageMetadata) -> dict[str, Any]:
+    rows = {key[:100]: value[:1000] for key, value in list(found.parameters.items())[:60] if key not in _PROMPTS}
+    return rows | {key[:100]: f"unknown ({reason[:300]})" for key, reason in found.unknown.items()}

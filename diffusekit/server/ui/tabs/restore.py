@@ -22,6 +22,7 @@ MESSAGES: dict[RestoreMode, str] = {
     "remix": "All settings of the image except the seed are restored.",
     "seed": "The seed of the image is restored.",
 }
+_PARTLY = "The settings of the image are restored as far as they are known."
 
 
 def add_buttons() -> RestoreButtons:
@@ -39,20 +40,26 @@ def read_settings(path: Path) -> metadata.ImageMetadata:
     if found.settings is None:
         raise UsageError(
             "this image has no generation settings",
-            "metadata of diffusekit, A1111, ComfyUI, InvokeAI, NovelAI and Fooocus can be read",
+            f"metadata of {metadata.PROGRAM_NAMES} can be read",
         )
     return found
 
 
 def form_values(jobs: Jobs, path: Path, mode: RestoreMode) -> dict[str, Any]:
-    """Values for the form from an image file; raises `UsageError` if it has none."""
-    settings = read_settings(path).settings
+    """Values for the form from an image file; raises `UsageError` if it has none.
+
+    Prompts that are unknown are left out, so that the form keeps its own.
+    """
+    found = read_settings(path)
+    settings = found.settings
     assert settings is not None
     if mode == "seed":
         if settings.seed is None:
-            raise UsageError("this image has no seed", "use its other settings")
+            reason = found.missing.get("seed", "")
+            raise UsageError(f"this image has no seed{reason and f': it {reason}'}", "use its other settings")
         return {"seed": str(settings.seed)}
-    return form_from_settings(settings, models=list(jobs.models.names()), seed=mode == "all")
+    values = form_from_settings(settings, models=list(jobs.models.names()), seed=mode == "all")
+    return {name: value for name, value in values.items() if name not in found.missing or "prompt" not in name}
 
 
 def form_updates(jobs: Jobs, path: Path, mode: RestoreMode, fields: Mapping[str, Any]) -> Updates:
@@ -68,13 +75,25 @@ def restore_notice(jobs: Jobs, path: Path, mode: RestoreMode) -> str:
     found = metadata.read(path)
     settings = found.settings
     axes = found.record.axes if found.record and mode != "seed" else {}
-    missing = [f"grid axis {name}: {', '.join(labels)}" for name, labels in axes.items()]
+    missing = [] if mode == "seed" else [_describe(name, reason) for name, reason in _gaps(found, mode).items()]
+    missing += [f"grid axis {name}: {', '.join(labels)}" for name, labels in axes.items()]
     if settings and mode != "seed":
         tokens = set(settings.embedding) - set(_available(jobs, list(settings.embedding)))
         missing += [f"the learned token {name} is not on this server" for name in sorted(tokens)]
         if settings.model not in jobs.models.names():
             missing.append(f"the model {settings.model} is not on this server")
-    return render_notice(MESSAGES[mode], "; ".join(missing))
+    message = MESSAGES[mode] if mode == "seed" or not found.missing else _PARTLY
+    return render_notice(message, "; ".join(missing))
+
+
+def _gaps(found: metadata.ImageMetadata, mode: RestoreMode) -> dict[str, str]:
+    """What another program's metadata does not give: the size once, and the seed only where it is restored."""
+    left_out = {"height"} if mode == "all" else {"height", "seed"}
+    return {name: reason for name, reason in found.missing.items() if name not in left_out}
+
+
+def _describe(name: str, reason: str) -> str:
+    return f"the {'size' if name == 'width' else name.replace('_', ' ')} {reason}"
 
 
 def _available(jobs: Jobs, names: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from diffusekit.errors import DiffusekitError, UsageError
 from diffusekit.server.jobs.queue import Jobs
 from diffusekit.server.ui.tabs import restore
 from diffusekit.settings import ServeSettings
+from tests.helpers.foreign_images import comfy, ksampler, node, png
 from tests.helpers.generated_image import save_image
 
 
@@ -36,6 +37,23 @@ def test_a_picture_of_a1111_gives_back_what_it_can(tmp_path, jobs):
     found = restore.form_values(jobs, tmp_path / "a.png", "all")
     assert (found["seed"], found["steps"], found["width"], found["height"]) == ("42", 12, 64, 96)
     assert found["negative_prompt"] == "a dog" and found["sampler"] == "euler_a"
+
+
+def test_what_another_program_does_not_say_is_named(tmp_path, jobs):
+    graph = comfy(
+        n3=ksampler(seed=["21", 0], sampler_name="res_2s"),
+        n6=node("CLIPTextEncode", text=["20", 0]),
+        n20=node("Wildcards", text="x", seed=1),
+        n21=node("Random Number", minimum=0),
+    )
+    path = png(tmp_path / "x.png", prompt=graph)
+    assert "prompt" not in restore.form_values(jobs, path, "all")  # the form keeps its own
+    words = restore.restore_notice(jobs, path, "all")
+    assert "the prompt comes from node 20 of class Wildcards" in words and "res_2s" in words
+    assert "the seed comes from node 21" in words and "node 21" not in restore.restore_notice(jobs, path, "remix")
+    assert "as far as they are known" in words
+    with pytest.raises(UsageError, match="node 21"):
+        restore.form_values(jobs, path, "seed")
 
 
 def test_a_model_and_tokens_that_are_not_here_are_named(tmp_path, jobs):
