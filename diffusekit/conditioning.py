@@ -50,6 +50,10 @@ class Conditioning:
         assert all((a is None) == (b is None) for a, b in pairs), "both need the same parts"
         return Conditioning(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))  # type: ignore[arg-type]
 
+    def schedule(self) -> ConditioningSchedule:
+        """Make a schedule of one prompt per image that never changes."""
+        return ConditioningSchedule(((1.0, self),), torch.ones(1, len(self)))
+
     def unet_kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of diffusers' U-Net after sample and timestep."""
         kwargs: dict[str, Any] = {"encoder_hidden_states": self.states}
@@ -61,3 +65,23 @@ class Conditioning:
 
     def _tensors(self) -> list[torch.Tensor | None]:
         return [getattr(self, each.name) for each in fields(self)]
+
+
+@dataclass(frozen=True, eq=False)
+class ConditioningSchedule:
+    """B images, each steered by P prompts at once, over the steps of a run.
+
+    `stages` are pairs of a share of the run, over 0 up to 1, and what steers until then: a `Conditioning` of P B
+    rows, the first prompt of all images before the second. `weights` (P, B) say how much each prompt guides.
+    """
+
+    stages: tuple[tuple[float, Conditioning], ...]
+    weights: torch.Tensor
+
+    def schedule(self) -> ConditioningSchedule:
+        """Return the schedule itself, as `Conditioning.schedule` does for a conditioning."""
+        return self
+
+    def at(self, share: float) -> Conditioning:
+        """Return what steers the step that begins after `share` of the run, at least 0 and below 1."""
+        return next(cond for until, cond in self.stages if share < until)

@@ -10,6 +10,7 @@ class GenerateOptions(TypedDict, total=False):
     """The fields of `GenerateSettings` besides `prompt` and `model`."""
 
     negative_prompt: str
+    prompt_syntax: Literal["plain", "a1111"]
     steps: int
     guidance_scale: float | None
     sampler: str

@@ -15,13 +15,14 @@ from typing import Any, Unpack
 import torch
 from PIL import Image
 
-from . import images, latents, metadata, models, schedule, text
+from . import images, latents, metadata, models, prompt_weighting, schedule
 from .device import make_generators
 from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
 from .errors import DiffusekitError, OutOfMemory, UsageError
 from .models import Model
 from .options import GenerateOptions
 from .prompt_check import check_prompts
+from .prompt_parser import ParsedPrompt, parse
 from .sampling import Step, denoise
 from .settings import MAX_SEED, GenerateSettings, validate
 from .workspace import Workspace
@@ -133,7 +134,12 @@ class Generation:
         if any(prompts) and scale == 0:
             self._warn("the prompt has no effect at `guidance_scale` 0; 1 is without guidance")
         for sentence in check_prompts(
-            self.model, prompts, self.tokens, negative_prompt="" if scale == 1 else negative, folder=folder
+            self.model,
+            prompts,
+            self.tokens,
+            negative_prompt="" if scale == 1 else negative,
+            folder=folder,
+            syntax=self.settings.prompt_syntax,
         ):
             self._warn(sentence)
 
@@ -141,14 +147,19 @@ class Generation:
         """Decode x0 of a step: what the model predicts the images of the batch to be."""
         return self._decode(step.x0)
 
+    def parse(self, prompt: str) -> ParsedPrompt:
+        """Parse a prompt in the syntax of the settings."""
+        return parse(prompt, self.settings.steps, syntax=self.settings.prompt_syntax)
+
     def _run(self, tasks: list[_Task]) -> Iterator[Step]:
         """Generate one batch and append its images."""
         settings, model = self.settings, self.model
         guidance_scale = _known(settings.guidance_scale)
-        cond = text.encode(model, [task.prompt for task in tasks], self.tokens)
-        uncond = None
-        if guidance_scale != 1:
-            uncond = text.encode(model, [settings.negative_prompt] * len(tasks), self.tokens)
+        parsed = [self.parse(task.prompt) for task in tasks]
+        negatives = [parse(settings.negative_prompt, settings.steps, syntax=settings.prompt_syntax, is_negative=True)]
+        if guidance_scale == 1 and all(len(each.parts) == 1 for each in parsed):
+            negatives = []
+        cond, uncond = prompt_weighting.encode(model, parsed, negatives * len(tasks), self.tokens)
         scheduler, generators = self._scheduler(), make_generators([task.seed for task in tasks])
         start = self._start(scheduler, generators)
         step = None

@@ -80,13 +80,25 @@ _KINDS: tuple[tuple[str, str, Callable[[re.Match[str]], bool] | None], ...] = (
     ("escape", r"\\[()\[\]{}]", None),
     ("flag", r"(?<!\S)--[a-z]{1,20}\b", None),
 )
+_A1111 = {  # kinds that A1111 knows, by their first character
+    ("weight", "("),
+    ("emphasis", "("),
+    ("emphasis", "["),
+    ("scheduling", "["),
+    ("alternation", "["),
+    ("LoRA", "<"),
+    ("conjunction", "A"),
+    ("chunk end", "B"),
+    ("escape", "\\"),
+}
 _PATTERNS = [(kind, re.compile(pattern), check) for kind, pattern, check in _KINDS]
 
 
-def find_syntax(prompt: str, tokens: Iterable[tuple[int, int]] = ()) -> list[Construct]:
+def find_syntax(prompt: str, tokens: Iterable[tuple[int, int]] = (), *, read: str = "plain") -> list[Construct]:
     """Find the syntax of other programs in a prompt, with one example of each kind and bracket.
 
-    `tokens` are the spans (start, end) of learned tokens, whose spellings may look like syntax.
+    `tokens` are the spans (start, end) of learned tokens, whose spellings may look like syntax. `read` is the
+    syntax in which the prompt is read: what belongs to it is not found.
     """
     plain = _hide(_ESCAPED.sub("xx", prompt), tokens)
     found: dict[tuple[str, str], Construct] = {}
@@ -97,6 +109,8 @@ def find_syntax(prompt: str, tokens: Iterable[tuple[int, int]] = ()) -> list[Con
             example = _shorten(prompt[start:end])
             found.setdefault((kind, example[:1]), Construct(kind, example))
         plain = _hide(plain, spans)  # from the patterns that follow
+    if read == "a1111":
+        return [each for each in found.values() if (each.kind, each.example[0]) not in _A1111]
     return list(found.values())
 
 

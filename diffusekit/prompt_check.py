@@ -9,6 +9,7 @@ from .display import quote
 from .embeddings import LearnedToken, find_mentions, find_omissions
 from .models import TextModel
 from .prompt import find_syntax
+from .prompt_parser import parse
 from .text import find_truncated, has_every_word
 
 _MAX_TEXT = 200  # characters of a prompt in a sentence
@@ -21,18 +22,21 @@ def check_prompts(
     *,
     negative_prompt: str = "",
     folder: Path | str | None = None,
+    syntax: str = "plain",
 ) -> list[str]:
     """Say in sentences what of the prompts, and of the learned tokens given with them, has no effect.
 
-    `folder` is where other tokens lie, for hints. Without it no files are looked at.
+    `folder` is where other tokens lie, for hints. Without it no files are looked at. `syntax` is how the prompts
+    are read.
     """
     sentences = []
     for prompt in dict.fromkeys((*prompts, negative_prompt)):
         mentions = find_mentions(prompt, tokens)
-        if found := find_syntax(prompt, [(start, end) for start, end, _ in mentions]):
+        if found := find_syntax(prompt, [(start, end) for start, end, _ in mentions], read=syntax):
             subject = "the negative prompt" if prompt == negative_prompt else "the prompt"
             constructs = ", ".join(map(str, found))
             sentences.append(f"{subject} has syntax of other programs, which is read as plain text: {constructs}")
+        sentences += [f"in the prompt, {note}" for note in parse(prompt, 1, syntax=syntax).notes]
         sentences += [
             f"{quote(prompt[start:end])} in the prompt is the learned token of {token.path or token.name}, "
             "not the word; rename the token to use the word"
@@ -43,6 +47,6 @@ def check_prompts(
     sentences += find_omissions(every, tokens, folder)
     sentences += [
         f"the prompt is too long for this model; it does not see: {quote(truncated, _MAX_TEXT)}"
-        for truncated in find_truncated(model, every, tokens)
+        for truncated in find_truncated(model, every if syntax == "plain" else (), tokens)
     ]
     return list(dict.fromkeys(sentences))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from . import schedule
-from .conditioning import Conditioning
+from .conditioning import Conditioning, ConditioningSchedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,40 +41,77 @@ class Step:
         return schedule.x0_and_eps(self.x_t, output, self.alpha, self.sigma, self.prediction_type)
 
 
+class _Prompts:
+    """The rows that the U-Net gets at each step: without a prompt, if that is needed, then with each prompt."""
+
+    def __init__(
+        self,
+        cond: Conditioning | ConditioningSchedule,
+        uncond: Conditioning | ConditioningSchedule | None,
+        *,
+        is_guided: bool,
+    ):
+        self._cond = cond.schedule()
+        self._uncond = uncond and uncond.schedule()
+        self._weights = self._cond.weights[..., None, None, None]
+        if not is_guided and len(self._weights) == 1:
+            self._uncond = None
+        else:
+            assert uncond is not None, "guidance needs the conditioning of a negative prompt"
+        self._latest: tuple[Conditioning, Conditioning | None] | None = None
+        self._rows: Conditioning | None = None
+
+    def at(self, share: float) -> Conditioning:
+        """Return the rows of the step that begins after `share` of the run."""
+        now = self._cond.at(share), self._uncond and self._uncond.at(share)
+        if self._rows is None or now != self._latest:
+            self._latest, self._rows = now, now[0] if now[1] is None else now[1].concatenate(now[0])
+        return self._rows
+
+    def compose(self, output: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Split the output of the U-Net into that without a prompt, if there is one, and that with the prompts."""
+        if self._uncond is None:
+            return (output,)
+        without, *each = output.chunk(len(self._weights) + 1)
+        if len(each) == 1:
+            return without, each[0]
+        weights = self._weights.to(output)
+        return without, without + sum(weights[i] * (one - without) for i, one in enumerate(each))
+
+
 @torch.no_grad()
 def denoise(
     unet: Any,
     scheduler: Any,
     latents: torch.Tensor,
-    cond: Conditioning,
+    cond: Conditioning | ConditioningSchedule,
     *,
-    uncond: Conditioning | None = None,
+    uncond: Conditioning | ConditioningSchedule | None = None,
     guidance_scale: float = 1.0,
     first_step: int = 0,
     generators: list[torch.Generator] | None = None,
 ) -> Iterator[Step]:
     """Denoise `latents` (B, C, h, w), already scaled for the scheduler, over its timesteps from `first_step` on.
 
-    `cond` is the prompt and `uncond` the negative prompt. Both go through the U-Net in one batch of 2 B
-    (classifier-free guidance, Ho and Salimans, 2022), unless `guidance_scale` is 1, which needs no `uncond`.
+    `cond` is the prompt and `uncond` the negative prompt. Both go through the U-Net in one batch (classifier-free
+    guidance, Ho and Salimans, 2022), unless `guidance_scale` is 1, which needs no `uncond`. A schedule may compose
+    several prompts for each image (Liu et al., 2022), which always needs `uncond`.
     `generators`, one per image, draw the noise of stochastic samplers. Close the iterator to cancel.
     """
-    guided = guidance_scale != 1.0
-    if guided:
-        assert uncond is not None, "guidance needs the conditioning of a negative prompt"
-        cond = uncond.concatenate(cond)
+    prompts = _Prompts(cond, uncond, is_guided=guidance_scale != 1)
     if first_step and hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first_step)
     takes_noise = "generator" in inspect.signature(scheduler.step).parameters
     noise_source = {"generator": generators} if takes_noise and generators is not None else {}
     prediction_type = scheduler.config.prediction_type
-    for index, timestep in enumerate(scheduler.timesteps[first_step:], first_step):
-        x_t = latents
-        scaled = scheduler.scale_model_input(x_t, timestep).to(cond.dtype)
+    timesteps = scheduler.timesteps
+    for index, timestep in enumerate(timesteps[first_step:], first_step):
+        x_t, now = latents, prompts.at(index / len(timesteps))
+        scaled = scheduler.scale_model_input(x_t, timestep).to(now.dtype)
         alpha, sigma = schedule.alpha_sigma(scheduler, timestep)
-        batch = torch.cat([scaled, scaled]) if guided else scaled
-        outputs = unet(batch, timestep, **cond.unet_kwargs()).sample.float().chunk(2 if guided else 1)
-        output = outputs[0] + guidance_scale * (outputs[1] - outputs[0]) if guided else outputs[0]
+        batch = scaled.repeat(len(now) // len(scaled), 1, 1, 1)
+        outputs = prompts.compose(unet(batch, timestep, **now.unet_kwargs()).sample.float())
+        output = outputs[0] if len(outputs) == 1 else outputs[0] + guidance_scale * (outputs[1] - outputs[0])
         x0, eps = schedule.x0_and_eps(x_t, output, alpha, sigma, prediction_type)
         latents = scheduler.step(output, timestep, x_t, **noise_source).prev_sample
         yield Step(index, int(timestep), sigma, latents, eps, x0, alpha, x_t, outputs, prediction_type)

@@ -51,6 +51,10 @@ class GenerateSettings(Settings):
 
     prompt: str = Field("", description="What the image shows.", max_length=MAX_PROMPT)
     negative_prompt: str = flag("", "What the image should not show.", "--negative", max_length=MAX_PROMPT)
+    prompt_syntax: Literal["plain", "a1111"] = flag(
+        "plain",
+        "How prompts are read: plain, or a1111, with (weights:1.2), [from:to:when], [a|b], BREAK and AND.",
+    )
     model: str = flag(
         "mini",
         "The embedded model mini, a folder in diffusers layout, or a Hugging Face id like owner/name.",

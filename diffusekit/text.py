@@ -43,11 +43,13 @@ class WordSpan:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
+    """A stretch of a prompt as ids: plain text, or a learned token, whose vectors stay together."""
+
     text: str
     ids: list[int]
     vector_index: list[int]
-    divisible: bool  # the vectors of a learned token stay together
+    divisible: bool
 
 
 def tokenize(
@@ -63,7 +65,7 @@ def tokenize(
     ids: list[int] = []
     vector_index: list[int] = []
     truncated: list[str] = []
-    for piece in _pieces(tokenizer, prompt, tokens):
+    for piece in split_pieces(tokenizer, prompt, tokens):
         free = max(capacity - len(ids), 0)
         if truncated or (not piece.divisible and len(piece.ids) > free):
             truncated.append(piece.text)
@@ -78,8 +80,8 @@ def tokenize(
     return TokenizedPrompt(ids, [-1, *vector_index, -1, *[-1] * padding], end, " ".join(truncated))
 
 
-def _pieces(tokenizer: Any, prompt: str, tokens: Sequence[LearnedToken]) -> Iterator[_Piece]:
-    """Yield the plain stretches of a prompt and its learned tokens, in order."""
+def split_pieces(tokenizer: Any, prompt: str, tokens: Sequence[LearnedToken]) -> Iterator[Piece]:
+    """Yield the plain stretches of a prompt and its learned tokens, in order, without begin and end."""
     first = {}
     for token in tokens:
         first[id(token)] = sum(t.count for t in tokens[: len(first)])
@@ -88,10 +90,10 @@ def _pieces(tokenizer: Any, prompt: str, tokens: Sequence[LearnedToken]) -> Iter
     for start, stop, token in [*find_mentions(prompt, tokens), (len(prompt), len(prompt), None)]:
         if plain := prompt[end:start].strip():
             ids = token_ids(tokenizer, plain)
-            yield _Piece(plain, ids, [-1] * len(ids), divisible=True)
+            yield Piece(plain, ids, [-1] * len(ids), divisible=True)
         if token is not None:
             vector_index = [first[id(token)] + i for i in range(token.count)]
-            yield _Piece(prompt[start:stop], [stand_in] * token.count, vector_index, divisible=False)
+            yield Piece(prompt[start:stop], [stand_in] * token.count, vector_index, divisible=False)
         end = stop
 
 

@@ -15,15 +15,14 @@ CODE = ("diffusekit", "training")
 LAYERS: dict[str, list[set[str]]] = {
     "diffusekit": [
         {"errors", "display", "schedule", "version"},
-        {"images", "atomic", "charts", "settings", "options", "prompt", "workspace"},
+        {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace"},
         {"config"},
         {"device", "hub", "conditioning"},
         {"metadata"},
         {"models"},
         {"latents", "attention", "embeddings"},
         {"text"},
-        {"prompt_check"},
-        {"sampling"},
+        {"prompt_check", "prompt_weighting", "sampling"},
         {"pipeline", "clip_score"},
         {"inversion", "visualise"},
         {"bench"},
