@@ -15,7 +15,7 @@ from typing import Any, Unpack
 import torch
 from PIL import Image
 
-from . import images, latents, metadata, models, prompt_weighting, schedule
+from . import images, latents, metadata, models, prompt_encoder, schedule
 from .device import make_generators
 from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
 from .errors import DiffusekitError, OutOfMemory, UsageError
@@ -147,6 +147,11 @@ class Generation:
         """Decode x0 of a step: what the model predicts the images of the batch to be."""
         return self._decode(step.x0)
 
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts of the run, each once."""
+        return list(dict.fromkeys(task.prompt for task in self._tasks))
+
     def parse(self, prompt: str) -> ParsedPrompt:
         """Parse a prompt in the syntax of the settings."""
         return parse(prompt, self.settings.steps, syntax=self.settings.prompt_syntax)
@@ -159,7 +164,7 @@ class Generation:
         negatives = [parse(settings.negative_prompt, settings.steps, syntax=settings.prompt_syntax, is_negative=True)]
         if guidance_scale == 1 and all(len(each.parts) == 1 for each in parsed):
             negatives = []
-        cond, uncond = prompt_weighting.encode(model, parsed, negatives * len(tasks), self.tokens)
+        cond, uncond = prompt_encoder.encode(model, parsed, negatives * len(tasks), self.tokens)
         scheduler, generators = self._scheduler(), make_generators([task.seed for task in tasks])
         start = self._start(scheduler, generators)
         step = None

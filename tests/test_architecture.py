@@ -22,7 +22,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"models"},
         {"latents", "attention", "embeddings"},
         {"text"},
-        {"prompt_check", "prompt_weighting", "sampling"},
+        {"prompt_check", "prompt_encoder", "sampling"},
         {"pipeline", "clip_score"},
         {"inversion", "visualise"},
         {"bench"},

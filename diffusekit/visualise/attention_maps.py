@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 
 from .. import attention as cross_attention
-from .. import text
+from .. import prompt_encoder, text
 from ..embeddings import LearnedToken
 from ..errors import UsageError
 from ..models import Model
 from ..pipeline import Generation, stream
+from ..prompt_parser import ParsedPrompt, parse
 from ..sampling import Step
 from . import contact_sheet
 from .contact_sheet import SheetCell
@@ -64,12 +65,19 @@ class _TokenMaps:
     maps: torch.Tensor
 
 
-def word_maps(token_maps: torch.Tensor, words: Sequence[text.WordSpan]) -> torch.Tensor:
-    """Sum maps of token positions (..., T, h, w) to maps of "start", each of `words`, and "end"."""
-    assert token_maps.shape[-3] > max((word.stop for word in words), default=1), "more words than tokens"
-    end = words[-1].stop if words else 1
-    spans = [(0, 1), *((word.start, word.stop) for word in words), (end, token_maps.shape[-3])]
-    return torch.stack([token_maps[..., start:stop, :, :].sum(-3) for start, stop in spans], dim=-3)
+def word_maps(
+    token_maps: torch.Tensor, words: Sequence[text.WordSpan], *, context_length: int | None = None
+) -> torch.Tensor:
+    """Sum maps of token positions (..., T, h, w) to maps of "start", each of `words`, and "end".
+
+    A long prompt has several windows of `context_length` positions, each with its own begin and end.
+    """
+    total = token_maps.shape[-3]
+    assert total > max((word.stop for word in words), default=1), "more words than tokens"
+    starts = list(range(0, total, context_length or total))
+    positions = [list(range(word.start, word.stop)) for word in words]
+    rest = sorted(set(range(total)).difference(starts, *positions))
+    return torch.stack([token_maps[..., each, :, :].sum(-3) for each in (starts, *positions, rest)], dim=-3)
 
 
 class AttentionMapRecorder:
@@ -91,6 +99,8 @@ class AttentionMapRecorder:
         By default the layers are `attention.localizing_layers`. Raises `UsageError` for a step that is out
         of range.
         """
+        for prompt in generation.prompts:  # those whose words have no place are refused before the run
+            prompt_encoder.word_spans(generation.model, generation.parse(prompt), generation.tokens)
         for step in steps or ():
             if not 0 <= step < generation.total:
                 raise UsageError(f"step {step} is out of range", f"the steps are 0 to {generation.total - 1}")
@@ -128,16 +138,16 @@ class AttentionMapRecorder:
         """Add the maps of the images that were finished since the last step."""
         tokens = self.generation.tokens
         for i, trace in enumerate(self.traces[len(self.attention_maps) :]):
-            tokenized = text.tokenize(trace.model, trace.prompt, tokens)
-            words = text.word_spans(trace.model, tokenized, tokens)
-            maps = [word_maps(step.maps[i].float(), words).half() for step in batch]
+            words, truncated = prompt_encoder.word_spans(trace.model, self.generation.parse(trace.prompt), tokens)
+            length = trace.model.context_length
+            maps = [word_maps(step.maps[i].float(), words, context_length=length).half() for step in batch]
             self.attention_maps.append(
                 AttentionMaps(
                     words=("start", *(word.text for word in words), "end"),
                     maps=torch.stack(maps) if maps else torch.empty(0, len(words) + 2, 0, 0),
                     steps=tuple(step.step for step in batch),
                     timesteps=tuple(step.timestep for step in batch),
-                    truncated=tokenized.truncated,
+                    truncated=truncated,
                 )
             )
 
@@ -162,14 +172,15 @@ def attention(prompt: str, words: Sequence[str] = (), **options: Unpack[StreamOp
     """
     options["images"] = 1
     recorder = AttentionMapRecorder(stream(prompt, **options))
-    indices = find_words(recorder.generation.model, prompt, words, recorder.generation.tokens)
+    generation = recorder.generation
+    indices = find_words(generation.model, generation.parse(prompt), words, generation.tokens)
     for _ in recorder:
         pass
     return render(recorder.traces[0], recorder.attention_maps[0], indices)
 
 
 def find_words(
-    model: Model, prompt: str, requested: Sequence[str] = (), tokens: Sequence[LearnedToken] = ()
+    model: Model, prompt: str | ParsedPrompt, requested: Sequence[str] = (), tokens: Sequence[LearnedToken] = ()
 ) -> WordIndices:
     """Map each requested word to its indices in `AttentionMaps.words`. By default all words of the prompt.
 
@@ -177,8 +188,9 @@ def find_words(
     be spelled as in prompts. A request of several words matches where they stand together. A word that occurs
     more than once has one map, the sum. Raises `UsageError` for a word that is not in the prompt.
     """
-    tokenized = text.tokenize(model, prompt, tokens)
-    present = [word.text for word in text.word_spans(model, tokenized, tokens)]
+    parsed = parse(prompt, 1, syntax="plain") if isinstance(prompt, str) else prompt
+    spans, truncated = prompt_encoder.word_spans(model, parsed, tokens)
+    present = [word.text for word in spans]
     if not present:
         raise UsageError("the prompt contains no word", "describe what the image shows")
     indices: dict[str, tuple[int, ...]] = {}
@@ -189,7 +201,7 @@ def find_words(
         starts = [i for i in range(len(present)) if words and present[i : i + len(words)] == words]
         if not starts:
             raise UsageError(
-                f"the word {label[:60]!r} {_absence(label, tokenized.truncated)}",
+                f"the word {label[:60]!r} {_absence(label, truncated)}",
                 f"the words are {', '.join(dict.fromkeys(present))}",
             )
         indices[label] = tuple(sorted({start + j + 1 for start in starts for j in range(len(words))}))

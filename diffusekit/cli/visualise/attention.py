@@ -43,6 +43,6 @@ def command(
         options.check(*STILLS, *FILMS)
         recorder = AttentionMapRecorder(Generation(resolved, [prompt]))
         generation = recorder.generation
-        indices = find_words(generation.model, prompt, words or (), generation.tokens)
+        indices = find_words(generation.model, generation.parse(prompt), words or (), generation.tokens)
         run_recorder(recorder, show=not quiet)
         options.write(render(recorder.traces[0], recorder.attention_maps[0], indices), "attention")

@@ -36,7 +36,7 @@ def command(
         from ...visualise.lesson import check_prompts, render
 
         options.check(".html")
-        recorder = AttentionMapRecorder(Generation(resolved, check_prompts(prompts)))
+        recorder = AttentionMapRecorder(Generation(resolved, check_prompts(prompts, syntax=resolved.prompt_syntax)))
         run_recorder(recorder, show=not quiet)
         lesson = render(recorder.traces, recorder.generation.tokens, attention_maps=recorder.attention_maps)
         options.write(lesson, "lesson")

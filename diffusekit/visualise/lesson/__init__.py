@@ -26,7 +26,8 @@ def lesson(prompt: str | Sequence[str], **options: Unpack[StreamOptions]) -> Vis
 
     Takes the options of `generate` and raises the same errors, and `UsageError` for more than two prompts.
     """
-    prompts = check_prompts([prompt] if isinstance(prompt, str) else prompt)
+    syntax = options.get("prompt_syntax", "plain")
+    prompts = check_prompts([prompt] if isinstance(prompt, str) else prompt, syntax=syntax)
     options["images"] = 1
     recorder = AttentionMapRecorder(stream(prompts, **options))
     for _ in recorder:
@@ -34,8 +35,10 @@ def lesson(prompt: str | Sequence[str], **options: Unpack[StreamOptions]) -> Vis
     return render(recorder.traces, recorder.generation.tokens, attention_maps=recorder.attention_maps)
 
 
-def check_prompts(prompts: Sequence[str]) -> list[str]:
-    """Return the prompts as a list. Raises `UsageError` unless there are one or two."""
+def check_prompts(prompts: Sequence[str], *, syntax: str = "plain") -> list[str]:
+    """Return the prompts as a list. Raises `UsageError` unless there are one or two, in plain text."""
+    if syntax != "plain":
+        raise UsageError("the lesson explains prompts in plain text", "set `prompt_syntax` to plain")
     if not 1 <= len(prompts) <= 2:
         raise UsageError(f"the lesson shows one or two prompts, got {len(prompts)}", "give one prompt, or two")
     return list(prompts)

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from . import text
 from .conditioning import Conditioning, ConditioningSchedule
 from .embeddings import LearnedToken
+from .errors import UsageError
 from .models import TextModel
-from .prompt_parser import ParsedPrompt, Span
+from .prompt_parser import ParsedPrompt, PromptPart, PromptVariant, Span
 
 BACKTRACK = 20  # tokens at the end of a full window that may move to the next one, to end it at a comma
 
 Sections = tuple[tuple[Span, ...], ...]
+_EMPTY: Sections = ((Span(""),),)
 
 
 @dataclass
@@ -35,6 +38,12 @@ class PromptWindow:
         self.ids.append(token_id)
         self.vector_index.append(vector)
         self.weights.append(weight)
+
+    def tokenized(self, tokenizer: Any, length: int) -> text.TokenizedPrompt:
+        """Return the window as a text encoder of `length` positions reads it, begin, end and padding included."""
+        padding = length - 2 - len(self.ids)
+        ids = [tokenizer.bos_token_id, *self.ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding]
+        return text.TokenizedPrompt(ids, [-1, *self.vector_index, -1, *[-1] * padding], len(self.ids) + 1, "")
 
     def split(self, position: int) -> PromptWindow:
         """Cut off and return what comes from `position` on."""
@@ -89,7 +98,36 @@ def encode(
         cond = text.encode(model, texts[: len(prompts)], tokens).schedule()
         return cond, text.encode(model, texts[len(prompts) :], tokens).schedule() if negatives else None
     encoded = _encode_all(model, list(_all_sections((*prompts, *negatives))), tokens)
-    return _schedule(prompts, encoded), _schedule(negatives, encoded) if negatives else None
+    pairs = zip(prompts, negatives or prompts, strict=True)
+    counts = [max(len(encoded[sections]) for sections in _all_sections(pair)) for pair in pairs]
+    return _schedule(prompts, encoded, counts), _schedule(negatives, encoded, counts) if negatives else None
+
+
+def word_spans(
+    model: TextModel, parsed: ParsedPrompt, tokens: Sequence[LearnedToken] = ()
+) -> tuple[list[text.WordSpan], str]:
+    """List the words of a prompt at their positions in its conditioning, all windows in a row, and what was cut off.
+
+    Raises `UsageError` for a prompt that is not the same at every step, or is composed of several.
+    """
+    if len(parsed.parts) > 1 or len(parsed.parts[0].variants) > 1:
+        raise UsageError(
+            "a prompt with AND, [from:to:when] or [a|b] has no single list of words",
+            "leave these out, or set `prompt_syntax` to plain",
+        )
+    plain = _plain_text(model, parsed, tokens)
+    if plain is not None:
+        tokenized = text.tokenize(model, plain, tokens)
+        return text.word_spans(model, tokenized, tokens), tokenized.truncated
+    spans: list[text.WordSpan] = []
+    for number, window in enumerate(windows(model, parsed.parts[0].variants[0].sections, tokens)):
+        first = number * model.context_length
+        tokenized = window.tokenized(model.tokenizers[0], model.context_length)
+        spans += [
+            text.WordSpan(word.text, first + word.start, first + word.stop)
+            for word in text.word_spans(model, tokenized, tokens)
+        ]
+    return spans, ""
 
 
 def _plain_text(model: TextModel, parsed: ParsedPrompt, tokens: Sequence[LearnedToken]) -> str | None:
@@ -113,42 +151,30 @@ def _all_sections(prompts: Sequence[ParsedPrompt]) -> Iterator[Sections]:
 def _encode_all(
     model: TextModel, wanted: Sequence[Sections], tokens: Sequence[LearnedToken]
 ) -> dict[Sections, Conditioning]:
-    """Encode each distinct prompt once, to one row of as many windows as the longest has."""
-    empty: Sections = ((Span(""),),)
-    distinct = list(dict.fromkeys([*wanted, empty]))
+    """Encode each distinct prompt once, and the empty one, to one row for each window."""
+    distinct = list(dict.fromkeys([*wanted, _EMPTY]))
     per_encoder = [
         [windows(model, sections, tokens, encoder=number) for sections in distinct]
         for number in range(len(model.tokenizers))
     ]
     counts = [len(each) for each in per_encoder[0]]
     cond = _encode_windows(model, [[w for each in found for w in each] for found in per_encoder], tokens)
-    rows = dict(zip(distinct, _ranges(counts), strict=True))
-    padding = [rows[empty].start]
-    encoded = {}
-    for sections, own in rows.items():
-        each = cond[[*own, *padding * (max(counts) - len(own))]]
-        states = each.states.flatten(0, 1)[None]
-        encoded[sections] = Conditioning(states, None if each.pooled is None else each.pooled[:1])
-    return encoded
-
-
-def _ranges(counts: Sequence[int]) -> list[range]:
     starts = [sum(counts[:i]) for i in range(len(counts))]
-    return [range(start, start + count) for start, count in zip(starts, counts, strict=True)]
+    rows = zip(distinct, starts, counts, strict=True)
+    return {sections: cond[slice(start, start + count)] for sections, start, count in rows}
 
 
 def _encode_windows(
     model: TextModel, per_encoder: Sequence[Sequence[PromptWindow]], tokens: Sequence[LearnedToken]
 ) -> Conditioning:
     """Run windows through the text encoders, one row each, and apply the weights."""
-    device, capacity = model.placement.device, model.context_length - 2
+    device, length = model.placement.device, model.context_length
     ids, vector_index = [], []
     for tokenizer, found in zip(model.tokenizers, per_encoder, strict=True):
-        begin, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-        padding = [capacity - len(window.ids) for window in found]
-        ids.append([[begin, *w.ids, end, *[pad] * n] for w, n in zip(found, padding, strict=True)])
-        vector_index.append([[-1, *w.vector_index, -1, *[-1] * n] for w, n in zip(found, padding, strict=True)])
-    weights = [[1.0, *w.weights, 1.0, *[1.0] * (capacity - len(w.ids))] for w in per_encoder[0]]
+        tokenized = [window.tokenized(tokenizer, length) for window in found]
+        ids.append([each.ids for each in tokenized])
+        vector_index.append([each.vector_index for each in tokenized])
+    weights = [[1.0, *w.weights, *[1.0] * (length - 1 - len(w.weights))] for w in per_encoder[0]]
     learned = zip(*(token.vectors for token in tokens), strict=True)
     cond = text.encode_ids(
         model.text_encoders,
@@ -169,24 +195,45 @@ def _apply_weights(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return torch.where(is_weighted, (weighted * ratio[:, None, None]).to(states.dtype), states)
 
 
-def _schedule(prompts: Sequence[ParsedPrompt], encoded: dict[Sections, Conditioning]) -> ConditioningSchedule:
-    """Put the conditioning of every part of every prompt together, for each stretch of steps without a change."""
-    count = max(len(parsed.parts) for parsed in prompts)
+def _schedule(
+    prompts: Sequence[ParsedPrompt], encoded: dict[Sections, Conditioning], counts: Sequence[int]
+) -> ConditioningSchedule:
+    """Put the conditioning of every part of every prompt together, for each stretch of steps without a change.
+
+    `counts` are the windows of each image. What one image gets does not depend on the others of its batch.
+    """
+    number_of_parts = max(len(parsed.parts) for parsed in prompts)
     # a prompt of fewer parts gets its first part again, with a weight of 0
-    parts = [[*parsed.parts, *[parsed.parts[0]] * (count - len(parsed.parts))] for parsed in prompts]
-    weights = [[part.weight for part in parsed.parts] + [0.0] * (count - len(parsed.parts)) for parsed in prompts]
+    parts = [[*each.parts, *[each.parts[0]] * (number_of_parts - len(each.parts))] for each in prompts]
+    weights = [[part.weight for part in each.parts] + [0.0] * (number_of_parts - len(each.parts)) for each in prompts]
     ends = sorted({variant.until for each in parts for part in each for variant in part.variants})
     stages = []
     for end in ends:
-        rows = [
-            encoded[next(v.sections for v in each[number].variants if end <= v.until)]
-            for number in range(count)
-            for each in parts
-        ]
-        stages.append((end / ends[-1], _stack(rows)))
+        now = [[_variant(part, end).sections for part in each] for each in parts]
+        rows = [[encoded[each[number]] for each in now] for number in range(number_of_parts)]
+        stages.append((end / ends[-1], _stack([row for each in rows for row in each], encoded[_EMPTY], counts)))
     return ConditioningSchedule(tuple(stages), torch.tensor(weights).T)
 
 
-def _stack(rows: Sequence[Conditioning]) -> Conditioning:
-    pooled = [row.pooled for row in rows if row.pooled is not None]
-    return Conditioning(torch.cat([row.states for row in rows]), torch.cat(pooled) if pooled else None)
+def _variant(part: PromptPart, step: int) -> PromptVariant:
+    return next(variant for variant in part.variants if step <= variant.until)
+
+
+def _stack(rows: Sequence[Conditioning], empty: Conditioning, counts: Sequence[int]) -> Conditioning:
+    """Put the windows of each prompt in a row, and the prompts below each other.
+
+    A prompt with fewer windows than its image has is filled up with the empty prompt's, as A1111 does it. What an
+    image does not have is masked.
+    """
+    longest, length = max(counts), empty.states.shape[1]
+    states, mask = [], []
+    for row, count in zip(rows, [*counts] * (len(rows) // len(counts)), strict=True):
+        filled = torch.cat([row.states, empty.states.expand(longest - len(row), -1, -1)])
+        states.append(filled.flatten(0, 1))
+        mask.append([1.0] * count * length + [0.0] * (longest - count) * length)
+    pooled = [row.pooled[:1] for row in rows if row.pooled is not None]
+    return Conditioning(
+        torch.stack(states),
+        torch.cat(pooled) if pooled else None,
+        mask=torch.tensor(mask, device=empty.states.device) if min(counts) < longest else None,
+    )
