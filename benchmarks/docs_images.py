@@ -47,6 +47,22 @@ def visualise(name: str, *words: str) -> None:
             small.save(target, quality=88)
 
 
+def weights() -> None:
+    """One word with five weights, and the share of the attention that it gets."""
+    from diffusekit.visualise.attention_maps import record_attention_maps
+    from diffusekit.visualise.contact_sheet import SheetCell, render_sheet
+
+    cells = []
+    for weight in (0.5, 0.75, 1.0, 1.25, 1.5):
+        prompt = f"a cat and a (moon:{weight}) at night"
+        trace, maps = record_attention_maps(prompt, seed=1, prompt_syntax="a1111")
+        share = float(maps.mean_over_steps()[maps.words.index("moon")].mean())
+        cells.append(SheetCell(trace.result.image, f"weight {weight}\n{share:.1%} of the attention"))
+    render_sheet([cells], side=190, title="a cat and a (moon:…) at night").convert("RGB").save(
+        FOLDER / "weights.jpg", quality=88
+    )
+
+
 def noise() -> None:
     with tempfile.TemporaryDirectory() as folder:
         galaxy = Path(folder) / "galaxy.png"
@@ -158,6 +174,7 @@ def tab(page: Any, name: str) -> None:
 MAKERS: dict[str, Callable[[], None]] = {
     **{name: (lambda n=name, w=words: visualise(n, *w)) for name, words in VERBS.items()},
     "noise.jpg": noise,
+    "weights.jpg": weights,
     "lesson.jpg": lesson,
     "web": web,
 }

@@ -58,7 +58,7 @@ def format_infotext(record: Record) -> str:
         "Size": f"{s.width}x{s.height}",
         "Model": s.model,
         "RNG": "CPU",
-        "Emphasis": "None" if set("([") & set(s.prompt + s.negative_prompt) else "",
+        "Emphasis": "None" if s.prompt_syntax == "plain" and set("([") & set(s.prompt + s.negative_prompt) else "",
         "TI hashes": ", ".join(f"{name}: {sha[:12]}" for name, sha in record.embeddings.items()),
         "Version": f"diffusekit {record.versions.get('diffusekit', '')}".strip(),
     }
