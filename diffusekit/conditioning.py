@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -18,13 +19,15 @@ class Conditioning:
 
     `states` (B, T, D) are the hidden states of one text encoder, or of two side by side. `pooled` (B, P) is the
     pooled state of the last encoder. `size_ids` (B, 6) are original size, crop and target size (SDXL, Podell et
-    al., 2023). `mask` (B, T) is 1 where the U-Net may attend.
+    al., 2023). `mask` (B, T) is 1 where the U-Net may attend. `guidance` (B, E) is the guidance scale as an input of
+    a guidance-distilled U-Net, see `embed_guidance`.
     """
 
     states: torch.Tensor
     pooled: torch.Tensor | None = None
     size_ids: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    guidance: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.states)
@@ -61,6 +64,8 @@ class Conditioning:
             kwargs["added_cond_kwargs"] = {"text_embeds": self.pooled, "time_ids": self.size_ids}
         if self.mask is not None:
             kwargs["encoder_attention_mask"] = self.mask
+        if self.guidance is not None:
+            kwargs["timestep_cond"] = self.guidance
         return kwargs
 
     def _tensors(self) -> list[torch.Tensor | None]:
@@ -85,3 +90,20 @@ class ConditioningSchedule:
     def at(self, share: float) -> Conditioning:
         """Return what steers the step that begins after `share` of the run, at least 0 and below 1."""
         return next(cond for until, cond in self.stages if share < until)
+
+    def with_guidance(self, scale: float, width: int) -> ConditioningSchedule:
+        """Add a guidance scale as an input of a guidance-distilled U-Net, embedded in `width` numbers."""
+        embedded = embed_guidance(scale, width)
+        stages = [(until, replace(c, guidance=embedded.to(c.states).expand(len(c), -1))) for until, c in self.stages]
+        return ConditioningSchedule(tuple(stages), self.weights)
+
+
+def embed_guidance(scale: float, width: int) -> torch.Tensor:
+    """Embed a guidance scale (width,) as guidance-distilled U-Nets take it: sines and cosines of scale - 1.
+
+    Luo et al., 2023 (latent consistency models).
+    """
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half) * (-math.log(10_000.0) / (half - 1)))
+    angles = 1000.0 * (scale - 1) * frequencies
+    return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))

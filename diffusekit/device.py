@@ -21,6 +21,11 @@ class Placement:
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def is_half(self) -> bool:
+        """Whether the precision has 16 bits."""
+        return self.dtype != torch.float32
+
 
 def available() -> list[str]:
     """List the kinds of device that this machine has, the fastest first."""

@@ -1,133 +1,223 @@
-"""Find, fetch and verify models: the embedded `mini`, a folder in diffusers layout, or a Hugging Face hub id.
+"""Find and fetch models: the embedded `mini`, a folder in diffusers layout, or a Hugging Face hub id.
 
 Everything here works on file names and JSON. No weights are read and nothing in a model's folder is run.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .display import first_line
-from .errors import ModelError
+from . import hub_cache, model_files
+from .display import first_line, format_size
+from .errors import DiffusekitError, DiskError, ModelError
+from .model_files import NETWORKS, PARTS
+from .model_files.weights import STEMS
 from .version import __version__
 
 MINI = Path(__file__).with_name("mini")
 FAST_LORA = "fast.safetensors"  # a LoRA of the U-Net for few steps without guidance, beside model_index.json
-PIPELINES = ("StableDiffusionPipeline",)
-_NETWORKS = ("text_encoder", "unet", "vae")
-_PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_HUB_ID = re.compile(r"(?!\.+/)[\w.-]+/(?!\.+(@|$))[\w.-]+(@(?!.*\.\.)[\w./-]+)?")
+_SNAPSHOT = re.compile(
+    r".*[/\\]models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)[/\\]snapshots[/\\](?P<commit>[0-9a-f]{40})"
+)
 
 
-def locate(name: str) -> tuple[Path, str]:
-    """Return (folder, revision) of a model: embedded, local, in the hub's cache, or fetched from the hub.
+@dataclass(frozen=True)
+class Location:
+    """Where a model is.
 
-    Raises `ModelError` for an unknown name and for a model that cannot be fetched.
+    `name` is what records say: mini, a hub id, or a folder's own name, never its path. `revision` is the commit on
+    the hub, "" for a local folder.
+    """
+
+    name: str
+    folder: Path
+    revision: str
+
+
+def locate(name: str, *, half: Callable[[], bool] = lambda: False) -> Location:
+    """Find a model: embedded, local, in the hub's cache, or fetched from the hub.
+
+    `half` says whether half precision is needed, and is only called before a download. Raises `ModelError` for
+    an unknown name, for what is not a model, and for a model that cannot be fetched; `DiskError` for a full disk.
     """
     if name == "mini":
-        return MINI, f"diffusekit-{__version__}"
-    if (path := Path(name).expanduser()).is_dir():
-        return path.resolve(), ""
-    if not _HUB_ID.fullmatch(name) or path.suffix in (".safetensors", ".ckpt"):
-        raise ModelError(
-            f"there is no model {name!r}",
-            f"available: {', '.join(installed())}; or a folder, or a hub id like owner/name",
-        )
-    return _from_hub(name)
+        return Location("mini", MINI, f"diffusekit-{__version__}")
+    if not name.strip():
+        raise ModelError("the name of the model is empty", f"available: {', '.join(installed())}")
+    path = _to_path(name)
+    if refusal := model_files.refuse(name, path):
+        raise refusal
+    if "\0" not in name and path.is_dir():
+        return _local(path.resolve())
+    if _HUB_ID.fullmatch(name) and path.suffix.lower() not in (".safetensors", ".ckpt", ".gguf", ".pt", ".bin"):
+        return _from_hub(name, half)
+    hint = f"available: {', '.join(installed())}; or a folder, or a hub id like owner/name"
+    if len(path.parts) > 1:
+        raise ModelError(f"there is no model {name!r}: {_missing_from(path)}", hint)
+    raise ModelError(f"there is no model {name!r}", hint)
 
 
 def installed() -> dict[str, Path]:
-    """List the models that need no network by name: `mini` and those in the hub's cache."""
-    from huggingface_hub import constants, scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
+    """List the models that can be loaded without a network by name: `mini` and those in the hub's cache."""
+    return {"mini": MINI} | {each.name: each.folder for each in hub_cache.list_revisions() if not each.problem}
 
-    models = {"mini": MINI}
+
+def record_name(name: str) -> str:
+    """Return what records call the model `name`: for a folder its own name, without its path."""
+    path = _to_path(name)
+    return name if name == "mini" or "\0" in name or not path.is_dir() else _local(path.resolve()).name
+
+
+def _local(folder: Path) -> Location:
+    """Return the location of a folder; a snapshot of the hub's cache keeps its id and commit."""
+    if match := _SNAPSHOT.fullmatch(str(folder)):
+        return Location(f"{match['owner']}/{match['name']}", folder, match["commit"])
+    return Location(folder.name or "model", folder, "")
+
+
+def _to_path(name: str) -> Path:
     try:
-        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
-    except CacheNotFound:
-        return models
-    for repo in sorted(repos, key=lambda repo: repo.repo_id):
-        for revision in repo.revisions:
-            if repo.repo_type == "model" and (revision.snapshot_path / "model_index.json").exists():
-                models[repo.repo_id] = revision.snapshot_path
-    return models
+        return Path(name).expanduser()
+    except RuntimeError:  # ~someone who does not exist
+        return Path(name)
 
 
-def verify(name: str, folder: Path) -> None:
-    """Raise `ModelError` unless the folder holds every part of a supported pipeline."""
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        pipeline = index["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ModelError(
-            f"{folder} is not a model in diffusers layout (no readable model_index.json)",
-            "give the folder that holds model_index.json, unet/, vae/, text_encoder/ and tokenizer/",
-        ) from None
-    if pipeline not in PIPELINES:
-        raise ModelError(f"{name} is a {pipeline}, which is not supported", f"supported: {', '.join(PIPELINES)}")
-    missing = [part for part in _PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise ModelError(f"the model {name} has no {' and no '.join(missing)}", "fetch the whole model again")
+def _missing_from(path: Path) -> str:
+    """Say which folder of a path does not exist."""
+    for above in (*reversed(path.parents), path):
+        try:
+            if not above.exists():
+                return f"{above} does not exist"
+        except (OSError, ValueError):
+            break
+    return "it does not exist"
 
 
-def weight_variant(folder: Path, *, half: bool) -> str | None:
-    """Return the `variant` of a network's weights to load: "fp16", or None for the full files.
-
-    Half-precision files are chosen when `half` is set or when there are no others. Raises `ModelError` when
-    there are no safetensors, or when an index names a file outside the folder.
-    """
-    names = sorted(path.name for path in folder.glob("*.safetensors"))
-    if not names:
-        raise ModelError(
-            f"{folder} holds no .safetensors weights",
-            "only safetensors are loaded, because pickles can run code; convert the model first",
-        )
-    for index in folder.glob("*.safetensors.index*.json"):
-        shards = json.loads(index.read_text()).get("weight_map", {}).values()
-        if any(Path(shard).name != shard or "\\" in shard or ":" in shard for shard in shards):
-            raise ModelError(f"{index} names a file outside its folder", "do not use this model")
-    full = [name for name in names if ".fp16." not in name]
-    return "fp16" if not full or (half and len(full) < len(names)) else None
+# --- the hub ---------------------------------------------------------------------------------
 
 
-def _from_hub(name: str) -> tuple[Path, str]:
-    from huggingface_hub import constants, snapshot_download
+def _from_hub(name: str, half: Callable[[], bool]) -> Location:
+    """Take a model from the cache if it is whole, else fetch what is missing."""
+    from huggingface_hub import constants
 
     repo, _, revision = name.partition("@")
     revision = revision or "main"
-    try:
-        cached = snapshot_download(repo, revision=revision, allow_patterns=["model_index.json"], local_files_only=True)
-        if _is_complete(folder := Path(cached)):
-            return folder, folder.name
-    except Exception:  # not in the cache: every reason has its own type
-        pass
+    cached, problem = hub_cache.find_snapshot(repo, revision), None
+    if cached is not None:
+        if (cached / "model_index.json").is_file():
+            model_files.describe_class(name, cached / "model_index.json")
+        problem = hub_cache.find_problem(name, cached)
+        if not problem:
+            return Location(name, cached, cached.name)
     hint = f"available without a network: {', '.join(installed())}"
     if constants.HF_HUB_OFFLINE:
-        raise ModelError(f"the model {name} is not in the cache, and HF_HUB_OFFLINE is set", hint)
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_files_to_fetch(repo, revision)))
-    except Exception as error:
-        reason = first_line(error)
-        raise ModelError(f"the model {name} could not be fetched from {constants.ENDPOINT}: {reason}", hint) from error
-    return folder, folder.name
+        where = f"is not whole in the cache ({problem})" if problem else "is not in the cache"
+        raise ModelError(f"the model {name} {where}, and HF_HUB_OFFLINE is set{_no_folder(name)}", hint)
+    folder = _fetch(name, repo, revision, half, hint)
+    return Location(name, folder, folder.name)
 
 
-def _is_complete(folder: Path) -> bool:
-    """Whether a cached model has all parts; an interrupted download leaves some out."""
-    parts = all((folder / part).is_dir() for part in _PARTS)
-    return parts and all(any((folder / part).glob("*.safetensors")) for part in _NETWORKS)
+def _no_folder(name: str) -> str:
+    """Say that a name that looks like a hub id could also be a path, and that there is nothing at that path."""
+    return "" if "@" in name else f"; there is no folder {name} here either"
 
 
-def _files_to_fetch(repo: str, revision: str) -> list[str]:
-    """List the files of a hub model that are needed: configurations, and one precision of the weights."""
-    from huggingface_hub import HfApi
+def _fetch(name: str, repo: str, revision: str, half: Callable[[], bool], hint: str) -> Path:
+    """Fetch a model: its class first, then its configurations, then one precision of its weights."""
+    from huggingface_hub import HfApi, snapshot_download
 
-    files = [s.rfilename for s in HfApi().model_info(repo, revision=revision).siblings or []]
-    needed = [f for f in files if f == "model_index.json" or (f.startswith(_PARTS) and f.endswith((".json", ".txt")))]
-    for part in _NETWORKS:
-        weights = [f for f in files if f.startswith(f"{part}/") and f.endswith(".safetensors") and "non_ema" not in f]
-        full = [f for f in weights if ".fp16." not in f]
-        needed += full or weights
+    def fetch(files: list[str]) -> Path:
+        with _download_errors(name, hint):
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
+
+    with _download_errors(name, hint):
+        siblings = HfApi().model_info(repo, revision=revision, files_metadata=True).siblings or []
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in siblings}
+    if "model_index.json" not in sizes:
+        raise ModelError(f"{name} is not a model in diffusers layout: {_contents(sizes)}", hint)
+    model_files.describe_class(name, fetch(["model_index.json"]) / "model_index.json")
+    needed = ["model_index.json", *(f for f in sizes if f.startswith(_FOLDERS) and f.endswith((".json", ".txt")))]
+    weights = _weights_to_fetch(name, list(sizes), half=half())
+    folder = fetch(needed)
+    model_files.read_folder(name, folder, weights=False)
+    _check_disk(name, sum(sizes[file] for file in weights if not (folder / file).exists()), folder)
+    folder = fetch([*needed, *weights])
+    model_files.read_folder(name, folder)
+    return folder
+
+
+_FOLDERS = tuple(f"{part}/" for part in PARTS)
+
+
+def _weights_to_fetch(name: str, files: list[str], *, half: bool) -> list[str]:
+    """Choose the weights of every network among the files of a repository, in one precision."""
+    needed = []
+    for part in NETWORKS:
+        inside = [file.removeprefix(f"{part}/") for file in files if file.startswith(f"{part}/")]
+        try:
+            chosen = model_files.choose_weights(inside, STEMS[part], half=half)
+        except ModelError as error:
+            raise ModelError(f"{name}/{part} {error.message}; nothing was fetched", error.hint) from None
+        needed += [f"{part}/{file}" for file in chosen.names]
     return needed
+
+
+def _contents(sizes: dict[str, int]) -> str:
+    """Say what a repository without model_index.json holds."""
+    top = sorted(file for file in sizes if "/" not in file)
+    models = [file for file in top if file.endswith((".safetensors", ".ckpt", ".gguf", ".bin"))]
+    if any("lora" in file.lower() for file in models):
+        return f"it holds a LoRA ({models[0]}), which changes a model and is not one"
+    if models and "config.json" in sizes:
+        return f"it holds one network ({models[0]})"
+    if models:
+        size = f", {format_size(sizes[models[0]])}" if sizes[models[0]] else ""
+        return f"it holds {models[0]}{size}, and one-file checkpoints cannot be loaded"
+    return f"it has no model_index.json, but {', '.join(top[:3]) or 'no files'}"
+
+
+def _check_disk(name: str, size: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DiskError(
+            f"the model {name} needs {format_size(size)} more, and the disk of the cache has {format_size(free)} free",
+            "free some space, or set HF_HOME to a folder on a larger disk",
+        )
+
+
+@contextmanager
+def _download_errors(name: str, hint: str) -> Iterator[None]:
+    """Turn whatever a download raises into `ModelError`, or `DiskError` when the disk is full."""
+    from huggingface_hub import constants
+
+    try:
+        yield
+    except DiffusekitError:
+        raise
+    except Exception as error:  # every reason has its own type
+        if getattr(error, "errno", None) == 28:
+            raise DiskError(
+                f"the disk became full while {name} was fetched", "free some space, then try again"
+            ) from error
+        reason = _reason(error)
+        raise ModelError(
+            f"the model {name} could not be fetched from {constants.ENDPOINT}: {reason}{_no_folder(name)}", hint
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    kinds: list[tuple[Any, str]] = [
+        (errors.GatedRepoError, "its owner asks for an agreement first; accept it there, then run `hf auth login`"),
+        (errors.RevisionNotFoundError, "it has no such revision"),
+        (errors.RepositoryNotFoundError, "there is no such repository, or it is private"),
+    ]
+    return next((text for kind, text in kinds if isinstance(error, kind)), first_line(error))

@@ -29,7 +29,7 @@ def shape(model: Model, width: int, height: int) -> tuple[int, int, int]:
                 f"{name} must be a multiple of {multiple} for this model, got {pixels}",
                 f"try {below} or {below + multiple}",
             )
-    return model.unet.config.in_channels, height // factor, width // factor
+    return model.vae.config.latent_channels, height // factor, width // factor
 
 
 def noise(size: tuple[int, int, int], generators: list[torch.Generator]) -> torch.Tensor:

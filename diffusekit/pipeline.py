@@ -90,7 +90,7 @@ class Generation:
         for token in self.tokens:
             check_compatible(token, self.model)
         self.settings = _completed(settings, self.model).model_copy(
-            update={"embedding": tuple(token.name for token in self.tokens)}
+            update={"embedding": tuple(token.name for token in self.tokens), "model": self.model.name}
         )
         self._warn_about_prompts(prompts, folder)
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
@@ -106,6 +106,11 @@ class Generation:
         self._tiled = False
         self._evaluations = len(self._scheduler().timesteps)
         self.images: list[GeneratedImage] = []
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether every step evaluates the U-Net with and without the prompt (classifier-free guidance)."""
+        return self.settings.guidance_scale != 1 and not self.model.is_guidance_distilled
 
     @property
     def total(self) -> int:
@@ -128,16 +133,17 @@ class Generation:
 
     def _warn_about_prompts(self, prompts: Sequence[str], folder: str | Path | None) -> None:
         """Warn of everything in the prompts that has no effect."""
-        negative, scale = self.settings.negative_prompt, self.settings.guidance_scale
-        if negative and scale == 1:
-            self._warn("`negative_prompt` has no effect without guidance (`guidance_scale` 1)")
-        if any(prompts) and scale == 0:
+        negative, is_distilled = self.settings.negative_prompt, self.model.is_guidance_distilled
+        if negative and not self.is_guided:
+            why = "the model is guidance-distilled" if is_distilled else "`guidance_scale` 1"
+            self._warn(f"`negative_prompt` has no effect without guidance ({why})")
+        if any(prompts) and self.settings.guidance_scale == 0 and not is_distilled:
             self._warn("the prompt has no effect at `guidance_scale` 0; 1 is without guidance")
         for sentence in check_prompts(
             self.model,
             prompts,
             self.tokens,
-            negative_prompt="" if scale == 1 else negative,
+            negative_prompt=negative if self.is_guided else "",
             folder=folder,
             syntax=self.settings.prompt_syntax,
         ):
@@ -160,11 +166,15 @@ class Generation:
         """Generate one batch and append its images."""
         settings, model = self.settings, self.model
         guidance_scale = _known(settings.guidance_scale)
+        scale = guidance_scale if self.is_guided else 1.0
         parsed = [self.parse(task.prompt) for task in tasks]
         negatives = [parse(settings.negative_prompt, settings.steps, syntax=settings.prompt_syntax, is_negative=True)]
-        if guidance_scale == 1 and all(len(each.parts) == 1 for each in parsed):
+        if scale == 1 and all(len(each.parts) == 1 for each in parsed):
             negatives = []
         cond, uncond = prompt_encoder.encode(model, parsed, negatives * len(tasks), self.tokens)
+        if model.is_guidance_distilled:
+            width = model.unet.config.time_cond_proj_dim
+            cond, uncond = (each and each.with_guidance(guidance_scale, width) for each in (cond, uncond))
         scheduler, generators = self._scheduler(), make_generators([task.seed for task in tasks])
         start = self._start(scheduler, generators)
         step = None
@@ -174,7 +184,7 @@ class Generation:
             start.latents,
             cond,
             uncond=uncond,
-            guidance_scale=guidance_scale,
+            guidance_scale=scale,
             first_step=start.first_step,
             generators=generators,
         ):
@@ -207,7 +217,8 @@ class Generation:
     def _record(self, task: _Task) -> metadata.Record:
         own = self.settings.model_copy(update={"prompt": task.prompt, "seed": task.seed, "images": 1})
         hashes = {token.name: token.sha256 for token in self.tokens}
-        return metadata.Record.create(own, self.model.revision, self.model.placement, hashes)
+        model = self.model
+        return metadata.Record.create(own, model.revision, model.placement, hashes, model_hash=model.sha256)
 
     def _save_memory(self, error: Exception) -> None:
         """After an out-of-memory error: halve the batch, then decode in tiles, then give up."""

@@ -29,6 +29,7 @@ def _own_folder(tmp_path, monkeypatch):
     """Every test runs in an empty folder with no settings of the user's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in [n for n in os.environ if n.startswith("DIFFUSEKIT_")]:
         monkeypatch.delenv(name)
 

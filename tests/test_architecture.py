@@ -15,8 +15,8 @@ CODE = ("diffusekit", "training")
 LAYERS: dict[str, list[set[str]]] = {
     "diffusekit": [
         {"errors", "display", "schedule", "version"},
-        {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace"},
-        {"config"},
+        {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace", "model_files"},
+        {"config", "hub_cache"},
         {"device", "hub", "conditioning"},
         {"metadata"},
         {"models"},
@@ -29,6 +29,11 @@ LAYERS: dict[str, list[set[str]]] = {
         {"server"},
         {"cli"},
         {"__main__"},
+    ],
+    "diffusekit.model_files": [
+        {"headers"},
+        {"kinds", "weights"},
+        {"folder"},
     ],
     "diffusekit.embeddings": [
         {"names", "vocabulary"},

@@ -39,7 +39,8 @@ def command(
             for k, v in record.settings.model_dump().items()
             if v not in (None, "", (), []) and k not in ("images", "batch")
         }
-        rows |= {"made on": f"{record.device}, {record.dtype}", "model revision": record.revision}
+        rows["made on"] = f"{record.device}, {record.dtype}"
+        rows |= {"model hash": record.model_hash} if record.model_hash else {"model revision": record.revision}
         rows |= {f"grid {name}": ", ".join(labels) for name, labels in record.axes.items()}
         if record.embeddings:
             tokens = (f"{name} {sha[:12]}" for name, sha in record.embeddings.items())

@@ -56,6 +56,7 @@ def format_infotext(record: Record) -> str:
         "CFG scale": s.guidance_scale,
         "Seed": s.seed,
         "Size": f"{s.width}x{s.height}",
+        "Model hash": record.model_hash[:10],
         "Model": s.model,
         "RNG": "CPU",
         "Emphasis": "None" if s.prompt_syntax == "plain" and set("([") & set(s.prompt + s.negative_prompt) else "",

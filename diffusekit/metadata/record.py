@@ -24,6 +24,7 @@ class Record(BaseModel):
     schema_version: int = 1
     settings: GenerateSettings
     revision: str = ""
+    model_hash: str = ""  # SHA-256 of a local model's files; a model of the hub has a revision
     device: str = ""
     dtype: str = ""
     versions: dict[str, str] = {}
@@ -37,12 +38,15 @@ class Record(BaseModel):
         revision: str,
         placement: Placement,
         embeddings: dict[str, str] | None = None,
+        *,
+        model_hash: str = "",
     ) -> Record:
         """Make a record for this machine and the installed versions."""
         versions = {name: _installed_version(name) for name in _PACKAGES} | {"python": platform.python_version()}
         return cls(
             settings=settings,
             revision=revision,
+            model_hash=model_hash,
             device=str(placement.device),
             dtype=placement.dtype_name,
             versions=versions,

@@ -6,7 +6,10 @@ Only safetensors are read, and only classes named here are made. Nothing in a mo
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,11 +19,15 @@ from typing import Any
 
 from .. import hub
 from ..device import Placement, choose
-from ..display import first_line
+from ..display import first_line, quote
 from ..errors import ModelError, OutOfMemory, UsageError
+from ..model_files import ModelFolder, WeightFiles, read_folder, read_header
+from ..model_files.headers import FETCH_AGAIN
+from ..model_files.weights import STEMS
 from .lora import merge_lora
 from .model import Model, TextModel
 
+log = logging.getLogger(__name__)
 # Loading patches torch for the whole process to make empty networks, and two callers of one model share it.
 _LOADING = Lock()
 
@@ -46,18 +53,20 @@ def load_text(name: str = "mini") -> TextModel:
 
 @lru_cache(maxsize=1)
 def _load(name: str, placement: Placement, fast: bool) -> Model:
-    folder, revision = _prepare(name)
-    if fast and not (folder / hub.FAST_LORA).is_file():
+    place, files = _prepare(name, placement)
+    if fast and not (place.folder / hub.FAST_LORA).is_file():
         raise ModelError(
-            f"the model {name} has no few-step LoRA",
+            f"the model {place.name} has no few-step LoRA",
             "leave out `fast`; for a distilled model set `steps` to 4 and `guidance_scale` to 1",
         )
-    with _loading_errors(name, placement):
+    if files.has_safety_checker:
+        log.warning("%s brings a safety checker, which is not run: its images are not checked", place.name)
+    with _loading_errors(place.name, placement):
         # diffusers first: it imports the parts of transformers that it needs, in less time than the other way round
-        unet, vae = _unet(folder, placement, fast=fast), _vae(folder, placement)
-        tokenizers, text_encoders = _text_parts(folder, placement)
-        config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-        return Model(name, folder, revision, placement, tokenizers, text_encoders, unet, vae, config, fast)
+        unet, vae = _unet(files, placement, fast=fast), _vae(files, placement)
+        tokenizers, text_encoders = _text_parts(files, placement)
+        where = (place.name, place.folder, place.revision, placement)
+        return Model(*where, tokenizers, text_encoders, unet, vae, dict(files.configs["scheduler"]), fast)
 
 
 def resolve(model: str | Model, device: str = "auto", dtype: str = "auto", *, fast: bool = False) -> Model:
@@ -75,22 +84,21 @@ def resolve(model: str | Model, device: str = "auto", dtype: str = "auto", *, fa
 
 @lru_cache(maxsize=2)
 def _load_text(name: str) -> TextModel:
-    folder, revision = _prepare(name)
     placement = choose("cpu", "float32")
-    with _loading_errors(name, placement):
-        return TextModel(name, folder, revision, placement, *_text_parts(folder, placement))
+    place, files = _prepare(name, placement)
+    with _loading_errors(place.name, placement):
+        return TextModel(place.name, place.folder, place.revision, placement, *_text_parts(files, placement))
 
 
-def _prepare(name: str) -> tuple[Path, str]:
-    """Find a model and make sure that none of its code can run."""
+def _prepare(name: str, placement: Placement) -> tuple[hub.Location, ModelFolder]:
+    """Find a model, check its files, and make sure that none of its code can run."""
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
-    folder, revision = hub.locate(name)
-    hub.verify(name, folder)
-    return folder, revision
+    disable_progress_bar()
+    place = hub.locate(name, half=lambda: placement.is_half)
+    return place, read_folder(place.name, place.folder)
 
 
 @contextmanager
@@ -111,37 +119,104 @@ def _loading_errors(name: str, placement: Placement) -> Iterator[None]:
         ) from error
 
 
-def _text_parts(folder: Path, placement: Placement) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep lines and bars of the libraries from stderr: what they find wrong becomes an error of ours."""
+    from diffusers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _text_parts(files: ModelFolder, placement: Placement) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    return (tokenizer,), (_network(CLIPTextModel, folder / "text_encoder", placement),)
+    with _silence():
+        tokenizer = CLIPTokenizer.from_pretrained(files.path / "tokenizer", local_files_only=True)
+    encoder = _network(CLIPTextModel, files, "text_encoder", placement)
+    rows, words = encoder.get_input_embeddings().num_embeddings, len(tokenizer)
+    if words > rows:
+        raise ModelError(
+            f"the tokenizer of {files.name} has {words:,} words, its text encoder {rows:,}",
+            "use the tokenizer that belongs to the text encoder",
+        )
+    return (tokenizer,), (encoder,)
 
 
-def _unet(folder: Path, placement: Placement, *, fast: bool) -> Any:
+def _unet(files: ModelFolder, placement: Placement, *, fast: bool) -> Any:
     import torch
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    unet = _network(UNet2DConditionModel, folder / "unet", placement)
+    unet = _network(UNet2DConditionModel, files, "unet", placement)
     if fast:
-        merge_lora(unet, folder / hub.FAST_LORA)
+        merge_lora(unet, files.path / hub.FAST_LORA)
     return unet.to(memory_format=torch.channels_last) if placement.device.type == "cuda" else unet
 
 
-def _vae(folder: Path, placement: Placement) -> Any:
+def _vae(files: ModelFolder, placement: Placement) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    vae = _network(AutoencoderKL, folder / "vae", placement)
+    vae = _network(AutoencoderKL, files, "vae", placement)
     return vae.float() if vae.config.get("force_upcast") else vae
 
 
-def _network(network: Any, folder: Path, placement: Placement) -> Any:
-    """Load one network from its folder, frozen, on its device."""
-    loaded = network.from_pretrained(
-        folder,
-        use_safetensors=True,
-        variant=hub.weight_variant(folder, half=placement.dtype_name != "float32"),
-        torch_dtype=placement.dtype,
-        local_files_only=True,
-    )
+def _network(network: Any, files: ModelFolder, part: str, placement: Placement) -> Any:
+    """Load one network from its folder, frozen, on its device. Raises `ModelError` when weights are missing."""
+    chosen = files.weights(part, half=placement.is_half)
+    misfit = f"the weights of the {part} of {files.name} do not fit its config.json"
+    try:
+        with _silence(), _plain_names(files.path / part, chosen, STEMS[part]) as folder:
+            loaded, report = network.from_pretrained(
+                folder,
+                use_safetensors=True,
+                torch_dtype=placement.dtype,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (ValueError, RuntimeError) as error:
+        if "shape" in str(error) or "size mismatch" in str(error):
+            raise ModelError(f"{misfit}: a tensor has another shape", FETCH_AGAIN) from error
+        raise
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{misfit}: {len(missing)} tensors are missing, the first is {quote(missing[0])}", FETCH_AGAIN)
     return loaded.eval().requires_grad_(False).to(placement.device)
+
+
+@contextmanager
+def _plain_names(folder: Path, weights: WeightFiles, stem: str) -> Iterator[Path]:
+    """Give weights the names that the libraries look for, by links in a temporary folder if need be.
+
+    diffusers and transformers each know other spellings of half-precision files and shards.
+    """
+    has_index = any(".index." in path.name for path in folder.iterdir())
+    if weights.names == (f"{stem}.safetensors",) and not has_index:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="diffusekit-") as temporary:
+        target = Path(temporary)
+        shutil.copy(folder / "config.json", target)
+        count, weight_map = len(weights.names), {}
+        for number, name in enumerate(weights.names, 1):
+            plain = f"{stem}.safetensors" if count == 1 else f"{stem}-{number:05}-of-{count:05}.safetensors"
+            _link(folder / name, target / plain)
+            weight_map |= dict.fromkeys(read_header(folder / name).tensors, plain)
+        if count > 1:
+            size = sum((folder / name).stat().st_size for name in weights.names)
+            index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+            (target / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
+        yield target
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.symlink_to(source.resolve())
+    except OSError:  # Windows lets few users make links
+        shutil.copy(source, target)

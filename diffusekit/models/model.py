@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from .. import hub
+from .. import hub, model_files
 from ..device import Placement
+from ..model_files.folder import native_size, vae_scale_factor
+from .identity import hash_folder
 
 _TOKENIZER_LOCK = Lock()  # a call of a tokenizer may change its padding, so calls never overlap
 
 
 @dataclass(frozen=True, eq=False)
 class TextModel:
-    """The part of a model that reads prompts: tokenizers and text encoders (one each; SDXL has two)."""
+    """The part of a model that reads prompts: tokenizers and text encoders (one each; SDXL has two).
+
+    `name` is mini, a hub id, or the name of a local folder without its path. `revision` is "" for a local folder.
+    """
 
     name: str
     folder: Path
@@ -64,12 +68,12 @@ class Model(TextModel):
     @property
     def vae_scale_factor(self) -> int:
         """How many pixels one latent is wide."""
-        return _vae_scale_factor(self.vae.config)
+        return vae_scale_factor(self.vae.config)
 
     @property
     def native_size(self) -> int:
         """Width and height in pixels of the images the model was trained on."""
-        return _native_size(self.unet.config, self.vae.config)
+        return native_size(self.unet.config, self.vae.config)
 
     @property
     def guidance_scale(self) -> float:
@@ -80,16 +84,28 @@ class Model(TextModel):
     def prediction_type(self) -> str:
         return self.scheduler_config.get("prediction_type", "epsilon")
 
+    @property
+    def is_guidance_distilled(self) -> bool:
+        """Whether the U-Net takes the guidance scale as an input, and needs no second evaluation for it."""
+        return self.unet.config.time_cond_proj_dim is not None
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of a local model's files; "" for a model that a `revision` identifies."""
+        return "" if self.revision else hash_folder(self.folder, half=self.placement.is_half)
+
 
 @dataclass(frozen=True)
 class ModelInfo:
     """What the files of a model say about it before any weights are loaded."""
 
+    name: str
     folder: Path
     revision: str
     native_size: int
     guidance_scale: float
     has_fast_lora: bool
+    has_safety_checker: bool
     size_multiple: int  # sides of an image are multiples of it
 
     def nearest_side(self, pixels: int) -> int:
@@ -98,26 +114,20 @@ class ModelInfo:
 
 
 def describe(name: str) -> ModelInfo:
-    """Read the configuration of the model `name`; raises `ModelError` as `hub.locate` does."""
-    folder, revision = hub.locate(name)
-    unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
+    """Read the configuration of the model `name`; raises `ModelError` as `load` does."""
+    place = hub.locate(name)
+    files = model_files.read_folder(place.name, place.folder, weights=False)
+    unet, vae = files.configs["unet"], files.configs["vae"]
     return ModelInfo(
-        folder,
-        revision,
-        _native_size(unet, vae),
-        _guidance_scale(folder),
-        (folder / hub.FAST_LORA).is_file(),
-        size_multiple=_vae_scale_factor(vae) * 2 ** (len(unet["block_out_channels"]) - 1),
+        name=place.name,
+        folder=place.folder,
+        revision=place.revision,
+        native_size=native_size(unet, vae),
+        guidance_scale=_guidance_scale(place.folder),
+        has_fast_lora=(place.folder / hub.FAST_LORA).is_file(),
+        has_safety_checker=files.has_safety_checker,
+        size_multiple=vae_scale_factor(vae) * 2 ** (len(unet["block_out_channels"]) - 1),
     )
-
-
-def _native_size(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
-    size = unet["sample_size"]
-    return (size if isinstance(size, int) else size[0]) * _vae_scale_factor(vae)
-
-
-def _vae_scale_factor(vae: Mapping[str, Any]) -> int:
-    return 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def _guidance_scale(folder: Path) -> float:

@@ -121,7 +121,7 @@ class AttentionMapRecorder:
         return self._trace_recorder.traces
 
     def __iter__(self) -> Iterator[Step]:
-        unet, guided = self.generation.model.unet, self.generation.settings.guidance_scale != 1
+        unet, guided = self.generation.model.unet, self.generation.is_guided
         batch: list[_TokenMaps] = []
         with cross_attention.record(unet, layers=self._layers, guided=guided) as recorder:
             for step in self._trace_recorder:

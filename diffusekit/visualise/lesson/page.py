@@ -211,6 +211,7 @@ def _settings(run: LessonRun) -> str:
     rows = {
         "model": settings.model,
         "revision": record.revision,
+        "model hash": record.model_hash[:10],
         "seed": settings.seed,
         "steps": settings.steps,
         "sampler": SAMPLERS[settings.sampler].label,

@@ -89,7 +89,7 @@ def _record_rows(record: metadata.Record) -> dict[str, Any]:
         "Steps": settings.steps,
         "Guidance": f"{settings.guidance_scale:g}" if settings.guidance_scale is not None else "",
         "Seed": settings.seed,
-        "Model": f"{settings.model} {record.revision}".strip(),
+        "Model": f"{settings.model} {record.revision or record.model_hash[:10]}".strip(),
         "Learned tokens": ", ".join(f"{name} ({sha[:8]})" for name, sha in record.embeddings.items()),
     } | {f"Grid: {name}": ", ".join(labels) for name, labels in record.axes.items()}
 

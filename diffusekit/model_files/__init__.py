@@ -1,0 +1,24 @@
+"""Read what the files of a model say, without its weights: JSON, headers of safetensors, names of files.
+
+Nothing here imports torch, opens a pickle or runs anything.
+"""
+
+from .folder import NETWORKS, PARTS, ModelFolder, describe_class, read_folder
+from .headers import TensorHeader, read_header, read_json
+from .kinds import refuse
+from .weights import WeightFiles, choose_weights, find_weights
+
+__all__ = [
+    "NETWORKS",
+    "PARTS",
+    "ModelFolder",
+    "TensorHeader",
+    "WeightFiles",
+    "choose_weights",
+    "describe_class",
+    "find_weights",
+    "read_folder",
+    "read_header",
+    "read_json",
+    "refuse",
+]
