@@ -6,7 +6,6 @@ Tensors are (B, 3, H, W) in [-1, 1]. Only this module handles uint8 pixels. It i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +67,7 @@ def encode(image: Image.Image, format: str) -> bytes:
     return file.getvalue()
 
 
-def open_image(source: Path | bytes, name: str = "", formats: Sequence[str] = READABLE_FORMATS) -> Image.Image:
+def open_image(source: Path | bytes, name: str = "", formats: tuple[str, ...] = READABLE_FORMATS) -> Image.Image:
     """Open an image file, or the bytes of one, without decoding it yet. Messages call it `name`.
 
     Raises `FileRefused` unless the format is in `formats` and there are at most `MAX_PIXELS` pixels.

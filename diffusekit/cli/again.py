@@ -71,7 +71,8 @@ def _report_differences(
     for name, (label, instead) in defaults.items():
         if name in missing:
             log.warning("the %s of the image %s: %s, unless you give `%s`", label, missing[name], instead, name)
-    if unused := [f"{key} {printable(text, limit=40)}" for key, text in metadata.unused.items()]:
+    others = {key: text for key, text in metadata.unused.items() if not (key == "Model" and "model" in given)}
+    if unused := [f"{key} {printable(text, limit=40)}" for key, text in others.items()]:
         more = f" and {len(unused) - _MAX_UNUSED} more" if len(unused) > _MAX_UNUSED else ""
         log.warning("not used here, though the image was made with it: %s%s", ", ".join(unused[:_MAX_UNUSED]), more)
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from .comfyui_graph import Graph, Link, Node, Untraceable, as_link
+from .comfyui_graph import Graph, Link, Node, Untraceable, as_link, selected_input
 from .parameters import PROMPTS, Reading, make_reading
 
 Role = Literal["positive", "negative"]
 _MAX_SAMPLERS = 8  # that are compared when a file saves the images of several
-_SAVES = re.compile("save|imageoutput|image output", re.IGNORECASE)
+_SAVES = re.compile("save(?!.*(?:latent|text|model|lora|checkpoint))|image ?output", re.IGNORECASE)
 # Inputs that carry no image and no latents.
 _ASIDE = re.compile(
     "model|clip|vae|positive|negative|cond|control_net|mask|noise|sampler|sigmas|guider|text|prompt|seed|steps|cfg|name"
@@ -37,8 +37,8 @@ _MODELS = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name", "gguf_name"
 
 
 def read(texts: Mapping[str, str]) -> Reading | None:
-    """Read the graph under ComfyUI's key `prompt`; None if it is another text or makes no image."""
-    graph = Graph.parse(texts.get("prompt", ""))
+    """Read the graph under ComfyUI's key `prompt`, or in a comment; None for other texts and if it makes no image."""
+    graph = Graph.parse(texts.get("prompt", "")) or Graph.parse(texts.get("parameters", ""))
     samplers = _find_samplers(graph) if graph else []
     if not graph or not samplers:
         return None
@@ -197,16 +197,17 @@ def _collect_prompts(
     if "zeroout" in node.kind.lower():
         return []
     texts = _own_texts(graph, node, role)
-    if texts is None:
+    if texts is None or "conditioning_to" in node.links:
         links = _conditioning_links(node, role, slot)
         if not links and role == "negative" and ("guider" in node.kind.lower() or "positive" in node.inputs):
             links = []  # it has no negative prompt
         elif not links:
             raise Untraceable(node.origin)
-        texts = []
+        own, texts = texts or [], []
         for link in links:
             with graph.enter(link) as other:
                 texts += _collect_prompts(graph, other, role, link[1], known)
+        texts += own
     known[node.id, slot] = list(dict.fromkeys(filter(None, texts)))
     return known[node.id, slot]
 
@@ -237,8 +238,11 @@ def _conditioning_links(node: Node, role: Role, slot: int) -> list[Link]:
         return [links[role]]
     if role == "negative" and "guider" in node.kind.lower():
         return []
-    if named := [link for name, link in links.items() if name.lower().startswith("cond")]:
-        return named
+    if "switch" in node.kind.lower() and (link := as_link(selected_input(node))):
+        return [link]
+    for start in (role, "cond"):
+        if named := [link for name, link in links.items() if start in name.lower()]:
+            return named
     if piped := [links[name] for name in _PIPES if name in links]:
         return piped[:1]
     rest = [link for name, link in links.items() if not re.search("clip|vae|model|net|image|mask|latent|pix", name)]

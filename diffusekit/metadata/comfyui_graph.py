@@ -87,12 +87,17 @@ class Graph:
     @classmethod
     def parse(cls, text: str) -> Graph | None:
         """Read the JSON of a graph; None if it is something else."""
+        if not text.lstrip().startswith("{"):
+            return None
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
             return None
-        if isinstance(found, dict) and isinstance(found.get("prompt"), dict):
-            found = found["prompt"]  # as it was sent to the server
+        inner = found.get("prompt") if isinstance(found, dict) else None
+        if isinstance(inner, str) and inner.lstrip().startswith("{"):
+            return cls.parse(inner)
+        if isinstance(inner, dict) and "class_type" not in inner:
+            found = inner  # as it was sent to the server
         if not isinstance(found, dict):
             return None
         nodes = {
@@ -129,7 +134,7 @@ class Graph:
         if link not in self._texts:
             try:
                 with self.enter(link) as node:
-                    found = self._text_of(node)
+                    found = self._text_of(node, link[1])
                     too_long = len(found) > MAX_PROMPT
                     self._texts[link] = Untraceable(f"is longer than {MAX_PROMPT} characters") if too_long else found
             except Untraceable as error:
@@ -157,7 +162,8 @@ class Graph:
         with self.enter(link) as node:
             inputs = {name.lower(): v for name, v in node.inputs.items()}
             is_range = any(name.startswith(("min", "max")) for name in inputs)
-            if not (_COMPUTED.search(node.kind) and node.kind != "RandomNoise") and not is_range:
+            is_seed = ("seed" in node.kind.lower() and "random" not in node.kind.lower()) or node.kind == "RandomNoise"
+            if (is_seed or not _COMPUTED.search(node.kind)) and not is_range:
                 for name in names:
                     if name in inputs:
                         return self._follow(inputs[name], names, convert)
@@ -165,7 +171,7 @@ class Graph:
                     return self._follow(next(iter(node.inputs.values())), names, convert)
             raise Untraceable(node.origin)
 
-    def _text_of(self, node: Node) -> str:
+    def _text_of(self, node: Node, slot: int) -> str:
         inputs = {name.lower(): value for name, value in node.inputs.items()}
         kind = node.kind.lower().replace(" ", "")
         if isinstance(inputs.get("populated_text"), str):
@@ -181,10 +187,10 @@ class Graph:
         if (mode := str(inputs.get("mode", "")).lower()) in changes:
             return changes[mode](self.text(inputs.get("string", inputs.get("text"))))
         if "switch" in kind:
-            return self.text(_selected(node, inputs))
+            return self.text(selected_input(node))
         texts = [name for name in _TEXT_KEYS if name in inputs]
         plain = {name for name, value in node.values.items() if name.lower() not in texts and value not in ("", None)}
-        if len(texts) == 1 and not plain:
+        if len(texts) == 1 and not plain and slot == 0:
             value = inputs[texts[0]]
             if not as_link(value) or _TRANSPARENT.search(node.kind):
                 return self.text(value)
@@ -207,8 +213,9 @@ class Graph:
         return between.join(part for part in parts if part or not between)
 
 
-def _selected(node: Node, inputs: Mapping[str, Any]) -> Any:
-    """The input that a switch lets through."""
+def selected_input(node: Node) -> Any:
+    """The input that a switch lets through. Raises `Untraceable` if that is not known."""
+    inputs = {name.lower(): value for name, value in node.inputs.items()}
     choice = next((inputs[name] for name in ("select", "switch", "input", "index") if name in inputs), None)
     if isinstance(choice, bool):
         names: tuple[str, ...] = ("on_true", "true") if choice else ("on_false", "false")

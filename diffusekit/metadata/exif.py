@@ -87,7 +87,7 @@ def _decode(data: bytes, header: bytes) -> str:
     sample = data[:_SAMPLE].rstrip(b"\0")
     if not sample:
         return ""
-    if header == b"UNICODE" and (encoding := _find_kana(sample)):
+    if encoding := _find_infotext(data) or (_find_kana(sample) if header == b"UNICODE" else ""):
         return _decode_as(data, encoding)
     if _is_plain(data, "utf-8"):
         return _decode_as(data, "utf-8")
@@ -110,6 +110,15 @@ def _is_plain(data: bytes, encoding: str) -> bool:
     except UnicodeDecodeError:
         return False
     return not _CONTROL.search(text)
+
+
+def _find_infotext(data: bytes) -> str:
+    """The byte order of UTF-16 with an infotext or our own record in it, whatever the prompt is; else ""."""
+    for encoding in ("utf-16-be", "utf-16-le"):
+        at = data.find("\nSteps: ".encode(encoding))
+        if at >= 0 and at % 2 == 0:
+            return encoding
+    return ""
 
 
 def _find_kana(sample: bytes) -> str:

@@ -122,7 +122,7 @@ def _find_settings(text: str) -> tuple[int, dict[str, str]]:
         spans = _find_pairs(text, start)
         pairs = _read_pairs(text, spans)
         numbers = sum(bool(check.fullmatch(pairs.get(name, ""))) for name, check in _NUMBERS.items())
-        if len(pairs) >= 3 and numbers >= 2:
+        if len(pairs) >= 3 and (numbers >= 2 or (numbers and "Sampler" in pairs)):
             for earlier in (other for other in starts if other < start):
                 spans = _find_pairs(text, earlier)
                 if any(text[first] == '"' and first < start < end for _, first, end in spans if first < len(text)):

@@ -11,6 +11,7 @@ from .parameters import Reading, make_reading
 
 _FLAG = re.compile(r"(?<!\S)(?:-([A-Za-z])\s?|--(\w+)[= ])(?!-[A-Za-z])(\S+)")
 _FLAGS_START = re.compile(r"\s-(?:[sbWHCAS]\s?-?[\w.]+|-\w+[= ])")
+_QUOTE_END = re.compile(r'(?<!\\)"(?=\s?-|$)')  # the quote before the flags
 _FLAGS = {
     "s": "Steps",
     "steps": "Steps",
@@ -102,9 +103,8 @@ def _read_version_2(text: str) -> Reading | None:
 def _read_dream(text: str) -> Reading | None:
     """Read a command line like `"a cat [blurry]" -s50 -W512 -H512 -C7.5 -Ak_lms -S1234`."""
     text = text.strip()[:_MAX_PROMPT]
-    end = text.rfind('"')
-    if text.startswith('"') and end > 0:
-        prompt, flags = text[1:end].replace('\\"', '"'), text[end + 1 :]
+    if text.startswith('"') and (end := _QUOTE_END.search(text, 1)):
+        prompt, flags = text[1 : end.start()].replace('\\"', '"'), text[end.end() :]
     else:
         start = _FLAGS_START.search(text)
         prompt, flags = (text[: start.start()], text[start.start() :]) if start else (text, "")

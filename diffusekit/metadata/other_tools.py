@@ -29,7 +29,7 @@ PROGRAMS = (
     Program("SwarmUI", ("parameters",), swarmui.read),
     Program("Fooocus", ("parameters",), fooocus.read),
     Program("Draw Things", ("parameters",), draw_things.read),
-    Program("ComfyUI", ("prompt",), comfyui.read),
+    Program("ComfyUI", ("prompt", "parameters"), comfyui.read),
     Program("InvokeAI", ("invokeai_metadata", "sd-metadata", "Dream"), invokeai.read),
     Program("NovelAI", ("Comment", "UserComment"), novelai.read),
     Program("Easy Diffusion", ("parameters", "prompt", "Prompt"), easy_diffusion.read),
@@ -44,9 +44,9 @@ def read_texts(texts: Mapping[str, str], comments: Sequence[str]) -> tuple[Readi
     """
     for program in PROGRAMS:
         tries: list[tuple[str, Mapping[str, str]]] = []
+        tries += [(texts[key], texts) for key in program.keys if key in texts and key != "parameters"][:1]
         if "parameters" in program.keys:
             tries += [(text, {**texts, "parameters": text}) for text in comments]
-        tries += [(texts[key], texts) for key in program.keys if key in texts and key != "parameters"][:1]
         for text, given in tries:
             if found := program.read(given):
                 return found, text

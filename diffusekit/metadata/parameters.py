@@ -31,8 +31,27 @@ _KEYS = {
 _USED = {*_KEYS.values(), "Schedule type", "Scheduler"}
 # Fields that say where an image comes from, and change nothing in it.
 _NEUTRAL = {"Program", "Version", "Model hash", "VAE hash", "TI hashes", "Hashes", "User", "App", "RNG", "Created Date"}
-_PLAIN_SCHEDULES = ("", "automatic", "normal", "native", "default", "none")  # the sampler's own spacing
-_SUFFIXES = ("karras", "exponential", "sgm uniform", "polyexponential", "beta", "simple")
+_PLAIN_SCHEDULES = (
+    "",
+    "automatic",
+    "normal",
+    "native",
+    "default",
+    "none",
+    "uniform",
+    "discrete",
+)  # the sampler's own spacing
+_SUFFIXES = (
+    "karras",
+    "polyexponential",
+    "exponential",
+    "sgm uniform",
+    "beta",
+    "simple",
+    "trailing",
+    "align your steps",
+    "ays",
+)
 _SHORT = {"k": "karras", "ka": "karras"}  # InvokeAI's and Draw Things' ends of a name
 
 
@@ -121,7 +140,8 @@ def restore(parameters: Mapping[str, str], unknown: Mapping[str, str]) -> Restor
 
 def _expectation(error: UsageError) -> str:
     """What a setting expects, from the message "`steps` should be …, got …"."""
-    return error.message.partition("` ")[2].rpartition(", got ")[0].replace("should", "it should", 1) or error.message
+    expected = error.message.partition("` ")[2].rpartition(", got ")[0].removeprefix("String ")
+    return expected.replace("should", "it should", 1) or error.message
 
 
 def translate_sampler(label: str, schedule: str = "") -> tuple[str | None, str]:

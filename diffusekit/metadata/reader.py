@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
 from typing import Any
 
-from PIL import PngImagePlugin, features
+from PIL import Image, PngImagePlugin, features
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import images
@@ -24,7 +25,17 @@ _MAX_TEXT = 1_000_000  # characters of one text that are parsed
 _FORMATS = (*images.READABLE_FORMATS, *(["AVIF"] if features.check("avif") else []))
 _XMP_TEXTS = ("exif:UserComment", "dc:description")
 # Where the main text of an image may be. Only the first two hold text that is a prompt alone.
-_COMMENTS = ("parameters", "UserComment", "ImageDescription", "XPComment", "comment", *_XMP_TEXTS)
+_COMMENTS = (
+    "parameters",
+    "UserComment",
+    "Parameters",
+    "ImageDescription",
+    "XPComment",
+    "comment",
+    "Comment",
+    "Description",
+    *_XMP_TEXTS,
+)
 
 
 class ImageMetadata(BaseModel):
@@ -103,7 +114,7 @@ def _read_texts(path: Path) -> tuple[dict[str, str], str]:
         try:
             stored = getattr(image, "text", image.info)
             texts = {key: text for key, value in stored.items() if (text := _decode(value)) is not None}
-            texts = {**exif.read_texts(image.getexif()), **texts}
+            texts = {**_exif_texts(image), **texts}
             xmp = image.info.get("xmp", texts.pop(XMP_KEY, ""))
         except (OSError, ValueError, SyntaxError) as error:
             raise FileRefused(f"{path} is damaged: {error}", "use another copy of it") from None
@@ -112,6 +123,16 @@ def _read_texts(path: Path) -> tuple[dict[str, str], str]:
         if text := _xmp_text(xmp[:_MAX_TEXT], name):
             texts.setdefault(name, text)
     return {key: text for key, text in texts.items() if len(text) <= _MAX_TEXT}, xmp
+
+
+def _exif_texts(image: Image.Image) -> dict[str, str]:
+    """The texts of the EXIF; none if it is damaged, because the other texts of the file may be whole."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library is silent
+            return exif.read_texts(image.getexif())
+    except Exception:  # Pillow's reader raises anything at all on bytes made to confuse it
+        return {}
 
 
 def _decode(value: Any) -> str | None:

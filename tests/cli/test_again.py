@@ -19,6 +19,13 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def drawn():
+    """The settings of the image that was drawn."""
+    record = metadata.read(Path("x.png")).record
+    assert record is not None
+    return record.settings
+
+
 def image(prompt="a red cat", line=LINE):
     return str(png(Path("theirs.png"), parameters=f"{prompt}\n{line}"))
 
@@ -26,7 +33,7 @@ def image(prompt="a red cat", line=LINE):
 def test_an_image_that_is_wholly_known_is_drawn_without_a_warning(capsys):
     assert run(["again", image(), "-q", "-o", "x.png"]) == 0
     assert capsys.readouterr().err == ""
-    own = metadata.read(Path("x.png")).record.settings
+    own = drawn()
     assert (own.prompt, own.steps, own.sampler, own.seed, own.guidance_scale) == ("a red cat", 1, "euler_a", 99, 2)
     assert (
         run(["generate", "a red cat", "--guidance", "2", "--sampler", "euler_a", "--seed", "99", *QUICK[:-1], "y.png"])
@@ -47,7 +54,7 @@ def test_an_unknown_prompt_is_shown_refused_and_can_be_given(capsys):
     assert "the prompt of theirs.png is unknown: it comes from node 20 of class Wildcards" in err
     assert "hint: give it with --prompt" in err and not Path("x.png").exists()
     assert run(["again", "theirs.png", "--prompt", "a blue car", *QUICK]) == 0
-    assert metadata.read(Path("x.png")).record.settings.prompt == "a blue car"
+    assert drawn().prompt == "a blue car"
 
 
 @pytest.mark.parametrize(
