@@ -1,6 +1,8 @@
 """Atomic file writes, of one file or of several."""
 
 import contextlib
+import errno
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ def write_atomic(
     Raises `DiskError` when writing fails, and whatever `check` raises. Then the old file at `path` is
     unchanged, and the temporary file is gone.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         crash_point("before writing")
@@ -47,6 +49,57 @@ def write_atomic(
             ) from error
         raise
     return path
+
+
+def check_destination(path: Path) -> None:
+    """Refuse a path that cannot be written, before the work whose result it is for.
+
+    Raises `UsageError` for a name that is too long, a folder, a device, and a file in the place of a folder, and
+    `DiskError` for a folder that cannot be written.
+    """
+    parent = path.parent
+    try:
+        folder = next((p for p in (parent, *parent.parents) if p.exists()), parent)
+        longest = max(path.parts, key=lambda part: len(os.fsencode(part)), default="")
+        size, limit = len(os.fsencode(longest)), _max_name(folder)
+        if size > limit:
+            raise UsageError(
+                f"the name {longest[:20]}… has {size} bytes, expected at most {limit}", "use a shorter name"
+            )
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is a file, so there cannot be {path}", "use another folder")
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise UsageError(f"{path} is {kind}, expected a file or a new name", "use another name")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise DiskError(f"cannot write in {folder}: no permission", "use another folder, or change its permissions")
+    except OSError as error:
+        _check_length(path, error)
+        raise DiskError(f"cannot write {path}: {error.strerror or error}", "use another folder") from None
+    except ValueError as error:  # no name has these characters, or not in this system's encoding
+        raise UsageError(f"{str(path)!r} cannot be the name of a file: {error}", "use another name") from None
+
+
+def _check_length(path: Path, error: OSError) -> None:
+    """Raise `UsageError` if the system said that a name or the whole path is too long."""
+    if error.errno == errno.ENAMETOOLONG:
+        name = max(path.parts, key=len)
+        size = f"{len(os.fsencode(name))} bytes in one name, {len(os.fsencode(path))} altogether"
+        raise UsageError(f"the name {name[:20]}… is too long: {size}", "use a shorter name") from None
+
+
+def _max_name(folder: Path) -> int:
+    """Return how many bytes a name may have in a folder."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # not on Windows, and not on every file system
+        return 255
+
+
+def _temporary(path: Path) -> Path:
+    """Return the hidden name under which a file is written first. It is never longer than the file's own."""
+    name = path.name if len(os.fsencode(path.name)) < 60 else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:40]
+    return path.with_name(f".{name}.new")
 
 
 def write_all(

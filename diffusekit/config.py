@@ -1,17 +1,25 @@
 """Where the values of settings come from: flags, the environment, TOML files and recipes."""
 
 import difflib
+import logging
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
-from .settings import S, ServeSettings, Settings, validate
+from .settings import GenerateSettings, InvertSettings, S, ServeSettings, Settings, validate
+from .text_files import decode
 from .workspace import Workspace
 
+log = logging.getLogger(__name__)
+
 PACKAGE = Path(__file__).parent
+_TABLES = ("generate", "invert", "serve", "visualise")
+_ALIASES = {"visualize": "visualise"}
+# Settings that a verb replaces by an argument, or does not use.
+_WITHOUT_EFFECT = {"invert": ("pictures",), "visualise": ("images", "batch")}
 
 
 def resolve_settings(model: type[S], verb: str, given: Mapping[str, Any]) -> S:
@@ -40,19 +48,42 @@ def config_files() -> list[Path]:
 
 
 def _read_table(path: Path, verb: str) -> dict[str, Any]:
-    """Read the table `[verb]` of a configuration file."""
+    """Read the table `[verb]` of a configuration file. Warns of what has no effect."""
     tables = _read_toml(path, "check the file's permissions", f"for example:\n[{verb}]\nsteps = 30")
-    outside = [name for name, value in tables.items() if not isinstance(value, dict)]
-    if outside:
-        raise UsageError(f"{path}: {outside[0]!r} is outside a table", f"move it below a line [{verb}]")
-    return tables.get(verb, {})
+    values: dict[str, Any] = {}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            if isinstance(table, list) and all(isinstance(row, dict) for row in table):
+                raise UsageError(f"{path}: {name!r} is a list of tables", f"write [{name}] instead of [[{name}]]")
+            raise UsageError(f"{path}: {name!r} is outside a table", f"move it below a line [{verb}]")
+        if _ALIASES.get(name, name) == verb:
+            values |= table
+        elif name not in (*_TABLES, *_ALIASES):
+            log.warning("%s: the table [%s] has no effect%s", path, name, _suggest(name, _TABLES))
+    for name in _WITHOUT_EFFECT.get(verb, ()):
+        if name in values:
+            log.warning("%s: %s has no effect in [%s]", path, name, verb)
+    return values
 
 
 def _read_environment(model: type[Settings]) -> dict[str, str]:
-    """Read `DIFFUSEKIT_*`. `DIFFUSEKIT_TOKEN` is the server's bearer token, never the token that is learned."""
-    ignored = ("prompt",) if model is ServeSettings else ("prompt", "token")
-    fields = {f"DIFFUSEKIT_{name.upper()}": name for name in model.model_fields if name not in ignored}
-    return {fields[key]: value for key, value in os.environ.items() if key in fields}
+    """Read `DIFFUSEKIT_*`; a blank variable counts as not set. Warns of variables that no verb has.
+
+    `DIFFUSEKIT_TOKEN` is the server's bearer token, never the token that is learned.
+    """
+    every = {name for each in (GenerateSettings, InvertSettings, ServeSettings) for name in each.model_fields}
+    known = {f"DIFFUSEKIT_{name.upper()}": name for name in every - {"prompt", "pictures"}}
+    found = {key: value for key, value in os.environ.items() if key.upper().startswith("DIFFUSEKIT_")}
+    for key in found:
+        if key not in known and key != "DIFFUSEKIT_DEBUG":
+            log.warning("the variable %s has no effect%s", key, _suggest(key.upper(), list(known)))
+    own = model.model_fields.keys() - (() if model is ServeSettings else {"token"})
+    return {known[key]: value for key, value in found.items() if known.get(key) in own and value.strip()}
+
+
+def _suggest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def recipes() -> dict[str, Path]:
@@ -84,8 +115,10 @@ def read_recipe(model: type[Settings], path: Path) -> dict[str, Any]:
 
 def _read_toml(path: Path, unreadable_hint: str, syntax_hint: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(decode(path.read_bytes(), str(path)))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", unreadable_hint) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"{path} is not TOML: it is nested too deeply", syntax_hint) from None
+    except ValueError as error:  # also for a number of thousands of digits
         raise UsageError(f"{path} is not TOML: {error}", syntax_hint) from None

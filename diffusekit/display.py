@@ -1,4 +1,10 @@
-"""Text that is safe to print: untrusted strings, and counts, sizes and durations in words."""
+"""Text that is safe to print or in file names: untrusted strings, and counts, sizes and durations in words."""
+
+import os
+import re
+import unicodedata
+
+_MAX_WORDS_BYTES = 120  # of the words in a file name, which has a number and an ending as well
 
 
 def printable(text: str, *, limit: int | None = None, allow: str = "") -> str:
@@ -9,6 +15,21 @@ def printable(text: str, *, limit: int | None = None, allow: str = "") -> str:
     if limit is not None and len(text) > limit:
         text = f"{text[: limit - 1]}…"
     return "".join(c if c.isprintable() or c in allow else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def file_words(text: str, limit: int = 40) -> str:
+    """Make the first words of a text a part of a file name: letters and digits of any script, joined by dashes.
+
+    Returns "" if there are none, or if this system's file names cannot have them.
+    """
+    lower = unicodedata.normalize("NFC", text.lower())
+    words = "".join(c if c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M" else "-" for c in lower)
+    cut = re.sub("-+", "-", words).strip("-")[:limit].encode()[:_MAX_WORDS_BYTES].decode("utf-8", "ignore").strip("-")
+    try:
+        os.fsencode(cut)
+    except UnicodeEncodeError:
+        return ""
+    return cut
 
 
 def quote(text: str, limit: int = 60) -> str:

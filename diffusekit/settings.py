@@ -76,7 +76,7 @@ class GenerateSettings(Settings):
     )
     seed: int | None = flag(
         None,
-        "The same seed gives the same image; image i uses seed + i. Default: random.",
+        "The same seed gives the same image; image i uses seed + i. Default, and -1: random.",
         ge=0,
         lt=MAX_SEED,
     )
@@ -99,6 +99,12 @@ class GenerateSettings(Settings):
         if isinstance(values, dict) and _is_true(values.get("fast")):
             return FAST_DEFAULTS | {name: value for name, value in values.items() if value is not None}
         return values
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _accept_random(cls, seed: Any) -> Any:
+        """Read -1 as a random seed, as A1111 does."""
+        return None if str(seed).strip() == "-1" else seed
 
     @field_validator("embedding", mode="before")
     @classmethod

@@ -15,7 +15,8 @@ CODE = ("diffusekit", "training")
 LAYERS: dict[str, list[set[str]]] = {
     "diffusekit": [
         {"errors", "display", "schedule", "version"},
-        {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace", "model_files"},
+        {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace", "model_files"}
+        | {"text_files"},
         {"config", "hub_cache"},
         {"device", "hub", "conditioning"},
         {"metadata"},

@@ -1,7 +1,7 @@
 """`diffusekit generate`: prompts to image files."""
 
 import json
-import sys
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,11 @@ import typer
 from ..config import resolve_settings
 from ..errors import UsageError
 from ..settings import GenerateSettings, validate
+from ..text_files import decode
 from .options import with_group, with_settings
 from .output import Destination
 from .progress import follow, quiet_libraries
+from .streams import read_stdin
 
 if TYPE_CHECKING:
     from ..pipeline import GeneratedImage
@@ -70,6 +72,10 @@ def command(
     given = settings | split_size(options.size, settings)
     resolved = resolve_settings(GenerateSettings, "generate", given)
     texts = _read_prompts(prompts or [], prompts_file)
+    if not (prompts or prompts_file):
+        texts = [resolved.prompt] if resolved.prompt.strip() else []
+    if not texts:
+        raise UsageError("no prompt was given", 'for example: diffusekit generate "A beautiful galaxy"')
     for prompt in texts:
         validate(GenerateSettings, {"prompt": prompt})
     run(resolved, texts, options)
@@ -79,8 +85,8 @@ def split_size(size: str | None, given: dict[str, Any]) -> dict[str, int]:
     """Parse `--size 512x768` into width and height. `given` are the settings that were given beside it."""
     if size is None:
         return {}
-    width, cross, height = size.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
+    width, _, height = size.lower().partition("x")
+    if not re.fullmatch(r"[0-9]{1,9}x[0-9]{1,9}", size.lower()):
         raise UsageError(f"--size should be WIDTHxHEIGHT, got {size!r}", "for example --size 512x768")
     if "width" in given or "height" in given:
         raise UsageError("--size was given together with --width or --height", "leave out one of them")
@@ -91,17 +97,14 @@ def _read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
     """Collect prompts from arguments, stdin (-) and a file. Empty lines are skipped."""
     prompts: list[str] = []
     for prompt in given:
-        prompts += _lines(sys.stdin.read()) if prompt == "-" else [prompt]
+        prompts += _lines(read_stdin()) if prompt == "-" else [prompt]
     if file is not None:
         try:
-            prompts += _lines(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            prompts += _lines(decode(file.read_bytes(), str(file)))
+        except OSError as error:
             raise UsageError(
-                f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}",
-                "expected a text file with one prompt per line",
+                f"cannot read {file}: {error.strerror or error}", "expected a text file with one prompt per line"
             ) from None
-    if not prompts:
-        raise UsageError("no prompt was given", 'for example: diffusekit generate "A beautiful galaxy"')
     return prompts
 
 

@@ -1,6 +1,7 @@
 """The `diffusekit` command: it runs a verb, prints errors and warnings, and decides the exit code."""
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -11,9 +12,12 @@ from typing import Any
 
 import typer
 
-from ..errors import DiffusekitError
+from ..errors import DiffusekitError, DiskError
 from .app import command_line
 from .flags import find_flags, insert_flags
+from .streams import open_streams
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 class StopSignal(BaseException):
@@ -31,11 +35,12 @@ def raise_stop_signal(number: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line of this process, then end the process."""
+    open_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, raise_stop_signal)
     code = run(sys.argv[1:])
     # Python takes a second to unload torch, module by module. All output is written by then, so skip it.
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
@@ -55,6 +60,7 @@ def run(arguments: list[str]) -> int:
         flags = find_flags(command, arguments)
         with _print_warnings(flags):
             code = command.main(arguments, prog_name="diffusekit", standalone_mode=False)
+        sys.stdout.flush()  # an error of stdout is an error of this command
         return code if isinstance(code, int) else 0
     except DiffusekitError as error:
         _print_error(error.message, error.hint, flags)
@@ -64,8 +70,13 @@ def run(arguments: list[str]) -> int:
             _print_error("stopped", "finished files are kept")
         return stopped.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _close_pipe()
+    except SystemExit as stopped:  # typer ends the program when a pipe is closed
+        if not isinstance(stopped.__context__, BrokenPipeError):
+            raise
+        return _close_pipe()
+    except OSError as error:
+        return _report_disk(error) if error.errno in _DISK_ERRORS else _report(error)
     except Exception as error:
         return _report(error)
 
@@ -103,6 +114,20 @@ def _print_warnings(flags: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
+
+
+def _close_pipe() -> int:
+    """Discard what is left to print, because the reader of stdout has ended, and return the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _report_disk(error: OSError) -> int:
+    """Print that a file, or else stdout, could not be written, and return the exit code."""
+    where = f"{error.filename}" if error.filename else "the output"
+    hint = "check the free space, and where the output goes; finished files are kept"
+    _print_error(f"cannot write {where}: {error.strerror or error}", hint)
+    return DiskError.exit_code
 
 
 def _report(error: Any) -> int:

@@ -145,19 +145,26 @@ def _check_count(count: int) -> None:
 def _plan(runs: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Complete and check every run: (settings of `stream`, options as given)."""
     _check_count(len(runs))
-    seed = secrets.randbelow(2**32) if common.get("seed") is None else common["seed"]
+    seed = _seed(common)
+    seed = secrets.randbelow(2**32) if seed is None else seed
     plans = []
     for run in runs:
         if unknown := [name for name in run if name not in COMPARABLE]:
             raise UsageError(f"cannot compare values of {unknown[0]!r}", f"comparable: {', '.join(COMPARABLE)}")
         options = {**common, **run}
         settings: dict[str, Any] = {name: value for name, value in options.items() if name != "drop"} | {"images": 1}
-        settings["seed"] = seed if options.get("seed") is None else options["seed"]
+        own = _seed(options)
+        settings["seed"] = seed if own is None else own
         validate(GenerateSettings, {name: value for name, value in settings.items() if name != "model"})
         for word in _as_list(options.get("drop")):
             settings["prompt"] = drop_word(word, **settings)
         plans.append((settings, options))
     return plans
+
+
+def _seed(options: Mapping[str, Any]) -> int | None:
+    """Return the seed of some options, or None where it is random: not given, None or -1."""
+    return validate(GenerateSettings, {"seed": options.get("seed")}).seed
 
 
 def _as_list(words: Any) -> list[str]:

@@ -103,11 +103,13 @@ def check_path(path: Path, endings: tuple[str, ...], *, overwrite: bool = False)
     """Refuse a path before any work is done.
 
     Raises `UsageError` for an ending that is not in `endings`, for an existing file unless `overwrite`
-    is set, and for an .mp4 when imageio-ffmpeg is not installed.
+    is set, for a name that cannot be written, and for an .mp4 when imageio-ffmpeg is not installed. Raises
+    `DiskError` for a folder that cannot be written.
     """
     ending = path.suffix.lower()
     if ending not in endings:
         raise UsageError(f"cannot write {path.name!r} in this format", f"supported endings: {', '.join(endings)}")
+    atomic.check_destination(path)
     if path.exists() and not overwrite:
         raise UsageError(f"{path} already exists", "choose another name, or set `overwrite`")
     if ending == ".mp4" and find_spec("imageio_ffmpeg") is None:

@@ -87,7 +87,7 @@ class SamplerRecorder:
         if "sampler" in options:
             raise UsageError("give samplers by their names, without `sampler`", "samplers(['ddim', 'euler'])")
         settings: dict[str, Any] = {**options, "images": 1}
-        if settings.get("seed") is None:
+        if validate(GenerateSettings, {"seed": settings.get("seed")}).seed is None:
             settings["seed"] = secrets.randbelow(2**32)
         each: list[dict[str, Any]] = [{**settings, "prompt": prompt, "sampler": name} for name in self.names]
         for one in each:

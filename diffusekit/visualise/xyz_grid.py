@@ -134,8 +134,10 @@ def _sampler(text: str) -> tuple[str, str]:
 
 def _numbers(label: str, text: str) -> list[float]:
     """Parse `7`, or a range: in steps of one, with a stride `(+2)`, or with a number of values `[5]`."""
+    if len(text) > 60:
+        raise UsageError(f"{label} takes numbers, got {text[:40]!r}…", "for example 4, 8, 16 or 4-20 (+8)")
     if re.fullmatch(r"\d+", text):
-        return [int(text[:40])]  # seeds are larger than a float is exact
+        return [int(text)]  # seeds are larger than a float is exact
     if re.fullmatch(r"-?\d*\.?\d+", text):
         return [float(text)]
     if not (match := _RANGE.fullmatch(text)):

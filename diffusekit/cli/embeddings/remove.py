@@ -25,6 +25,8 @@ def command(
     its = RunFolder(path.parent, path.stem)
     paths = [path, *([its.path] if run and its.is_run else [])]
     description = " and ".join(str(path) for path in paths)
+    if run and not its.is_run:
+        print(f"{path.stem} has no folder of a training run", file=sys.stderr)
     if not yes:
         _confirm(description)
     for path in paths:
@@ -49,7 +51,11 @@ def _check_learned(path: Path) -> None:
 def _confirm(description: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError(f"cannot ask whether to delete {description}: stdin is not a terminal", "add --yes")
-    if not typer.confirm(f"Delete {description}?", err=True):
+    try:
+        agreed = typer.confirm(f"Delete {description}?", err=True)
+    except typer.Abort:  # the end of the input
+        agreed = False
+    if not agreed:
         raise UsageError("nothing was deleted", "answer y to delete")
 
 

@@ -57,7 +57,7 @@ def _build_a1111(token: LearnedToken, metadata: dict[str, str]) -> bytes:
         "string_to_token": {"*": _STAR_ID},
         "string_to_param": {"*": vectors[0]},
         "name": token.token,
-        "step": int(steps) if steps.isdecimal() else None,
+        "step": int(steps) if steps.isdecimal() and len(steps) < 16 else None,
         "sd_checkpoint": None,
         "sd_checkpoint_name": token.metadata.get("base_model"),
         "diffusekit": metadata,

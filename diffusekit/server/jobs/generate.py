@@ -30,7 +30,9 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
     if "prompt" in given and list(prompts) != [given["prompt"]]:
         raise UsageError("prompts and prompt were both given", "leave out one of them")
     own = {"device": server.device, "dtype": server.dtype}
-    settings = validate(GenerateSettings, {"model": server.model, "seed": secrets.randbelow(2**32)} | given | own)
+    settings = validate(GenerateSettings, {"model": server.model} | given | own)
+    if settings.seed is None:
+        settings = settings.model_copy(update={"seed": secrets.randbelow(2**32)})
     for prompt in prompts:
         validate(GenerateSettings, {"prompt": prompt})
     _check_limits(settings, prompts, server)
