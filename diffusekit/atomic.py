@@ -59,6 +59,8 @@ def check_destination(path: Path) -> None:
     """
     parent = path.parent
     try:
+        if "\0" in str(path):
+            raise ValueError("embedded null character")
         folder = next((p for p in (parent, *parent.parents) if p.exists()), parent)
         longest = max(path.parts, key=lambda part: len(os.fsencode(part)), default="")
         size, limit = len(os.fsencode(longest)), _max_name(folder)

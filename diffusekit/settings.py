@@ -288,6 +288,8 @@ def validate(model: type[S], values: Mapping[str, Any], source: str = "") -> S:
         first = error.errors()[0]
         field, got = str(first["loc"][0]), repr(first.get("input"))
         expected = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if first["type"] == "string_unicode":
+            expected = "should be UTF-8 text"
         got = got if len(got) < 60 else f"{got[:50]}… ({len(got)} characters)"
         name = field if source else f"`{field}`"  # in a file or the environment it is not a flag
         raise UsageError(f"{name} {expected}, got {got}{source}", model.model_fields[field].description or "") from None

@@ -1,6 +1,7 @@
 """Text that users wrote: UTF-8, with or without the byte order mark that Windows adds."""
 
 import codecs
+import os
 
 from .errors import UsageError
 
@@ -18,3 +19,14 @@ def decode(data: bytes, name: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"{name} is not UTF-8 text: line {line} has the byte 0x{data[error.start]:02x}"
         raise UsageError(message, "save it as UTF-8 text") from None
+
+
+def repair(text: str) -> str:
+    """Decode an argument as UTF-8 that Python decoded in another encoding, as where the locale is C.
+
+    Any other text is returned as it is.
+    """
+    try:
+        return text if text.isprintable() else os.fsencode(text).decode()
+    except UnicodeError:
+        return text

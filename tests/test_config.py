@@ -55,6 +55,78 @@ def test_a_bad_environment_is_named(monkeypatch):
         resolve_settings(GenerateSettings, "generate", {})
 
 
+@pytest.mark.parametrize(
+    "data,message",
+    [
+        ("[generate]\nsteps = 3".encode("utf-16"), "is UTF-16 or UTF-32 text, expected UTF-8"),
+        ("[generate]\nsteps = 3".encode("utf-16-le"), "is UTF-16 or UTF-32 text, expected UTF-8"),
+        ("[generate]\n# été\nsteps = 3".encode("latin-1"), "is not UTF-8 text: line 2 has the byte 0xe9"),
+        (b"[generate]\nsteps = " + b"[" * 5000, "nested too deeply"),
+        (b"[generate]\nsteps = " + b"9" * 5000, "is not TOML"),
+        (b"[[generate]]\nsteps = 3", "write [generate] instead of [[generate]]"),
+        (b"[generate]\nsteps = 1e309", "steps"),
+        (b"[generate]\nguidance_scale = nan", "guidance_scale"),
+        (b"[generate]\nsteps = 2026-01-01", "steps"),
+        (b"[generate]\nseed = -2", "seed"),
+    ],
+)
+def test_a_file_that_is_not_toml_gives_a_clear_sentence(tmp_path, data, message):
+    (tmp_path / "diffusekit.toml").write_bytes(data)
+    with pytest.raises(UsageError) as error:
+        resolve_settings(GenerateSettings, "generate", {})
+    assert message in f"{error.value.message} {error.value.hint}" and "diffusekit.toml" in error.value.message
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path):
+    (tmp_path / "diffusekit.toml").write_bytes(b"\xef\xbb\xbf[generate]\r\nsteps = 3\r\n")
+    assert resolve_settings(GenerateSettings, "generate", {}).steps == 3
+
+
+def test_blank_variables_count_as_not_set(monkeypatch, caplog):
+    for name in ("STEPS", "SEED", "FAST", "MODEL", "GUIDANCE_SCALE", "EMBEDDING"):
+        monkeypatch.setenv(f"DIFFUSEKIT_{name}", " " if name == "SEED" else "")
+    assert resolve_settings(GenerateSettings, "generate", {}) == GenerateSettings()
+    assert caplog.messages == []
+
+
+def test_variables_that_no_verb_has_are_named(monkeypatch, caplog):
+    for name in ("DIFFUSEKIT_STEP", "DIFFUSEKIT_FOO", "diffusekit_seed", "DIFFUSEKIT_PROMPT"):
+        monkeypatch.setenv(name, "3")
+    for name in ("DIFFUSEKIT_DEBUG", "DIFFUSEKIT_TOKEN", "DIFFUSEKIT_VECTORS", "DIFFUSEKIT_PORT"):
+        monkeypatch.setenv(name, "1")
+    assert resolve_settings(GenerateSettings, "generate", {}) == GenerateSettings()
+    assert sorted(message.partition(" has no")[0] for message in caplog.messages) == [
+        "the variable DIFFUSEKIT_FOO",
+        "the variable DIFFUSEKIT_PROMPT",
+        "the variable DIFFUSEKIT_STEP",
+        "the variable diffusekit_seed",
+    ]
+    assert "the variable DIFFUSEKIT_STEP has no effect; did you mean DIFFUSEKIT_STEPS?" in caplog.messages
+
+
+def test_tables_and_keys_without_effect_are_named(tmp_path, caplog):
+    (tmp_path / "diffusekit.toml").write_text(
+        "[genrate]\nsteps = 3\n[invert]\nsteps = 9\n[visualize]\nimages = 2\nsteps = 5"
+    )
+    assert resolve_settings(GenerateSettings, "generate", {}).steps == 20
+    assert caplog.messages == ["diffusekit.toml: the table [genrate] has no effect; did you mean generate?"]
+    caplog.clear()
+    assert resolve_settings(GenerateSettings, "visualise", {}).steps == 5
+    assert "diffusekit.toml: images has no effect in [visualise]" in caplog.messages
+
+
+def test_a_prompt_in_the_file_is_used_when_no_other_is_given(tmp_path, capsys, monkeypatch):
+    from diffusekit.cli import generate
+
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(generate, "run", lambda settings, prompts, options: drawn.append(prompts))
+    (tmp_path / "diffusekit.toml").write_text("[generate]\nprompt = 'a dog'")
+    (tmp_path / "empty.txt").write_text("")
+    assert run(["generate"]) == run(["generate", "a cat"]) == 0
+    assert run(["generate", "--prompts", "empty.txt"]) == 2
+    assert drawn == [["a dog"], ["a cat"]]
+
+
 def test_bundled_recipes_are_found_from_any_folder():
     assert tuple(sorted(recipes())) == NAMES
     assert all(find_recipe(name) == ROOT / "training" / f"{name}.toml" for name in NAMES)

@@ -22,11 +22,11 @@ def test_zero_is_a_seed_and_a_guidance():
         ({"steps": 0}, "`steps` should be greater than or equal to 1, got 0"),
         ({"steps": "many"}, "`steps` should be a valid integer"),
         ({"guidance_scale": float("nan")}, "`guidance_scale` should be a finite number"),
-        ({"seed": -1}, "`seed` should be greater than or equal to 0"),
+        ({"seed": -2}, "`seed` should be greater than or equal to 0"),
         ({"sampler": "eulr"}, "did you mean euler?"),
         ({"dtype": "int8"}, "`dtype` should be 'auto', 'float32', 'float16' or 'bfloat16'"),
         ({"prompt": "x" * 20_001}, "at most 20000 characters"),
-        ({"prompt": "\ud800"}, "unable to parse raw data as a unicode string"),
+        ({"prompt": "\ud800"}, "`prompt` should be UTF-8 text"),
     ],
 )
 def test_a_bad_value_names_its_field(values, message):
@@ -57,3 +57,8 @@ def test_an_unknown_name_gets_the_nearest():
 def test_settings_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         GenerateSettings().steps = 3  # type: ignore[misc]
+
+
+def test_a_seed_of_minus_one_is_random_as_in_a1111():
+    assert validate(GenerateSettings, {"seed": -1}).seed is None
+    assert validate(GenerateSettings, {"seed": "-1"}).seed is None

@@ -52,6 +52,8 @@ def command(
     if metadata.record is None:
         _report_differences(image, metadata, merged, given)
         merged = _round_size(merged, given)
+    else:
+        _check_whole(metadata.record, image, given)
     options.destination(merged.images)
     if metadata.record is not None:
         _warn_about_tokens(metadata.record)
@@ -75,6 +77,13 @@ def _report_differences(
     if unused := [f"{key} {printable(text, limit=40)}" for key, text in others.items()]:
         more = f" and {len(unused) - _MAX_UNUSED} more" if len(unused) > _MAX_UNUSED else ""
         log.warning("not used here, though the image was made with it: %s%s", ", ".join(unused[:_MAX_UNUSED]), more)
+
+
+def _check_whole(record: "Record", image: Path, given: Collection[str]) -> None:
+    """Refuse a record whose prompts were cut when it was written, unless flags replace them."""
+    if missing := [name for name in record.shortened if name not in given]:
+        names = " and ".join(f"`{name}`" for name in missing)
+        raise FileRefused(f"{image} has only the beginning of {names}", "give the whole text with flags")
 
 
 def _round_size(settings: GenerateSettings, given: Collection[str]) -> GenerateSettings:

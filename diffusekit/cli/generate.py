@@ -13,7 +13,7 @@ import typer
 from ..config import resolve_settings
 from ..errors import UsageError
 from ..settings import GenerateSettings, validate
-from ..text_files import decode
+from ..text_files import decode, repair
 from .options import with_group, with_settings
 from .output import Destination
 from .progress import follow, quiet_libraries
@@ -97,7 +97,7 @@ def _read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
     """Collect prompts from arguments, stdin (-) and a file. Empty lines are skipped."""
     prompts: list[str] = []
     for prompt in given:
-        prompts += _lines(read_stdin()) if prompt == "-" else [prompt]
+        prompts += _lines(read_stdin()) if prompt == "-" else [repair(prompt)]
     if file is not None:
         try:
             prompts += _lines(decode(file.read_bytes(), str(file)))

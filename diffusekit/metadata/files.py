@@ -12,6 +12,7 @@ from .. import atomic
 from ..errors import UsageError
 from . import exif as exif_texts
 from .infotext import format_infotext
+from .jpeg_limit import fit_comment
 from .record import Record
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -65,23 +66,30 @@ def _decode(path: Path) -> None:
 
 
 def save_kwargs(format: str, record: Record | None, label: bool) -> dict[str, Any]:
-    """Make the arguments with which Pillow's `save` writes record and label into a file of this format."""
-    own = record.model_dump_json() if record else ""
+    """Make the arguments with which Pillow's `save` writes record and label into a file of this format.
+
+    A record that is too long for JPEG is shortened, and the log says so.
+    """
     if format == "PNG":
         info = PngImagePlugin.PngInfo()
         if record:
             info.add_text("parameters", format_infotext(record))  # Pillow writes tEXt for Latin-1, else iTXt
-            info.add_itxt(OWN_KEY, own)
+            info.add_itxt(OWN_KEY, record.model_dump_json())
         if label:
             info.add_itxt(XMP_KEY, _XMP)
         # level 1 is several times faster than the default and a fifth larger; no pixel differs
         return {"pnginfo": info, "compress_level": 1}
     kwargs: dict[str, Any] = {"quality": 95}
-    if record:
+    if record and (comment := fit_comment(record, _comment) if format == "JPEG" else _comment(record, record)):
         exif = Image.Exif()
-        text = f"{format_infotext(record)}\n{OWN_KEY}: {own}"
-        exif.get_ifd(exif_texts.EXIF_FOLDER)[exif_texts.USER_COMMENT] = exif_texts.UNICODE + text.encode("utf-16-be")
+        exif.get_ifd(exif_texts.EXIF_FOLDER)[exif_texts.USER_COMMENT] = comment
         kwargs["exif"] = exif
     if label:
         kwargs["xmp"] = _XMP.encode()
     return kwargs
+
+
+def _comment(for_a1111: Record, own: Record) -> bytes:
+    """Make the EXIF comment: A1111's text, then our record, as UTF-16."""
+    text = f"{format_infotext(for_a1111)}\n{OWN_KEY}: {own.model_dump_json()}"
+    return exif_texts.UNICODE + text.encode("utf-16-be")

@@ -30,6 +30,7 @@ class Record(BaseModel):
     versions: dict[str, str] = {}
     embeddings: dict[str, str] = {}  # SHA-256 of the files of learned tokens, by name
     axes: dict[str, tuple[str, ...]] = {}  # of a grid of images: the settings that vary, and their labels
+    shortened: tuple[str, ...] = ()  # settings that were too long for the file, which end in an ellipsis
 
     @classmethod
     def create(

@@ -121,3 +121,49 @@ def test_inflating_text_is_refused(tmp_path):
     PICTURE.save(tmp_path / "x.png", pnginfo=info)
     with pytest.raises(FileRefused):
         metadata.read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    "values,shortened",
+    [
+        ({"prompt": "a very long prompt " * 900}, ()),
+        ({"prompt": "猫" * 20_000, "negative_prompt": "犬" * 9000}, ()),
+        ({"prompt": "a" * 20_000, "negative_prompt": "b" * 20_000}, ("prompt", "negative_prompt")),
+        ({"prompt": "🐈" * 20_000}, ("prompt",)),
+        ({"prompt": '"' * 20_000}, ("prompt",)),
+    ],
+)
+def test_a_prompt_too_long_for_jpeg_is_shortened_and_the_image_is_kept(tmp_path, caplog, values, shortened):
+    made = record(**values)
+    for ending in (".jpg", ".jpeg", ".webp", ".png"):
+        caplog.clear()
+        found = metadata.read(metadata.save(PICTURE, tmp_path / f"x{ending}", made)).record
+        assert found is not None and found.settings.seed == 7
+        whole = ending in (".webp", ".png")
+        assert found.shortened == (() if whole else shortened)
+        assert (found.settings == made.settings) == (whole or not shortened)
+        assert bool(caplog.messages) != whole
+    if shortened:
+        cut = metadata.read(tmp_path / "x.jpg").record
+        assert cut is not None and made.settings.prompt.startswith(cut.settings.prompt.removesuffix("…"))
+        assert cut.settings.prompt.endswith("…") and len(cut.settings.prompt) > 4000
+
+
+def test_a_record_too_long_for_jpeg_without_its_prompts_is_left_out(tmp_path, caplog):
+    long = record().model_copy(update={"axes": {"Prompt": ("x" * 50_000,)}})
+    found = metadata.read(metadata.save(PICTURE, tmp_path / "x.jpg", long))
+    assert found.record is None and found.label
+    assert caplog.messages == [
+        "the settings are too long for a JPEG file, so they are not in it; PNG and WebP keep them"
+    ]
+
+
+def test_a_shortened_prompt_is_not_drawn_again_without_a_new_one(tmp_path, capsys):
+    from diffusekit.cli.main import run
+
+    metadata.save(PICTURE, tmp_path / "x.jpg", record(prompt="🐈" * 20_000))
+    assert run(["again", "x.jpg"]) == 3
+    assert "x.jpg has only the beginning of --prompt" in capsys.readouterr().err
+    capsys.readouterr()
+    assert run(["again", "x.jpg", "--prompt", "a cat", "-o", "no.tiff"]) == 2
+    assert "does not end like an image" in capsys.readouterr().err
