@@ -132,6 +132,8 @@ def restore(parameters: Mapping[str, str], unknown: Mapping[str, str]) -> Restor
             missing.setdefault(name, f"is {quote(str(value), 40)}, but {_expectation(error)}")
         else:
             values[name] = value
+    if str(values.get("seed", "")).strip() == "-1":  # a request for a random seed, which an image does not have
+        missing["seed"] = f"is {quote(str(values.pop('seed')))}, but it should be 0 or more"
     if "width" in missing or "height" in missing:  # one side alone is a size that the image did not have
         values = {name: value for name, value in values.items() if name not in ("width", "height")}
     unused = {k: v for k, v in parameters.items() if v and k not in _USED | _NEUTRAL and k[:1].isupper()}
