@@ -6,6 +6,7 @@ The input is untrusted. A value that is missing or cannot be used is never repla
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,8 @@ _KEYS = {
     "width": "Size",
     "height": "Size",
 }
-_USED = {*_KEYS.values(), "Schedule type", "Scheduler"}
+_USED = {*_KEYS.values(), "Schedule type", "Scheduler", "Emphasis"}
+_PLAIN_VERSION = re.compile(r"diffusekit 0\.[1-5]\b")  # versions of diffusekit that read all prompts as plain text
 # Fields that say where an image comes from, and change nothing in it.
 _NEUTRAL = {"Program", "Version", "Model hash", "VAE hash", "TI hashes", "Hashes", "User", "App", "RNG", "Created Date"}
 _PLAIN_SCHEDULES = (
@@ -115,7 +117,7 @@ def restore(parameters: Mapping[str, str], unknown: Mapping[str, str]) -> Restor
     given: dict[str, Any] = {name: parameters.get(key, "") for name, key in _KEYS.items()}
     given |= {"width": width.strip(), "height": height.strip()}
     missing = {name: unknown[key] for name, key in _KEYS.items() if key in unknown}
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"prompt_syntax": _syntax(parameters)}
     given["sampler"], reason = translate_sampler(
         given["sampler"], parameters.get("Schedule type") or parameters.get("Scheduler", "")
     )
@@ -138,6 +140,12 @@ def restore(parameters: Mapping[str, str], unknown: Mapping[str, str]) -> Restor
         values = {name: value for name, value in values.items() if name not in ("width", "height")}
     unused = {k: v for k, v in parameters.items() if v and k not in _USED | _NEUTRAL and k[:1].isupper()}
     return Restored(validate(GenerateSettings, values), missing, unused)
+
+
+def _syntax(parameters: Mapping[str, str]) -> str:
+    """How the prompts were read. Of the programs here, only A1111 and its descendants have the syntax of A1111."""
+    is_plain = parameters.get("Emphasis") == "None" or _PLAIN_VERSION.match(parameters.get("Version", ""))
+    return "plain" if "Program" in parameters or is_plain else "a1111"
 
 
 def _expectation(error: UsageError) -> str:

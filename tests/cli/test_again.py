@@ -90,6 +90,20 @@ def test_what_has_no_effect_here_is_named(capsys):
     assert "Model foo, Clip skip 2, Hires upscale 2" in err and "v1.10.1" not in err
 
 
+def test_prompts_of_a1111_are_read_in_its_syntax_unless_it_was_off(capsys):
+    path = image(prompt="a (red:1.3) cat")
+    assert run(["again", path, *QUICK]) == 0
+    assert drawn().prompt_syntax == "a1111" and capsys.readouterr().err == ""
+    path = image(prompt="a (red:1.3) cat", line=f"{LINE}, Emphasis: None")
+    assert run(["again", path, *QUICK[:-1], "y.png"]) == 0
+    path = image(prompt="a (red:1.3) cat", line=f"{LINE}, Version: diffusekit 0.5.0")
+    assert run(["again", path, *QUICK[:-1], "z.png"]) == 0
+    assert capsys.readouterr().err.count("read as plain text") == 2
+    for name in ("y.png", "z.png"):
+        record = metadata.read(Path(name)).record
+        assert record is not None and record.settings.prompt_syntax == "plain"
+
+
 def test_an_empty_prompt_and_a_missing_seed_are_named(capsys):
     path = str(png(Path("theirs.png"), prompt=comfy(n3=ksampler(seed=["99", 0]), n6=node("CLIPTextEncode", text=""))))
     assert run(["again", path, *QUICK]) == 0
