@@ -45,11 +45,14 @@ class InvertOptions(TypedDict, total=False):
     alpha_mask: bool
     model: str
     preview: str | None
-    preview_every: int
+    preview_every: int | None
+    preview_images: int | None
+    preview_size: int | None
     patience: int
     clip: str
     checkpoint_every: int
     seed: int
+    deterministic: bool
     trackers: tuple[str, ...]
     device: str
     dtype: Literal["auto", "float32", "bfloat16"]

@@ -128,7 +128,8 @@ class InvertSettings(Settings):
     name: str | None = flag(None, "File name of the learned token. Default: the name of the image folder.")
     init: str | None = flag(
         None,
-        "Initial words, like cat. Default: the words of the folder's name that the model knows.",
+        "Initial words, like cat, or a learned token to go on from: its name in the output folder or ./embeddings, "
+        "or a path. Default: the last word of the folder's name that the model knows.",
     )
     start: Literal["word", "output"] = flag(
         "word",
@@ -140,8 +141,8 @@ class InvertSettings(Settings):
     )
     captions: Literal["auto", "templates", "files", "both"] = flag(
         "auto",
-        "Where captions come from: the .txt file of each image, or the paper's templates where there is none "
-        "(auto); only templates; only files; or both.",
+        "Where captions come from: the .txt or .caption file of each image, or the paper's templates where there is "
+        "none (auto); only templates; only files; or both.",
     )
     vectors: int = flag(1, "Number of vectors of the token.", ge=1, le=75)
     steps: int = flag(600, "Maximum number of training steps.", ge=1, le=1_000_000)
@@ -171,7 +172,25 @@ class InvertSettings(Settings):
     preview: str | None = flag(
         None, "Prompt of the validation images. Default: a picture of the token.", max_length=1000
     )
-    preview_every: int = flag(100, "Steps between validation images; 0: only at the end.", ge=0)
+    preview_every: int | None = flag(
+        None,
+        "Steps between validations; 0: only at the end. Default: 120 at batch 4, and only at the end of runs "
+        "shorter than five times that, so that validation takes at most a fifth of a run.",
+        ge=0,
+    )
+    preview_images: int | None = flag(
+        None,
+        "Validation images of the token alone; as many edit prompts, at most 4, are drawn too. "
+        "Default: 4, fewer in short runs.",
+        ge=1,
+        le=16,
+    )
+    preview_size: int | None = flag(
+        None,
+        "Width and height of validation images, in pixels. Default: the model's native size.",
+        ge=8,
+        le=8192,
+    )
     patience: int = flag(
         3, "Early-stopping patience, in validations without a better score; 0: never stop early.", ge=0
     )
@@ -181,6 +200,12 @@ class InvertSettings(Settings):
     )
     checkpoint_every: int = flag(50, "Steps between checkpoints.", ge=1)
     seed: int = flag(0, "The same seed gives the same token.", ge=0, lt=MAX_SEED)
+    deterministic: bool = flag(
+        True,
+        "Use deterministic algorithms, so that the same run gives the same token bit for bit. "
+        "Needs the same number of threads, processor and version of PyTorch. Costs nothing measurable on a CPU.",
+        "--deterministic/--no-deterministic",
+    )
     trackers: tuple[str, ...] = flag(
         (), "Also log to tensorboard, wandb or trackio, if installed. Can be given several times.", "--tracker"
     )
@@ -188,6 +213,13 @@ class InvertSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = flag(
         "auto", "Precision of the frozen networks: auto, float32 or bfloat16. The vectors are always float32."
     )
+
+    @field_validator("norm_bound")
+    @classmethod
+    def _check_norm_bound(cls, bound: float) -> float:
+        if 0 < bound < 0.001:
+            raise ValueError("should be 0 or at least 0.001, because shorter vectors are zeros")
+        return bound
 
     @field_validator("trackers", mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from .conditioning import Conditioning
 from .embeddings import LearnedToken, find_mentions
@@ -206,7 +207,8 @@ def injected_vectors(encoder: Any, vector_index: torch.Tensor, vectors: torch.Te
     """
 
     def replace(_module: Any, _ids: Any, rows: torch.Tensor) -> torch.Tensor:
-        learned = vectors[vector_index.clamp(min=0)].to(rows.dtype)
+        # not `vectors[index]`: threads add up the gradient of an index in any order
+        learned = F.embedding(vector_index.clamp(min=0), vectors).to(rows.dtype)
         return torch.where((vector_index >= 0)[..., None], learned, rows)
 
     hook = encoder.get_input_embeddings().register_forward_hook(replace)

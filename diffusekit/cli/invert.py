@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -39,7 +39,9 @@ def command(
         typer.Option("--recipe", metavar="NAME|FILE", help="Recipe: object, style, quick, or a TOML file."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("embeddings"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run from its checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an unfinished run, or train a finished one to more --steps.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run and its token.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if any file in the folder cannot be used.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the path.")] = False,
@@ -59,7 +61,7 @@ def command(
         try:
             if not quiet:
                 _print_dataset(run)
-            with catch_stop_signals(announce=run.is_main) as signals:
+            with catch_stop_signals(run.stop, announce=run.is_main) as signals:
                 train(run, signals, show=not quiet)
         finally:
             run.close()
@@ -84,14 +86,18 @@ def _read_source(source: Path, recipe: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def catch_stop_signals(*, announce: bool) -> Iterator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM in a list, so that training can save. A second one stops at once."""
+def catch_stop_signals(stop: Callable[[], None], *, announce: bool) -> Iterator[list[int]]:
+    """Collect the first Ctrl-C or SIGTERM in a list and call `stop`, so that training can save.
+
+    A second one stops at once.
+    """
     signals: list[int] = []
 
     def collect(number: int, _frame: FrameType | None) -> None:
         if signals:
             raise StopSignal(number)
         signals.append(number)
+        stop()
         if announce:
             print("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
 

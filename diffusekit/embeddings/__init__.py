@@ -5,6 +5,7 @@ This package owns the file formats of learned tokens, which `embeddings/README.m
 
 from .arithmetic import combine, interpolate
 from .files import import_token, read, save
+from .formats import ENDINGS
 from .formats.export import EXPORT_FORMATS, export_token
 from .lookup import find_mentions, list_files, load_token, tokens_in_prompts
 from .names import name_error, safe_name, token_error
@@ -13,6 +14,7 @@ from .token import MAX_VECTORS, LearnedToken, check, check_compatible, decode_ve
 from .vocabulary import Vocabulary
 
 __all__ = [
+    "ENDINGS",
     "EXPORT_FORMATS",
     "MAX_VECTORS",
     "LearnedToken",

@@ -76,6 +76,18 @@ class Vocabulary:
             raise UsageError(f"the model has no token for {words[:60]!r}", "use a word of its vocabulary")
         return self._table[ids].clone()
 
+    def unknown_words(self, text: str) -> dict[str, list[str]]:
+        """Return the words of a text that the model reads in several pieces, with the pieces.
+
+        A piece that is part of a character is "".
+        """
+        unknown = {}
+        for word in text.split():
+            pieces = self._tokenizer.convert_ids_to_tokens(token_ids(self._tokenizer, word))
+            if not all(piece.endswith(_WORD_END) for piece in pieces):
+                unknown[word] = [_readable(piece.removesuffix(_WORD_END)) for piece in pieces]
+        return unknown
+
 
 @cache
 def _bytes_by_character() -> dict[str, int]:

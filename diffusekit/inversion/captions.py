@@ -98,7 +98,7 @@ def make_captions(data: DataSet, property: str, source: str, *, token: str = "")
     if source not in _SOURCES:
         raise UsageError(
             f"`captions` must be one of {', '.join(_SOURCES)}, got {source!r}",
-            "files are text files: 00.txt for 00.jpg",
+            "files are text files: 00.txt or 00.caption for 00.jpg",
         )
     templates = find_templates(property) if source != "files" else ()
     captions = []

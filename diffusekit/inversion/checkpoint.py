@@ -40,12 +40,18 @@ class OptimizerState:
 
 @dataclass(eq=False)
 class TrainingState:
-    """A run after `step` steps: the vectors (k, D) of its best evaluation, and how they were chosen."""
+    """A run after `step` steps: the vectors (k, D) of its best evaluation, and how they were chosen.
+
+    `pending_loss` is the loss of the last step when its validation has not taken place, or does not count for a
+    longer run. `image_counts` are the validation images of the token alone and of edit prompts.
+    """
 
     best_vectors: torch.Tensor
     step: int = 0
     smoothed_loss: float | None = None
     selection: Selection = field(default_factory=Selection)
+    pending_loss: float | None = None
+    image_counts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +75,8 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
     )
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in zip(_TENSORS, values, strict=True)}
     state = {"smoothed": training.smoothed_loss, **asdict(training.selection), "pieces": optimizer.chunks}
+    newer = {"pending_loss": training.pending_loss, "image_counts": training.image_counts}
+    state |= {name: value for name, value in newer.items() if value is not None}
     metadata = {"step": training.step, "identity": checkpoint.identity, "told": state}
     metadata["sum"] = _checksum(tensors, metadata)
     data = save(tensors, {"diffusekit": json.dumps(metadata)})
@@ -92,7 +100,14 @@ def read(path: Path) -> Checkpoint:
         *vectors, best = tensors.values()
         return Checkpoint(
             identity=metadata["identity"],
-            training=TrainingState(best, metadata["step"], state.get("smoothed"), selection),
+            training=TrainingState(
+                best_vectors=best,
+                step=metadata["step"],
+                smoothed_loss=state.get("smoothed"),
+                selection=selection,
+                pending_loss=state.get("pending_loss"),
+                image_counts=tuple(state["image_counts"]) if "image_counts" in state else None,
+            ),
             optimizer=OptimizerState(*vectors, chunks=state.get("pieces", 1)),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -22,6 +22,7 @@ MAX_CAPTION = 1000  # characters
 MIN_SIDE = 16  # pixels
 MAX_SIDE = 2048  # pixels: larger photos are reduced, or a hundred from a phone would not fit into memory
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif")
+TEXT_SUFFIXES = (".txt", ".caption")  # of captions, as kohya's trainer reads them
 _ORIENTATION = 0x0112
 _BY_SYSTEMS = ("thumbs.db", "desktop.ini", "icon\r")
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
@@ -44,7 +45,7 @@ class Photo:
     file: str
     image: Image.Image
     alpha: Image.Image | None  # "L", as large as the image; None when nothing is transparent
-    caption: str | None  # the text of 00.txt beside 00.jpg
+    caption: str | None  # the text of 00.txt or 00.caption beside 00.jpg
     sha256: str  # of the file's bytes
 
 
@@ -75,14 +76,15 @@ def collect(folder: Path, *, strict: bool = False) -> DataSet:
     """Read every file of a folder once, open the images, and record what became of each file.
 
     Files are ordered by name, first without regard to case. Sub-folders are not entered, and links are followed only
-    within the folder. The text file of an image is its caption and is not listed: its lines are joined and cut to
-    `MAX_CAPTION` characters. `strict` refuses a folder in which a file is skipped, except for hidden files and
-    files of the operating system.
+    within the folder. The text file of an image, .txt or .caption, is its caption and is not listed: its lines are
+    joined and cut to `MAX_CAPTION` characters. Of two, the .txt file is used. `strict` refuses a folder in which a
+    file is skipped, except for hidden files and files of the operating system.
 
     Raises `UsageError` when the folder cannot be read, `DataSetError` when it holds no image or too many.
     """
     paths = _paths(folder)
-    captions = _captions(folder, paths)
+    texts = _text_files(paths)
+    captions = _captions(folder, texts)
     photos: list[Photo] = []
     files: list[FileStatus] = []
     seen: dict[bytes, str] = {}  # digest of the decoded pixels: the first file with them
@@ -90,6 +92,8 @@ def collect(folder: Path, *, strict: bool = False) -> DataSet:
         caption = captions.get(_stem(path))
         try:
             if caption is not None and _is_text(path):
+                if path != texts[_stem(path)]:
+                    raise _Skipped(f"not used: the caption is in {_display_name(texts[_stem(path)].name)}")
                 if isinstance(caption, str):
                     continue  # it belongs to its image
                 raise caption
@@ -154,22 +158,30 @@ def _paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _captions(folder: Path, paths: list[Path]) -> dict[str, str | _Skipped]:
-    """The caption of each image by the name they share, or why its text file cannot be used."""
+def _text_files(paths: list[Path]) -> dict[str, Path]:
+    """The text file of each image by the name they share. A .txt file goes before a .caption file."""
     stems = {_stem(path) for path in paths if path.suffix.lower() in SUFFIXES}
+    files = sorted((path for path in paths if _is_text(path) and _stem(path) in stems), key=_text_order, reverse=True)
+    return {_stem(path): path for path in files}
+
+
+def _text_order(path: Path) -> int:
+    return TEXT_SUFFIXES.index(path.suffix.lower())
+
+
+def _captions(folder: Path, texts: Mapping[str, Path]) -> dict[str, str | _Skipped]:
+    """The caption of each image, or why its text file cannot be used."""
     captions: dict[str, str | _Skipped] = {}
-    for path in paths:
-        if not _is_text(path) or _stem(path) not in stems:
-            continue
+    for stem, path in texts.items():
         try:
             text = unicodedata.normalize("NFC", _read_bytes(folder, path).decode("utf-8-sig"))
-            captions[_stem(path)] = caption = " ".join(text.split())
+            captions[stem] = caption = " ".join(text.split())
             if not caption:
                 raise _Skipped("an empty caption")
         except UnicodeDecodeError:
-            captions[_stem(path)] = _Skipped("a caption that is not UTF-8 text")
+            captions[stem] = _Skipped("a caption that is not UTF-8 text")
         except _Skipped as skipped:
-            captions[_stem(path)] = skipped
+            captions[stem] = skipped
     return captions
 
 
@@ -261,7 +273,7 @@ def _unsupported_format(data: bytes) -> str:
 
 
 def _is_text(path: Path) -> bool:
-    return path.suffix.lower() == ".txt"
+    return path.suffix.lower() in TEXT_SUFFIXES
 
 
 def _is_hidden(name: str) -> bool:

@@ -7,18 +7,19 @@ CLIP. Without a CLIP there are images and no scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 
-from .. import clip_score, images
+from .. import clip_score, images, latents
 from ..embeddings import LearnedToken
+from ..errors import UsageError
 from ..models import Model
 from ..pipeline import Generation
 from ..settings import GenerateSettings, InvertSettings
-from .run_folder import TOKEN_IMAGES
+from .validation_plan import ValidationPlan
 
 EDIT_PROMPTS = {
     "object": ("an app icon of {}", "an oil painting of {}", "{} in the snow", "{} on the beach"),
@@ -30,6 +31,11 @@ EDIT_PROMPTS = {
     ),
 }
 STEPS = 14  # of sampling
+BATCH_PIXELS = 2**16  # on a CPU: larger images are drawn one by one, so that stopping does not wait for the others
+
+
+class EvaluationStopped(Exception):
+    """An evaluation was given up between two steps of sampling."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +56,22 @@ class Evaluation:
 class Evaluator:
     """Makes validation images of a run, always of the same prompts and seeds."""
 
-    def __init__(self, model: Model, settings: InvertSettings, photos: Sequence[Image.Image], prompt: str):
-        """`photos` are the training images; `prompt` has `{}` in the place of the token."""
+    def __init__(
+        self,
+        model: Model,
+        settings: InvertSettings,
+        photos: Sequence[Image.Image],
+        prompt: str,
+        plan: ValidationPlan | None = None,
+    ):
+        """`photos` are the training images; `prompt` has `{}` in the place of the token.
+
+        Raises `UsageError` when the model cannot draw images of the size in the settings.
+        """
+        self._plan = plan or ValidationPlan(0)
+        size = settings.preview_size or model.native_size
+        _check_size(model, size)
+        on_gpu = model.placement.device.type != "cpu"
         self._settings = GenerateSettings(
             prompt="",
             model=settings.model,
@@ -59,28 +79,42 @@ class Evaluator:
             dtype=settings.dtype,
             steps=STEPS,
             seed=settings.seed,
-            batch=TOKEN_IMAGES,
+            width=size,
+            height=size,
+            batch=4 if on_gpu else max(1, min(4, BATCH_PIXELS // size**2)),
         )
-        self.prompt, self.edit_prompts, self._token = prompt, EDIT_PROMPTS[settings.property], settings.token
+        self.prompt, self._token = prompt, settings.token
+        self.edit_prompts = EDIT_PROMPTS[settings.property][: self._plan.edit_images]
         self.scorer = clip_score.load_scorer(model, settings.clip)
         self.photo_similarity: float | None = None  # of the training images to each other
         if self.scorer is not None:
             squares = [images.to_tensor(images.crop_square(photo, model.native_size)) for photo in photos]
             self._photo_embeddings = self.scorer.embed_images(torch.stack(squares))
-            self._text_embeddings = self.scorer.embed_texts([remove_token(edit) for edit in self.edit_prompts])
+            if self.edit_prompts:
+                self._text_embeddings = self.scorer.embed_texts([remove_token(edit) for edit in self.edit_prompts])
             self.photo_similarity = clip_score.mean_pairwise_similarity(self._photo_embeddings)
 
     @property
     def prompts(self) -> list[str]:
         """The prompt of each validation image, with the token."""
-        prompts = [*[self.prompt] * TOKEN_IMAGES, *self.edit_prompts]
+        prompts = [*[self.prompt] * self._plan.token_images, *self.edit_prompts]
         return [prompt.replace("{}", self._token) for prompt in prompts]
 
-    def evaluate(self, word: str, tokens: Sequence[LearnedToken] = ()) -> Evaluation:
-        """Evaluate a learned token, or a plain word to compare with, in the token's place."""
-        alone = self._generate([self.prompt.replace("{}", word)], TOKEN_IMAGES, tokens)
-        edited = self._generate([edit.replace("{}", word) for edit in self.edit_prompts], 1, tokens)
-        if self.scorer is None:
+    def evaluate(
+        self,
+        word: str,
+        tokens: Sequence[LearnedToken] = (),
+        *,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Evaluation:
+        """Evaluate a learned token, or a plain word to compare with, in the token's place.
+
+        Raises `EvaluationStopped` after the step of sampling in which `is_stopped` became true.
+        """
+        alone = self._generate([self.prompt.replace("{}", word)], self._plan.token_images, tokens, is_stopped)
+        edits = [edit.replace("{}", word) for edit in self.edit_prompts]
+        edited = self._generate(edits, 1, tokens, is_stopped)
+        if self.scorer is None or not edited:
             return Evaluation(alone + edited)
         return Evaluation(
             alone + edited,
@@ -88,10 +122,13 @@ class Evaluator:
             editability=float((self._embed(edited) * self._text_embeddings).sum(1).mean()),
         )
 
-    def _generate(self, prompts: list[str], count: int, tokens: Sequence[LearnedToken]) -> list[Image.Image]:
+    def _generate(
+        self, prompts: list[str], count: int, tokens: Sequence[LearnedToken], is_stopped: Callable[[], bool]
+    ) -> list[Image.Image]:
         generation = Generation(self._settings.model_copy(update={"images": count}), prompts, tokens)
         for _ in generation:
-            pass
+            if is_stopped():
+                raise EvaluationStopped
         return [generated.image for generated in generation.images]
 
     def _embed(self, pictures: list[Image.Image]) -> torch.Tensor:
@@ -104,3 +141,10 @@ def remove_token(prompt: str) -> str:
     if prompt.startswith("{}"):
         return "a picture " + prompt.removeprefix("{} ")
     return prompt.replace(" in the style of {}", "").removesuffix(" of {}")
+
+
+def _check_size(model: Model, size: int) -> None:
+    try:
+        latents.shape(model, size, size)
+    except UsageError as error:
+        raise UsageError(f"`preview_size` {size} cannot be drawn: {error.message}", error.hint) from None

@@ -69,9 +69,16 @@ class EmbeddingOptimizer:
         assert vectors.grad is not None
         if not (math.isfinite(value) and bool(vectors.grad.isfinite().all())):
             raise self._diverged(number, "the loss or its gradient is not a number")
-        self._adamw.step()
-        self._check(number)
-        self.placeholder.clip_norms()
+        try:
+            self._adamw.step()
+            self._check(number)
+            self.placeholder.clip_norms()
+        except (OverflowError, RuntimeError) as error:  # PyTorch refuses numbers that float32 cannot hold
+            if "overflow" not in str(error) and "too large" not in str(error):
+                raise
+            raise self._diverged(number, "the step is larger than the largest number") from None
+        if not bool(self.placeholder.vectors.isfinite().all()):
+            raise self._diverged(number, "the vectors are not finite")
         return value
 
     def compute_gradient(self, samples: list[int]) -> float:

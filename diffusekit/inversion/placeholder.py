@@ -5,14 +5,21 @@ Nothing of the model is trainable, so nothing has to be restored.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from .. import text
-from ..embeddings import Vocabulary
-from ..errors import UsageError
+from .. import embeddings, models, text
+from ..display import format_count, printable
+from ..embeddings import ENDINGS, LearnedToken, Vocabulary
+from ..errors import FileRefused, UsageError
 from ..models import Model
+from ..settings import InvertSettings
+
+log = logging.getLogger(__name__)
 
 FALLBACK_WORDS = ("thing", "object", "photo", "picture")
 
@@ -61,7 +68,28 @@ def create(
         rows = _encoder_states(model, words, len(rows))
         if norm_bound:
             rows = rows * (vocabulary.typical_norm / rows.norm(dim=1, keepdim=True))
-    vectors = resample(rows.float(), count).to(model.placement.device)
+    return _placeholder(model, vocabulary, resample(rows.float(), count), norm_bound)
+
+
+def create_initial(
+    model: Model, vocabulary: Vocabulary, settings: InvertSettings, init: str, folders: Sequence[Path]
+) -> tuple[Placeholder, LearnedToken | None]:
+    """Make the vectors that training starts from: of words, or of a learned token, which is returned too.
+
+    The token is looked for in `folders`. Words that the model does not know are warned of.
+    Raises `UsageError` and `FileRefused`.
+    """
+    token, bound = find_token(init, vocabulary, folders), settings.norm_bound
+    if token is None:
+        warn_of_unknown_words(init, vocabulary)
+        count, start = settings.vectors, settings.start
+        return create(model, vocabulary, init, count=count, start=start, norm_bound=bound), None
+    check_token(token, model, count=settings.vectors, start=settings.start)
+    return _placeholder(model, vocabulary, token.vectors[0].float(), bound), token
+
+
+def _placeholder(model: Model, vocabulary: Vocabulary, rows: torch.Tensor, norm_bound: float) -> Placeholder:
+    vectors = rows.to(model.placement.device)
     placeholder = Placeholder(torch.nn.Parameter(vectors.clone()), vectors, norm_bound * vocabulary.typical_norm)
     placeholder.clip_norms()
     placeholder.start = placeholder.vectors.detach().clone()
@@ -87,3 +115,60 @@ def guess_init(name: str, vocabulary: Vocabulary) -> str:
         if word in vocabulary.words:
             return word
     raise UsageError("the model knows no word to start from", "set `init` to a word for what the images show")
+
+
+def find_token(init: str, vocabulary: Vocabulary, folders: Sequence[Path]) -> LearnedToken | None:
+    """The learned token that `init` names in one of the folders, or by the path of its file; None if it is words.
+
+    A word of the model is that word, even if a token has the same name. `<name>` is always the token.
+    Raises `UsageError` when `init` can only be a token and there is none.
+    """
+    bracketed = init.startswith("<") and init.endswith(">")
+    is_path = init.endswith(ENDINGS) or Path(init).is_absolute()
+    if not bracketed and not is_path and (init.lower() in vocabulary.words or len(init.split()) != 1):
+        return None
+    errors = []
+    for folder in folders:
+        try:
+            return embeddings.load_token(init, folder)
+        except UsageError as error:
+            errors.append(error)
+    if bracketed or is_path:
+        raise errors[0]
+    return None
+
+
+def check_token(token: LearnedToken, model: Model, *, count: int, start: str) -> None:
+    """Raise `FileRefused` if vectors cannot start from a token of another model, `UsageError` for other settings."""
+    embeddings.check_compatible(token, model)
+    base, own = token.metadata.get("base_hash"), models.fingerprint(model)
+    if base and base != own:
+        raise FileRefused(
+            f"the token {token.name} was learned for {token.metadata.get('base_model', 'another model')!r} ({base}), "
+            f"and this model is {model.name!r} ({own})",
+            "start from a token of the same model, or set `init` to words",
+        )
+    if token.count != count:
+        raise UsageError(
+            f"the token {token.name} has {format_count(token.count, 'vector')}, and `vectors` is {count}",
+            f"set `vectors` to {token.count}",
+        )
+    if start != "word":
+        raise UsageError(
+            f"`start` is {start!r}, which needs init words, and {token.name} is a learned token",
+            "leave out `start`, or set `init` to words",
+        )
+
+
+def warn_of_unknown_words(init: str, vocabulary: Vocabulary) -> None:
+    """Log each init word that the model does not know as a word, with the pieces that it reads instead."""
+    for word, pieces in vocabulary.unknown_words(init).items():
+        readable = [printable(piece) for piece in pieces if piece]
+        parts = ", ".join(map(repr, readable)) if len(readable) == len(pieces) else "parts of characters"
+        log.warning(
+            "the model does not know the init word %r: it reads %s (%s), and the vectors start from these; "
+            "set `init` to a word that it knows",
+            printable(word),
+            format_count(len(pieces), "piece"),
+            parts,
+        )

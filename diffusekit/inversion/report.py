@@ -8,10 +8,12 @@ from html import escape
 from io import BytesIO
 from typing import Any
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from .. import atomic, charts, images
 from ..display import format_count
+from ..settings import InvertSettings
 from .dataset import FileStatus
 from .run_folder import INIT_STEP, RunFolder, RunLog, read_images
 
@@ -59,18 +61,24 @@ def write_report(
     photos: Sequence[Image.Image],
     scorer: str | None = None,
     stopped_early: bool = False,
+    exactness: str = "",
 ) -> None:
     """Write the strip and the report of a run, from its log and validation images and what is given here.
 
     `prompts` are those of the validation images. `files` are what the folder of training images held. `scorer` is the
-    name of the CLIP that measured the scores, None if there are none.
+    name of the CLIP that measured the scores, None if there are none. `exactness` says what the same run gives.
     Raises `DiskError`; an earlier report stays in that case.
     """
+    log = run.read_log()
     notes = [f"Scores are measured by {scorer}."]
     if scorer is None:
         notes = ["No CLIP was found, so there are no scores, and the last vectors were kept."]
+    elif not log.curve("reconstruction"):
+        notes = ["The run was too short for scores, so the last vectors were kept. With more `steps` there are scores."]
     if stopped_early:
         notes.append("Training stopped early because the scores no longer improved.")
+    if exactness:
+        notes.append(exactness)
     columns = [
         ("init" if step == INIT_STEP else f"{step:,}", [_shrink(image) for image in read_images(path)])
         for step, path in run.validation_images()
@@ -82,12 +90,29 @@ def write_report(
         token=token,
         settings=settings,
         files=files,
-        log=run.read_log(),
+        log=log,
         strip=strip,
         photos=[_shrink(images.crop_square(photo, THUMBNAIL)) for photo in photos],
         notes=notes,
     )
     atomic.write_atomic(run.report, page.encode("utf-8", "replace"))
+
+
+def describe_exactness(settings: InvertSettings, *, is_exact: bool, processes: int) -> str:
+    """Say in a sentence or two whether the same run gives the same token bit for bit, and where it does not."""
+    if not settings.deterministic:
+        return "Deterministic algorithms were turned off, so the same run can give a slightly different token."
+    if not is_exact:
+        return (
+            f"The device {settings.device} has no deterministic algorithm for an operation of this model, so the same "
+            "run can give a slightly different token."
+        )
+    same = [f"{torch.get_num_threads()} threads", f"PyTorch {torch.__version__}"]
+    same += [f"{processes} processes"] if processes > 1 else []
+    return (
+        f"The same run gives the same token bit for bit with the same kind of processor, {', '.join(same[:-1])} and "
+        f"{same[-1]}. Otherwise numbers are added in another order, and the token differs slightly."
+    )
 
 
 def render_report(

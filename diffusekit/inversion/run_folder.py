@@ -22,7 +22,6 @@ from PIL import Image
 from .. import atomic, images
 from ..errors import DiffusekitError, DiskError, UsageError
 
-TOKEN_IMAGES = 4  # the first validation images show the token alone, the others the edit prompts
 INIT_STEP = 0  # the step of the validation images that show the init words
 _LOG, _INIT = "log.jsonl", "init"
 
@@ -117,7 +116,12 @@ class RunFolder:
 
         A token without a report is of an earlier run, which this one was to replace.
         """
-        return self.has_checkpoint and not (self.has_token and self.report.exists())
+        return self.has_checkpoint and not self.is_finished
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a token, and the report of its run."""
+        return self.has_token and self.report.exists()
 
     @property
     def is_locked(self) -> bool:
@@ -144,14 +148,15 @@ class RunFolder:
                 f"the run would write to {self.path}, which holds the training images",
                 "use another `output` or `name`",
             )
-        if overwrite or (self.is_unfinished and resume):
+        if overwrite or (resume and (self.is_unfinished or (self.has_checkpoint and self.has_token))):
             return
         if self.is_unfinished:
             raise UsageError(
                 f"{self.path} holds an unfinished run", "set `resume` to continue it, or `overwrite` to start again"
             )
         if self.token.exists():
-            raise UsageError(f"{self.token} already exists", "use another `name`, or set `overwrite`")
+            going_on = ", or set `resume` with more `steps` to train it further" if self.has_checkpoint else ""
+            raise UsageError(f"{self.token} already exists", f"use another `name`, or set `overwrite`{going_on}")
 
     def open(self, pictures: Path, *, resume: bool, overwrite: bool) -> None:
         """Make the folder, take its lock and check again, because another process may have been here.
@@ -199,9 +204,10 @@ class RunFolder:
         return RunLog.parse(text.splitlines())
 
     def rewind(self, step: int) -> None:
-        """Remove what was logged and saved after a step, before resuming from its checkpoint."""
+        """Remove what was logged and saved after a step, before resuming there. The run is no longer finished."""
         lines = [json.dumps(e, ensure_ascii=False) + "\n" for e in self.read_log().entries if e["step"] <= step]
         atomic.write_atomic(self._log, "".join(lines).encode())
+        self.report.unlink(missing_ok=True)
         for image_step, path in self.validation_images():
             if image_step > step:
                 path.unlink()
@@ -227,7 +233,8 @@ class RunFolder:
         """The newest validation images of the token alone; none while there are none."""
         files = self.validation_images()
         try:
-            return read_images(files[-1][1])[:TOKEN_IMAGES] if files else []
+            images = read_images(files[-1][1]) if files else []
+            return images[: token_images(len(images))]
         except (DiffusekitError, OSError):
             return []
 
@@ -248,9 +255,15 @@ def read_images(path: Path) -> list[Image.Image]:
     return [sheet.crop((x, 0, x + side, side)) for x in range(0, sheet.width - side + 1, side)]
 
 
-def image_sheet(path: Path, columns: int = TOKEN_IMAGES) -> Image.Image:
-    """The images of a file in rows of `columns`; raises `DiffusekitError` if it is damaged."""
-    return images.make_grid(read_images(path), columns)
+def token_images(count: int) -> int:
+    """How many of `count` validation images show the token alone. The others show edit prompts, at most four."""
+    return max(count - 4, count - count // 2)
+
+
+def image_sheet(path: Path) -> Image.Image:
+    """The images of a file, those of the edit prompts below; raises `DiffusekitError` if it is damaged."""
+    pictures = read_images(path)
+    return images.make_grid(pictures, token_images(len(pictures)))
 
 
 def _is_finite(value: object) -> bool:

@@ -1,25 +1,25 @@
-"""Run by test_resume.py: an inversion that is killed again and again, and must end with the same token.
+"""Kill an inversion again and again: it must end with the same token as one that was not killed.
 
-The model is loaded once. Each run is a fork of this process, with one thread, so that forking is safe.
+    python -m tests.helpers.crash [--kills 50] [--counts 1 3 5] [--model FOLDER] [--pictures FOLDER]
+
+Each attempt is a process of its own, with as many threads as a user has. They are forks of a server that has imported
+torch and computed nothing, so that no thread is lost in the fork and torch is imported once. Prints one JSON object.
 """
 
+import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
 import sys
+import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import torch
-
-torch.set_num_threads(1)
-
-from diffusekit import atomic, models  # noqa: E402
-from diffusekit.inversion import evaluation  # noqa: E402
-from diffusekit.inversion.trainer import Inversion  # noqa: E402
-from diffusekit.settings import InvertSettings  # noqa: E402
+from diffusekit.settings import InvertSettings
 
 SITES = (
     "before writing",
@@ -29,89 +29,124 @@ SITES = (
     "after renaming",
     "before tidying",
 )
+FORKSERVER = multiprocessing.get_context("forkserver")
 
 
-def attempt(settings: InvertSettings, output: Path, *, die_at: tuple[str, int] | None = None) -> int:
-    """Start or resume in a fork; return its process id."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        if die_at:
-            site, left = die_at[0], [die_at[1]]
+def train(settings: InvertSettings, output: Path, die_at: tuple[str, int] | None = None) -> None:
+    """Start or resume a run, in a process of its own. It kills itself when it comes to a site for the nth time."""
+    from diffusekit import atomic
+    from diffusekit.inversion.trainer import Inversion
 
-            def reached(name: str) -> None:
-                if name == site:
-                    left[0] -= 1
-                    if left[0] == 0:
-                        os.kill(os.getpid(), signal.SIGKILL)
+    if die_at:
+        site, left = die_at[0], [die_at[1]]
 
-            atomic.crash_point = reached
-        if (output / "three.safetensors").exists():
-            os._exit(0)
-        run = Inversion(settings, output, resume=True)
-        for _ in run:
-            pass
-        os._exit(0)
-    except BaseException as error:
-        print(f"child: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+        def reached(name: str) -> None:
+            left[0] -= name == site
+            if left[0] == 0 and name == site:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        atomic.crash_point = reached
+    if (output / "three.safetensors").exists():
+        return
+    run = Inversion(settings, output, resume=True)
+    for _ in run:
+        pass
+    run.close()
+
+
+def attempt(settings: InvertSettings, output: Path, die_at: tuple[str, int] | None = None) -> BaseProcess:
+    """Start a process that trains."""
+    process = FORKSERVER.Process(target=train, args=(settings, output, die_at))
+    process.start()
+    return process
 
 
 def finish(settings: InvertSettings, output: Path) -> str:
     """Run to the end, and return the token's SHA-256."""
-    _, status = os.waitpid(attempt(settings, output), 0)
-    assert status == 0, status
+    process = attempt(settings, output)
+    process.join()
+    assert process.exitcode == 0, process.exitcode
     left = [p for p in output.rglob("*") if p.name.endswith(".new")]
     assert not left, left
     return hashlib.sha256((output / "three.safetensors").read_bytes()).hexdigest()
 
 
-def main() -> None:
-    model, pictures, work, kills = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-    settings = InvertSettings(
-        pictures=pictures,
-        name="three",
-        model=model,
-        init="cat",
-        steps=24,
-        batch=2,
-        vectors=2,
-        preview_every=12,
-        checkpoint_every=4,
-        patience=0,
-        device="cpu",
-        clip="",
-    )
-    models.load(model, "cpu", "float32")
-    evaluation.STEPS = 2
-    started = time.monotonic()
+def kill_after(process: BaseProcess, seconds: float) -> bool:
+    """Kill a process after some seconds; return whether it was still running."""
+    process.join(seconds)
+    was_running = process.is_alive()
+    process.kill()
+    process.join()
+    return was_running
+
+
+def kill_everywhere(settings: InvertSettings, work: Path, *, kills: int, counts: list[int]) -> dict[str, object]:
+    """Kill runs at random moments, at every site where files are written, and one run over and over."""
     expected = finish(settings, work / "whole")
-    seconds, result = time.monotonic() - started, {"expected": expected, "random": [], "sites": {}}
-    rng = random.Random(0)
+    started = time.monotonic()
+    again = finish(settings, work / "again")
+    seconds, rng = time.monotonic() - started, random.Random(0)
+    ends, interrupted = [], 0
     for kill in range(kills):
         output = work / f"random-{kill}"
-        child = attempt(settings, output)
-        time.sleep(rng.uniform(0, seconds))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        result["random"].append(finish(settings, output))
+        interrupted += kill_after(attempt(settings, output), rng.uniform(0, seconds))
+        ends.append(finish(settings, output))
+    sites = {}
     for site in SITES:
-        for count in (1, 3, 5):
+        for count in counts:
             output = work / f"{site.replace(' ', '-')}-{count}"
-            _, status = os.waitpid(attempt(settings, output, die_at=(site, count)), 0)
-            assert os.WIFSIGNALED(status), (site, count, status)
-            result["sites"][f"{site} {count}"] = finish(settings, output)
+            process = attempt(settings, output, (site, count))
+            process.join()
+            assert process.exitcode == -signal.SIGKILL, (site, count, process.exitcode)
+            sites[f"{site} {count}"] = finish(settings, output)
     chained, output = 0, work / "chain"
-    while not (output / "three.safetensors").exists():  # killed over and over in one run
-        child = attempt(settings, output)
-        time.sleep(seconds * rng.uniform(0.3, 0.9))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    while not (output / "three.safetensors").exists():
+        kill_after(attempt(settings, output), seconds * rng.uniform(0.3, 0.9))
         chained += 1
-    result["chain"] = hashlib.sha256((output / "three.safetensors").read_bytes()).hexdigest()
-    result["chained"] = chained
+    chain = hashlib.sha256((output / "three.safetensors").read_bytes()).hexdigest()
+    return {
+        "expected": expected,
+        "again": again,
+        "random": ends,
+        "interrupted": interrupted,
+        "sites": sites,
+        "chain": chain,
+        "chained": chained,
+        "seconds": round(seconds, 1),
+    }
+
+
+def main() -> None:
+    from tests.helpers.inversions import pictures
+
+    parser = argparse.ArgumentParser(description="Kill an inversion again and again.")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 3, 5], help="die at a site for the nth time")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--pictures", type=Path)
+    given = parser.parse_args()
+    FORKSERVER.set_forkserver_preload(["tests.helpers.preload"])
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        settings = InvertSettings(
+            pictures=str(given.pictures or pictures(work / "three")),
+            name="three",
+            model=given.model,
+            init="cat",
+            steps=24,
+            batch=2,
+            vectors=2,
+            preview_every=12,
+            preview_images=1,
+            checkpoint_every=4,
+            patience=0,
+            device="cpu",
+            clip="",
+        )
+        result = kill_everywhere(settings, work, kills=given.kills, counts=given.counts)
     print(json.dumps(result))
+    hashes = {result["expected"], result["again"], result["chain"], *result["random"], *result["sites"].values()}
+    print(f"{given.kills} random kills: {len(hashes)} different tokens", file=sys.stderr)
 
 
 if __name__ == "__main__":

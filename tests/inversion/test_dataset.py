@@ -247,6 +247,21 @@ def test_what_was_done_is_said(tmp_path, monkeypatch):
     assert photos["print.jpg"].alpha is None
 
 
+def test_captions_in_caption_files(tmp_path):
+    """As kohya's trainer reads them. Of two text files of an image, the other one is named."""
+    path = folder(tmp_path, 4)
+    (path / "00.caption").write_text("a cat on a roof\n")
+    (path / "01.CAPTION").write_bytes(b"\xff\xfea\0")
+    (path / "02.caption").write_text("not this")
+    (path / "02.txt").write_text("this")
+    data = collect(path)
+    found = rows(data)
+    assert [p.caption for p in data.photos] == ["a cat on a roof", None, "this", None]
+    assert "00.caption" not in found and "02.txt" not in found
+    assert found["01.CAPTION"].note == "a caption that is not UTF-8 text"
+    assert found["02.caption"].note == "not used: the caption is in 02.txt"
+
+
 def test_captions_beside_photos(tmp_path):
     path = folder(tmp_path, 6)
     (path / "00.txt").write_bytes(b"\xef\xbb\xbf\n  a cat\r\n\r\non  a roof \n")
@@ -254,7 +269,7 @@ def test_captions_beside_photos(tmp_path):
     (path / "02.txt").write_bytes(b"\xff\xfea\0")
     (path / "03.txt").write_text(" \n")
     (path / "04.txt").write_text("cafe\u0301", encoding="utf-8")
-    (path / "05.caption").write_text("not this")
+    (path / "05.text").write_text("not this")
     data = collect(path)
     found = rows(data)
     assert [p.caption for p in data.photos] == ["a cat on a roof", "x" * 1000, None, None, "café", None]

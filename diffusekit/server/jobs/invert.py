@@ -43,6 +43,8 @@ CLIENT_SETTINGS = (
     "flip",
     "preview",
     "preview_every",
+    "preview_images",
+    "preview_size",
     "patience",
     "checkpoint_every",
     "seed",
@@ -100,6 +102,14 @@ def _check_limits(settings: InvertSettings, server: ServeSettings) -> None:
     for name, limit in {"steps": server.max_training_steps, **LIMITS}.items():
         if (value := getattr(settings, name)) > limit:
             raise UsageError(f"{name} is {value:,}, and this server allows {limit:,}", "ask for less")
+    if (settings.preview_size or 0) ** 2 > server.max_pixels:
+        raise UsageError(
+            f"preview_size is {settings.preview_size:,}, and this server allows {server.max_pixels:,} pixels",
+            "ask for less",
+        )
+    init = settings.init or ""
+    if Path(init).name != init or init.endswith(embeddings.ENDINGS):  # files of the server are not for its clients
+        raise UsageError(f"init {init[:60]!r} is a path", "give words, or the name of a learned token like <my_cat>")
     if settings.preview and len(settings.preview) > server.max_prompt:
         raise UsageError(f"preview is longer than {server.max_prompt:,} characters", "shorten it")
 

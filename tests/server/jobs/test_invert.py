@@ -45,6 +45,20 @@ def check(rules, values):
     return kinds.JOB_TYPES["invert"].check(values, rules)
 
 
+@pytest.mark.parametrize("init", ["/etc/cat.safetensors", "../cat", "cat.pt", "cat.png", "a/cat"])
+def test_initial_vectors_do_not_come_from_files_that_a_client_names(rules, owl, init):
+    made = upload(rules, owl)
+    with pytest.raises(UsageError, match="is a path") as caught:
+        check(rules, {"pictures": made.id, "name": "my_owl", "init": init})
+    assert "<my_cat>" in caught.value.hint
+
+
+def test_validation_images_are_as_large_as_the_server_allows(rules, owl):
+    made = upload(rules, owl)
+    with pytest.raises(UsageError, match="preview_size is 4,096"):
+        check(rules, {"pictures": made.id, "name": "my_owl", "preview_size": 4096})
+
+
 def test_checked_settings_are_complete(rules, owl, tmp_path):
     made = upload(rules, owl)
     found = check(rules, {"pictures": made.id, "name": "my_owl", "init": 'a "bird"\x7f\\', "steps": 50})
@@ -55,7 +69,8 @@ def test_checked_settings_are_complete(rules, owl, tmp_path):
     recipe.write_text(invert.format_recipe(found, made.folder))
     read = read_recipe(InvertSettings, recipe)
     assert read["init"] == 'a "bird"\x7f\\' and read["steps"] == 50 and read["name"] == "my_owl"
-    assert set(read) >= {f for f in invert.CLIENT_SETTINGS if f not in ("learning_rate", "preview")}
+    unset = ("learning_rate", "preview", "preview_every", "preview_images", "preview_size")
+    assert set(read) >= {f for f in invert.CLIENT_SETTINGS if f not in unset}
 
 
 @pytest.mark.parametrize("name", EVIL)

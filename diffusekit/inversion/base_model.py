@@ -1,0 +1,23 @@
+"""The frozen model of a run, with the device and precision that training chooses."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+
+from .. import models
+from ..device import choose as choose_device
+from ..settings import InvertSettings
+
+
+def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSettings, models.Model]:
+    """Fill in device, precision and validation prompt, and load the model."""
+    device = str(accelerator.device) if accelerator.num_processes > 1 else settings.device
+    chosen, dtype = choose_device(device).device, settings.dtype
+    if dtype == "auto":
+        # bfloat16 has float32's range: gradients do not vanish in it as in float16
+        has_bfloat16 = chosen.type == "xpu" or (chosen.type == "cuda" and torch.cuda.is_bf16_supported())
+        dtype = "bfloat16" if has_bfloat16 else "float32"
+    prompt = (settings.preview or "a picture of {}").replace("{}", settings.token)
+    complete = settings.model_copy(update={"device": str(chosen), "dtype": dtype, "preview": prompt})
+    return complete, models.load(complete.model, complete.device, complete.dtype)
