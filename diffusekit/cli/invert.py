@@ -120,11 +120,13 @@ def train(run: "Inversion", signals: list[int], *, show: bool) -> None:
             if progress.evaluation is not None:
                 console.print(_format_scores(progress), highlight=False, markup=False)
             if signals:
-                run.save_checkpoint()
-                console.quiet = not run.is_main
-                message = f"saved at step {run.step}; resume with:\n  {_resume_command(run)}"
-                console.print(message, highlight=False, markup=False, soft_wrap=True)
-                raise StopSignal(signals[0])
+                break
+        if signals and run.result is None:
+            run.save_checkpoint()
+            console.quiet = not run.is_main
+            message = f"saved at step {run.step}; resume with:\n  {_resume_command(run)}"
+            console.print(message, highlight=False, markup=False, soft_wrap=True)
+            raise StopSignal(signals[0])
 
 
 def _resume_command(run: "Inversion") -> str:

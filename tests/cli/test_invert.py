@@ -105,11 +105,11 @@ def test_an_error_is_one_message_a_hint_and_an_exit_code(families, tmp_path, cap
 def test_only_the_main_process_prints_how_to_resume(capsys, monkeypatch, processes, device, first, is_main):
     monkeypatch.setattr(sys, "argv", ["diffusekit", "invert", "three", "--overwrite"])
     run = RunOfOneStep(processes, is_main, InvertSettings(device=device))
-    with pytest.raises(StopSignal), invert.catch_stop_signals(announce=is_main) as signals:
+    with pytest.raises(StopSignal), invert.catch_stop_signals(run.stop, announce=is_main) as signals:
         signal.raise_signal(signal.SIGINT)
         invert.train(run, signals, show=False)
     printed = capsys.readouterr().err
-    assert run.saved
+    assert run.saved and run.is_stopped
     stopping = "stopping after this step; press Ctrl-C again to stop at once"
     resume = f"saved at step 7; resume with:\n  {first} --resume"
     assert printed == (f"{stopping}\n{resume}\n" if is_main else "")
@@ -118,13 +118,16 @@ def test_only_the_main_process_prints_how_to_resume(capsys, monkeypatch, process
 class RunOfOneStep:
     """The part of an inversion that `train` uses, with one step."""
 
-    step, learning_rate, saved = 7, 0.1, False
+    step, learning_rate, saved, is_stopped, result = 7, 0.1, False, False, None
 
     def __init__(self, process_count: int, is_main: bool, settings: InvertSettings):
         self.process_count, self.is_main, self.settings = process_count, is_main, settings
 
     def __iter__(self):
         yield TrainingProgress(7, 0.5, 0.5, 1.0, 0.1, ("cat",))
+
+    def stop(self) -> None:
+        self.is_stopped = True
 
     def save_checkpoint(self) -> None:
         self.saved = True
