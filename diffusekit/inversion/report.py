@@ -70,15 +70,7 @@ def write_report(
     Raises `DiskError`; an earlier report stays in that case.
     """
     log = run.read_log()
-    notes = [f"Scores are measured by {scorer}."]
-    if scorer is None:
-        notes = ["No CLIP was found, so there are no scores, and the last vectors were kept."]
-    elif not log.curve("reconstruction"):
-        notes = ["The run was too short for scores, so the last vectors were kept. With more `steps` there are scores."]
-    if stopped_early:
-        notes.append("Training stopped early because the scores no longer improved.")
-    if exactness:
-        notes.append(exactness)
+    notes = _notes(log, scorer, stopped_early=stopped_early, exactness=exactness)
     columns = [
         ("init" if step == INIT_STEP else f"{step:,}", [_shrink(image) for image in read_images(path)])
         for step, path in run.validation_images()
@@ -96,6 +88,17 @@ def write_report(
         notes=notes,
     )
     atomic.write_atomic(run.report, page.encode("utf-8", "replace"))
+
+
+def _notes(log: RunLog, scorer: str | None, *, stopped_early: bool, exactness: str) -> list[str]:
+    notes = [f"Scores are measured by {scorer}."]
+    if scorer is None:
+        notes = ["No CLIP was found, so there are no scores, and the last vectors were kept."]
+    elif not log.curve("reconstruction"):
+        notes = ["The run was too short for scores, so the last vectors were kept. With more `steps` there are scores."]
+    if stopped_early:
+        notes.append("Training stopped early because the scores no longer improved.")
+    return notes + ([exactness] if exactness else [])
 
 
 def describe_exactness(settings: InvertSettings, *, is_exact: bool, processes: int) -> str:

@@ -59,9 +59,9 @@ class ValidationPlan:
 def choose(settings: InvertSettings) -> ValidationPlan:
     """Plan the validations of a run. What the settings give is kept, the rest is chosen to take at most a fifth.
 
-    A run that is long enough has a validation every so many steps, whatever its length, so that a run that is
-    continued has the same ones as a run that was longer from the start. A shorter one has validation images at the
-    end and of the init words, at first fewer, then only one image at the end, without scores.
+    A long run has a validation after an interval that does not depend on its length. A run that is continued then has
+    the same ones as a run that was longer from the start. A shorter run has images of the init words and at its end,
+    the fewer the shorter it is. The shortest have one image at the end, without scores.
     """
     count = settings.preview_images or TOKEN_IMAGES
     usual = ValidationPlan(settings.preview_every or 0, count, min(count, EDIT_IMAGES))

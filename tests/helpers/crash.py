@@ -18,6 +18,7 @@ import tempfile
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from diffusekit.settings import InvertSettings
 
@@ -80,7 +81,7 @@ def kill_after(process: BaseProcess, seconds: float) -> bool:
     return was_running
 
 
-def kill_everywhere(settings: InvertSettings, work: Path, *, kills: int, counts: list[int]) -> dict[str, object]:
+def kill_everywhere(settings: InvertSettings, work: Path, *, kills: int, counts: list[int]) -> dict[str, Any]:
     """Kill runs at random moments, at every site where files are written, and one run over and over."""
     expected = finish(settings, work / "whole")
     started = time.monotonic()
