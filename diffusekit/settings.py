@@ -248,6 +248,11 @@ class ServeSettings(Settings):
     allow_origin: tuple[str, ...] = flag(
         (), "Origin of a web page that may call the server, like https://example.org. Can be given several times."
     )
+    root_path: str = flag("", "Path of the server behind a reverse proxy, like /images.")
+    trusted_proxy: tuple[str, ...] = flag(
+        ("127.0.0.1", "::1"),
+        "Address or network of a reverse proxy whose X-Forwarded headers count. Can be given several times.",
+    )
     outputs: str = flag("outputs", "Folder for generated images, the only folder whose files are served.")
     embeddings: str = flag("embeddings", "Folder of learned tokens.")
     state: str = flag(".diffusekit", "Folder for the job database.")
@@ -268,7 +273,7 @@ class ServeSettings(Settings):
         "auto", "Precision of the networks: auto, float32, float16 or bfloat16."
     )
 
-    @field_validator("allow_host", "allow_origin", mode="before")
+    @field_validator("allow_host", "allow_origin", "trusted_proxy", mode="before")
     @classmethod
     def _split(cls, names: Any) -> Any:
         return _split_commas(names)

@@ -68,7 +68,8 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "diffusekit.server": [
         {"errors", "models"},
-        {"security", "storage"},
+        {"proxy", "storage"},
+        {"security"},
         {"jobs"},
         {"routes"},
         {"ui", "app"},
@@ -85,7 +86,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"queue"},
     ],
     "diffusekit.server.ui": [
-        {"hardening", "html", "prompt_info", "theme"},
+        {"hardening", "html", "prefix", "prompt_info", "theme"},
         {"context", "progress"},
         {"trash_button"},
         {"tabs"},

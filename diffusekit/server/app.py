@@ -13,6 +13,7 @@ from ..settings import ServeSettings
 from ..version import __version__
 from . import errors
 from .jobs.queue import Jobs
+from .proxy import ProxyMiddleware, ProxyPolicy
 from .routes import a1111, health, mcp_tool, openai_images
 from .routes import jobs as job_routes
 from .security import SecurityMiddleware, SecurityPolicy
@@ -48,4 +49,5 @@ def build(settings: ServeSettings, jobs: Jobs, *, upload_paths: tuple[str, ...] 
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", *mcp_tool.HEADERS],
         )
+    app.add_middleware(ProxyMiddleware, policy=ProxyPolicy.from_settings(settings), error_bodies=ERROR_BODIES)
     return app

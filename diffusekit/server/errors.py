@@ -115,11 +115,17 @@ def error_response(error: ErrorResponse, path: str, bodies: ErrorBodies) -> Resp
     return Response(json.dumps(body(error)), error.status, headers, "application/json")
 
 
+def route_path(scope: Mapping[str, object]) -> str:
+    """The path of a request below the root path: what the routes match."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] or "/" if path == root or path.startswith(f"{root}/") else path
+
+
 def add_handlers(app: FastAPI, bodies: ErrorBodies) -> None:
     """Turn every error of an application into an `ErrorResponse`."""
 
     def respond(request: Request, error: ErrorResponse) -> Response:
-        return error_response(error, request.url.path, bodies)
+        return error_response(error, route_path(request.scope), bodies)
 
     async def expected(request: Request, error: Exception) -> Response:
         assert isinstance(error, DiffusekitError)

@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import Overloaded, UsageError
 from ..settings import MAX_UPLOAD, ServeSettings
-from .errors import ErrorBodies, ErrorResponse, error_response
+from .errors import ErrorBodies, ErrorResponse, error_response, route_path
+from .proxy import DIRECT_HOST
 
 PUBLIC_PATH = "/healthz"  # the only path without credentials
 MAX_BODY = 1_000_000
@@ -121,7 +122,7 @@ class SecurityMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        path, headers = scope["path"], Headers(scope=scope)
+        path, headers = route_path(scope), Headers(scope=scope)
         error = self._check_request(scope, headers)
         if scope["type"] == "websocket":
             if error:
@@ -139,15 +140,17 @@ class SecurityMiddleware:
 
     def _check_request(self, scope: MutableMapping[str, Any], headers: Headers) -> ErrorResponse | None:
         policy, host = self.policy, headers.get("host", "")
-        if not self._is_known_host(host):
-            return ErrorResponse(403, f"unknown host {host[:100]!r}", "add it to `allow_host`")
+        # A page on this machine could forge the forwarded host, so the one that the connection was for counts too.
+        for name in (scope.get(DIRECT_HOST, host), host):
+            if not self._is_known_host(name):
+                return ErrorResponse(403, f"unknown host {name[:100]!r}", "add it to `allow_host`")
         origin = headers.get("origin")
         if origin is not None and origin not in policy.origins and urlsplit(origin).netloc != host:
             return ErrorResponse(403, "this server refuses requests from other web pages", "see `allow_origin`")
         changes = scope.get("method", "GET") not in ("GET", "HEAD", "OPTIONS")
         if changes and origin is None and headers.get("sec-fetch-site") == "cross-site":
             return ErrorResponse(403, "this server refuses requests from other web pages", "see `allow_origin`")
-        if policy.keys and scope["path"] != PUBLIC_PATH and not self._is_authorized(headers):
+        if policy.keys and route_path(scope) != PUBLIC_PATH and not self._is_authorized(headers):
             return ErrorResponse(401, "a user and password, or a token, is required", "see docs/serving.md")
         return None
 

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import UsageError
 from ..settings import ServeSettings
+from .proxy import ProxyPolicy
 from .security import SecurityPolicy
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def check(settings: ServeSettings) -> None:
     from .routes import mcp_tool
 
     SecurityPolicy.from_settings(settings)
+    ProxyPolicy.from_settings(settings)
     if settings.mcp:
         mcp_tool.check_installed()
     from .. import hub
@@ -119,6 +121,7 @@ class Server(uvicorn.Server):
             server_header=False,
             timeout_graceful_shutdown=3,
             ws="none",
+            proxy_headers=False,  # proxy.py does that, and asks who sent them
         )
         super().__init__(config)
         self._jobs, self._is_stopping = jobs, False

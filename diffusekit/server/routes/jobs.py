@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -40,10 +40,11 @@ def router(jobs: Jobs, gallery: Gallery) -> APIRouter:
 
 def _add_jobs(routes: APIRouter, jobs: Jobs) -> None:
     @routes.post("/api/jobs", status_code=202)
-    async def submit(request: JobRequest) -> Response:
+    async def submit(body: JobRequest, request: Request) -> Response:
         """Queue a job."""
-        job = await jobs.submit_async(request.kind, request.settings, owner="api")
-        return JSONResponse(job.to_json(), 202, {"Location": f"/api/jobs/{job.id}"})
+        job = await jobs.submit_async(body.kind, body.settings, owner="api")
+        root_path = request.scope.get("root_path", "")
+        return JSONResponse(job.to_json(), 202, {"Location": f"{root_path}/api/jobs/{job.id}"})
 
     @routes.get("/api/jobs")
     def list_jobs(limit: int = Query(100, ge=1, le=1000)) -> list[dict[str, Any]]:

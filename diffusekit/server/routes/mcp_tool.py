@@ -86,7 +86,7 @@ def _server(jobs: Jobs) -> Any:
             if name != "generate":
                 raise UsageError(f"unknown tool {name[:60]!r}", "the only tool is generate")
             job = await _generate(jobs, arguments, server.request_context)
-            images, text = await asyncio.to_thread(_encode_images, jobs, job), _describe(job)
+            images, text = await asyncio.to_thread(_encode_images, jobs, job), _describe(job, _root_path(server))
             is_error = False
         except DiffusekitError as error:
             text = "; ".join(filter(None, (error.message, error.hint)))
@@ -114,9 +114,15 @@ async def _generate(jobs: Jobs, settings: Mapping[str, Any], context: Any) -> Jo
     return await finish(jobs, await jobs.submit_async("generate", settings, owner="mcp"), report)
 
 
-def _describe(job: Job) -> str:
+def _root_path(server: Any) -> str:
+    """The path of this server below a reverse proxy, for the present request."""
+    request = server.request_context.request
+    return request.scope.get("root_path", "") if request is not None else ""
+
+
+def _describe(job: Job, root_path: str) -> str:
     """The images of a job, and how to generate them again."""
-    paths = ", ".join(f"/outputs/{name}" for name in job.pictures) or "no image"
+    paths = ", ".join(f"{root_path}/outputs/{name}" for name in job.pictures) or "no image"
     stopped = "" if job.state == "done" else "; the job was stopped"
     return f"{paths}; seed {job.settings['seed']}, model {job.settings['model']}{stopped}"
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from ...settings import MAX_UPLOAD, ServeSettings
 from ..jobs.queue import Jobs
 from ..storage.gallery import Gallery
-from . import hardening, html, theme
+from . import hardening, html, prefix, theme
 from .context import QUICK, PageContext
 from .tabs import gallery, generate, learn, see, tokens
 from .tabs.gallery_handlers import GalleryHandlers
@@ -64,7 +65,9 @@ def mount(app: FastAPI, demo: gr.Blocks, settings: ServeSettings, *, path: str =
     """Add the page to an application, behind the application's middleware."""
     hardening.harden(demo)
     app.include_router(hardening.file_routes())
-    return gr.mount_gradio_app(app, demo, path, **_permissions(settings), **theme.page_options())
+    app.user_middleware.append(Middleware(prefix.PageMiddleware))  # the innermost one
+    # Without a root path of its own, Gradio takes that of each request.
+    return gr.mount_gradio_app(app, demo, path, root_path="", **_permissions(settings), **theme.page_options())
 
 
 def _permissions(settings: ServeSettings) -> dict[str, Any]:
