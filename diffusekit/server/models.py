@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from .. import hub, models
-from ..errors import UsageError
+from ..errors import DiffusekitError, UsageError
 from ..settings import ServeSettings
 
 
@@ -40,9 +41,25 @@ class ServerModels:
     @property
     def default_title(self) -> str:
         """What requests say for the default model."""
-        return next((title for title, name in self.names().items() if name == self.default), self.default)
+        return self.title_of(self.default)
+
+    def title_of(self, model: str) -> str:
+        """What requests say for a model that `models.load` takes."""
+        return next((title for title, name in self.names().items() if name == model), model)
+
+    def describe(self, model: str) -> models.ModelInfo | None:
+        """Native size and defaults of a model, from its files; None if they cannot be read."""
+        try:
+            return _describe(model)
+        except (DiffusekitError, OSError, ValueError, KeyError):
+            return None
 
     def load_default(self) -> None:
         """Bring the default model into memory."""
         models.load(self.default, self._settings.device, self._settings.dtype)
         self.is_loaded = True
+
+
+@lru_cache(maxsize=8)
+def _describe(model: str) -> models.ModelInfo:
+    return models.describe(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -43,6 +43,12 @@ class JobContext:
         except (OutOfMemory, RuntimeError) as error:
             self._previews = False
             log.warning("no previews of job %s: %s", self.job.id, error)
+
+    def add_warnings(self, sentences: Iterable[str]) -> None:
+        """Record what has no effect, once each."""
+        warnings = tuple(dict.fromkeys((*self.job.warnings, *sentences)))
+        if warnings != self.job.warnings:
+            self.channel.update(warnings=warnings)
 
     def next_image_path(self, seed: int, words: str) -> Path:
         """The path of the next image. It is the same when the job runs again, so that no image is there twice."""

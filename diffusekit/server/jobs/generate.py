@@ -82,6 +82,7 @@ def run(context: JobContext) -> Generator[None]:
         saved, before, steps = 0, step, iter(generation)
         while True:
             state = next(steps, None)
+            context.add_warnings(generation.warnings)
             for image in generation.images[saved:]:
                 _save(context, image)
                 saved += 1

@@ -25,8 +25,8 @@ class Job:
     """The state of a job at one moment; times are seconds since 1970.
 
     `pictures` are the paths of its images below the outputs folder. `passed` counts images that are finished or were
-    skipped: after a restart the job continues behind them. `attempts` counts how often it was started. The names of
-    the fields are stored in `jobs.sqlite`.
+    skipped: after a restart the job continues behind them. `attempts` counts how often it was started. `warnings` say
+    what has no effect. The names of the fields are stored in `jobs.sqlite`.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Job:
     passed: int = 0
     attempts: int = 0
     failure: Failure | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -78,4 +79,5 @@ class Job:
         known = {f.name for f in fields(cls)}
         job = cls(**{name: value for name, value in values.items() if name in known})
         failure = values.get("failure")
-        return replace(job, pictures=tuple(job.pictures), failure=Failure(**failure) if failure else None)
+        lists = {"pictures": tuple(job.pictures), "warnings": tuple(job.warnings)}
+        return replace(job, **lists, failure=Failure(**failure) if failure else None)

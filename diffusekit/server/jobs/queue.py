@@ -75,22 +75,24 @@ class Jobs:
 
     # --- submit --------------------------------------------------------------------------------
 
-    def submit(self, kind: str, settings: Mapping[str, Any], *, owner: str = "") -> Job:
+    def submit(self, kind: str, settings: Mapping[str, Any], *, owner: str = "", warnings: Sequence[str] = ()) -> Job:
         """Queue a job: `JOB_TYPES` says which kinds there are and what settings they take.
 
-        `owner` names the front end or visitor. Raises `Overloaded` when the queue is full, `ShuttingDown` when the
-        server stops, `UsageError` for invalid settings.
+        `owner` names the front end or visitor, `warnings` say what of the request has no effect. Raises `Overloaded`
+        when the queue is full, `ShuttingDown` when the server stops, `UsageError` for invalid settings.
         """
         self._reserve()
-        return self._submit(kind, settings, owner)
+        return self._submit(kind, settings, owner, warnings)
 
-    async def submit_async(self, kind: str, settings: Mapping[str, Any], *, owner: str = "") -> Job:
+    async def submit_async(
+        self, kind: str, settings: Mapping[str, Any], *, owner: str = "", warnings: Sequence[str] = ()
+    ) -> Job:
         """`submit` for coroutines: a full queue refuses at once, the rest waits for the disk.
 
         If the caller is cancelled while it waits, so is the job.
         """
         self._reserve()
-        submission = asyncio.ensure_future(asyncio.to_thread(self._submit, kind, settings, owner))
+        submission = asyncio.ensure_future(asyncio.to_thread(self._submit, kind, settings, owner, warnings))
         try:
             return await asyncio.shield(submission)
         except asyncio.CancelledError:
@@ -118,7 +120,7 @@ class Jobs:
             self.check_capacity()
             self._reserved += 1
 
-    def _submit(self, kind: str, settings: Mapping[str, Any], owner: str) -> Job:
+    def _submit(self, kind: str, settings: Mapping[str, Any], owner: str, warnings: Sequence[str]) -> Job:
         """Check a job, save it, and put it in its reserved place."""
         channel: JobChannel | None = None
         try:
@@ -126,7 +128,7 @@ class Jobs:
                 raise UsageError(f"kind {kind!r} is not a kind of job", f"kinds: {', '.join(JOB_TYPES)}")
             model = self.models.default if settings.get("model") is None else settings["model"]
             complete = JOB_TYPES[kind].check({**settings, "model": model}, self.settings)
-            job = Job(secrets.token_hex(8), kind, complete, owner, created=time.time())
+            job = Job(secrets.token_hex(8), kind, complete, owner, created=time.time(), warnings=tuple(warnings))
             self.save(job)
             channel = JobChannel(job)
             return job

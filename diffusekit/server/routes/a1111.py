@@ -1,61 +1,39 @@
 """A1111's API, `/sdapi/v1`, which Open WebUI, SillyTavern, LibreChat and `webuiapi` use.
 
-Fields that diffusekit does not support are ignored.
+Fields that have no effect are named in the response.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from ... import embeddings, images, metadata
-from ...errors import DiffusekitError, FileRefused, UsageError
+from ...errors import DiffusekitError, FileRefused
 from ...schedule import SAMPLERS
 from ...version import __version__
 from ..errors import ErrorResponse, NotSupported
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
+from .a1111_fields import FIELDS, Txt2ImgRequest, read_request
+from .requests import decode_base64, spell_fields
 from .responses import read_images, wait_for_job
 
-# How A1111's clients spell the fields of `GenerateSettings`.
-FIELDS = {
-    "guidance_scale": "cfg_scale",
-    "sampler": "sampler_name",
-    "images": "batch_size",
-    "model": "override_settings",
-}
-
-
-class Txt2ImgRequest(BaseModel):
-    """The supported fields of A1111's request. For size and guidance, None is the model's default."""
-
-    prompt: str = ""
-    negative_prompt: str = ""
-    seed: int = -1
-    steps: int = 20
-    cfg_scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    sampler_name: str | None = None
-    sampler_index: str | None = None
-    scheduler: str | None = None
-    batch_size: int = 1
-    n_iter: int = 1
-    send_images: bool = True
-    override_settings: dict[str, Any] | None = None
+WARNINGS_HEADER = "X-Diffusekit-Warnings"  # a JSON list of sentences
+MAX_HEADER = 4000  # characters
 
 
 class PngInfoRequest(BaseModel):
-    """An image file in base64, with or without `data:…,` before it."""
+    """An image file in base64, or as a `data:` URL."""
 
     image: str
 
@@ -76,13 +54,16 @@ def error_body(error: ErrorResponse) -> dict[str, Any]:
 
 def _add_generation(routes: APIRouter, jobs: Jobs) -> None:
     @routes.post("/txt2img")
-    async def txt2img(body: Txt2ImgRequest, request: Request) -> dict[str, Any]:
+    async def txt2img(body: Txt2ImgRequest, request: Request, response: Response) -> dict[str, Any]:
         """Generate images and wait for them; to leave cancels."""
-        job = await jobs.submit_async("generate", _settings(body, jobs), owner="sdapi")
+        settings, warnings = await asyncio.to_thread(read_request, body, jobs)
+        job = await jobs.submit_async("generate", settings, owner="sdapi", warnings=warnings)
         job = await wait_for_job(request, jobs, job)
         files = await read_images(jobs, job) if body.send_images else []
         info = await asyncio.to_thread(_info, jobs, job)
         images = [base64.b64encode(file).decode() for file in files]
+        if header := warnings_header(info["warnings"]):
+            response.headers[WARNINGS_HEADER] = header
         return {"images": images, "parameters": body.model_dump(), "info": json.dumps(info)}
 
     @routes.post("/img2img", include_in_schema=False)
@@ -167,37 +148,12 @@ def _add_lists(routes: APIRouter, jobs: Jobs) -> None:
         return []
 
 
-def _settings(body: Txt2ImgRequest, jobs: Jobs) -> dict[str, Any]:
-    """The settings of a generate job."""
-    settings: dict[str, Any] = {
-        "prompt": body.prompt,
-        "negative_prompt": body.negative_prompt,
-        "steps": body.steps,
-        "guidance_scale": body.cfg_scale,
-        "seed": None if body.seed == -1 else body.seed,
-        "images": body.batch_size * body.n_iter,
-        "width": body.width,
-        "height": body.height,
-        "sampler": find_sampler(body.sampler_name or body.sampler_index, body.scheduler),
-    }
-    if title := (body.override_settings or {}).get("sd_model_checkpoint"):
-        settings["model"] = jobs.models.resolve(title)
-    return settings
-
-
-def find_sampler(label: str | None, scheduler: str | None) -> str | None:
-    """Our name of a sampler, by A1111's label (older ones contain the scheduler) or by our name."""
-    if not label or label in SAMPLERS:
-        return label or None
-    schedule = "" if (scheduler or "automatic").lower() == "automatic" else (scheduler or "").lower()
-    if label.endswith(" Karras"):
-        label, schedule = label.removesuffix(" Karras"), "karras"
-    names = {(s.label.lower(), s.schedule_type.lower()): name for name, s in SAMPLERS.items()}
-    name = names.get((label.lower(), schedule)) or names.get((label.lower(), ""))
-    if name is None:
-        labels = ", ".join(dict.fromkeys(s.label for s in SAMPLERS.values()))
-        raise UsageError(f"sampler {label[:60]!r} is not known", f"there are: {labels}")
-    return name
+def warnings_header(sentences: Sequence[str]) -> str:
+    """The value of the header: as many sentences as it may hold, "" for none."""
+    shown = list(sentences)
+    while len(text := json.dumps(shown)) > MAX_HEADER:
+        shown.pop()
+    return text if shown else ""
 
 
 def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
@@ -225,6 +181,7 @@ def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
         "sd_model_hash": "",
         "infotexts": [metadata.format_infotext(record) for record in records],
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),
+        "warnings": spell_fields(job.warnings, FIELDS),
         "version": f"diffusekit {__version__}",
     }
 
@@ -253,13 +210,7 @@ def _progress(jobs: Jobs, *, preview: bool) -> dict[str, Any]:
 
 
 def _png_info(text: str) -> dict[str, Any]:
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise FileRefused("the image is not in base64", "send an image file") from None
-    about = _read_metadata(data)
+    about = _read_metadata(decode_base64(text))
     return {"info": about.text, "items": about.items, "parameters": about.parameters}
 
 

@@ -6,25 +6,28 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import ConfigDict, Field
 
 from ... import images
 from ..errors import JobFinished
 from ..jobs.events import JobEvent
 from ..jobs.queue import Jobs
 from ..storage.gallery import Gallery
+from .requests import ApiRequest
 from .responses import sse_response
 
 EVENT_NAMES = {"requeued": "kept"}  # where clients know an event by another name
 
 
-class JobRequest(BaseModel):
-    """A job to run."""
+class JobRequest(ApiRequest):
+    """A job to run. A field that is null has its default."""
+
+    model_config = ConfigDict(extra="forbid")
 
     kind: str = Field("generate", description="What to do: generate.", max_length=40)
     settings: dict[str, Any] = Field(description="The settings of that verb; `prompts` may be several prompts.")
@@ -42,7 +45,8 @@ def _add_jobs(routes: APIRouter, jobs: Jobs) -> None:
     @routes.post("/api/jobs", status_code=202)
     async def submit(body: JobRequest, request: Request) -> Response:
         """Queue a job."""
-        job = await jobs.submit_async(body.kind, body.settings, owner="api")
+        warnings = _server_settings(body.settings, jobs)
+        job = await jobs.submit_async(body.kind, body.settings, owner="api", warnings=warnings)
         root_path = request.scope.get("root_path", "")
         return JSONResponse(job.to_json(), 202, {"Location": f"{root_path}/api/jobs/{job.id}"})
 
@@ -68,6 +72,16 @@ def _add_jobs(routes: APIRouter, jobs: Jobs) -> None:
         """Progress, previews and the end of a job as server-sent events. To leave does not cancel."""
         jobs.get(job_id)
         return sse_response(_events(jobs, job_id, previews=previews))
+
+
+def _server_settings(given: Mapping[str, Any], jobs: Jobs) -> list[str]:
+    """A sentence about each given setting that only the server decides."""
+    own = {"device": jobs.settings.device, "dtype": jobs.settings.dtype}
+    return [
+        f"{name} has no effect: this server uses {own[name]}"
+        for name in own
+        if given.get(name, own[name]) not in (None, "auto", own[name])
+    ]
 
 
 def _add_images(routes: APIRouter, gallery: Gallery) -> None:

@@ -22,6 +22,7 @@ from ...errors import DiffusekitError, UsageError
 from ...settings import GenerateSettings
 from ...version import __version__
 from ..jobs.job import Job
+from .requests import spell_fields
 
 if TYPE_CHECKING:
     from ..jobs.queue import Jobs
@@ -124,7 +125,8 @@ def _describe(job: Job, root_path: str) -> str:
     """The images of a job, and how to generate them again."""
     paths = ", ".join(f"{root_path}/outputs/{name}" for name in job.pictures) or "no image"
     stopped = "" if job.state == "done" else "; the job was stopped"
-    return f"{paths}; seed {job.settings['seed']}, model {job.settings['model']}{stopped}"
+    warnings = "".join(f"; warning: {sentence}" for sentence in spell_fields(job.warnings, {}))
+    return f"{paths}; seed {job.settings['seed']}, model {job.settings['model']}{stopped}{warnings}"
 
 
 def _encode_images(jobs: Jobs, job: Job) -> list[str]:

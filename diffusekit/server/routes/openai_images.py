@@ -1,6 +1,6 @@
 """OpenAI's image API: `/v1/images/generations`, with partial images, and `/v1/models`.
 
-Fields without a meaning here (quality, style, background, user) are ignored.
+Fields that have no effect are named in the response, as is the model.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -17,13 +18,14 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from PIL import Image
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, Field
 
 from ... import images, metadata
 from ...errors import DiffusekitError, UsageError
 from ..errors import ErrorResponse, ModelNotFound
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
+from .requests import ApiRequest, Neutral, find_sampler, fit_size, ignored_fields, merge, spell_fields
 from .responses import follow, raise_if_failed, sse_response, wait_for_job
 
 # How OpenAI's clients spell the fields of `GenerateSettings`.
@@ -37,22 +39,38 @@ USAGE = {
 }
 
 
-class ImagesRequest(BaseModel):
+# Fields without an effect here.
+NEUTRAL: Neutral = {
+    "quality": ("auto", "standard"),
+    "style": ("vivid",),
+    "background": ("auto", "opaque"),
+    "moderation": ("auto",),
+    "output_compression": (100,),
+    "input_fidelity": (),
+    "user": None,
+    "safety_identifier": None,
+    "prompt_cache_key": None,
+}
+# OpenAI's models, which clients send without being told: the server's own is used instead.
+OPENAI_MODEL = re.compile(r"(openai/)?(chatgpt-image|dall-?e|gpt-image|gpt-4o-image)[\w.:-]*", re.IGNORECASE)
+
+
+class ImagesRequest(ApiRequest):
     """OpenAI's request, with extensions that other local servers have too."""
 
-    prompt: str
-    model: str | None = None
+    prompt: str = Field(examples=["a red cat"])
+    model: str = Field("", description="A model of this server. Empty, or one of OpenAI's: the server's own.")
     n: int = 1
-    size: str = Field("auto", description="WIDTHxHEIGHT, or auto: the model's native size.")
+    size: str = Field("auto", description="WIDTHxHEIGHT, rounded to what the model takes, or auto: its native size.")
     response_format: Literal["b64_json", "url"] = "b64_json"
     output_format: Literal["png", "webp", "jpeg"] = "png"
     stream: bool = False
     partial_images: int = Field(0, ge=0, le=3)
     negative_prompt: str = ""
     steps: int = Field(20, validation_alias=AliasChoices("num_inference_steps", "steps"))
-    guidance_scale: float | None = None
-    seed: int | None = None
-    sampler: str | None = None
+    guidance_scale: float | None = Field(None, examples=[3])
+    seed: int | None = Field(None, examples=[-1], description="-1 or null: random.")
+    sampler: str | None = Field(None, examples=["dpm++_2m"])
 
 
 def router(jobs: Jobs) -> APIRouter:
@@ -75,42 +93,74 @@ def router(jobs: Jobs) -> APIRouter:
     @routes.post("/images/generations")
     async def generations(body: ImagesRequest, request: Request) -> Response:
         """Generate images and wait for them, or stream them; to leave cancels."""
-        job = await jobs.submit_async("generate", _settings(body, jobs), owner="openai")
+        settings, warnings = await asyncio.to_thread(_read_request, body, jobs)
+        job = await jobs.submit_async("generate", settings, owner="openai", warnings=warnings)
         if body.stream:
             return sse_response(_events(jobs, job, body))
         job = await wait_for_job(request, jobs, job)
         if not job.pictures:
             raise UsageError(f"job {job.id} was cancelled before an image was finished")
-        common = {"created": int(job.created), "output_format": body.output_format}
-        if body.response_format == "url":
-            data = [{"url": f"{request.base_url}outputs/{name}"} for name in job.pictures]
-            return JSONResponse(common | {"data": data, "output_format": "png", "usage": USAGE})
-        files = await asyncio.to_thread(_files, jobs, job, body.output_format)
+        is_url = body.response_format == "url"
+        kind = "png" if is_url else body.output_format
+        files = await asyncio.to_thread(_files, jobs, job, kind)
         data = [{"b64_json": base64.b64encode(file).decode()} for file, _ in files]
-        return JSONResponse(common | {"data": data, "size": files[0][1], "usage": USAGE})
+        if is_url:
+            data = [{"url": f"{request.base_url}outputs/{name}"} for name in job.pictures]
+        common = {"created": int(job.created), "output_format": kind, "data": data, "size": files[0][1]}
+        return JSONResponse(common | {"usage": USAGE} | _origin(jobs, job))
 
     return routes
 
 
-def _settings(body: ImagesRequest, jobs: Jobs) -> dict[str, Any]:
-    """The settings of a generate job."""
+def _read_request(body: ImagesRequest, jobs: Jobs) -> tuple[dict[str, Any], list[str]]:
+    """The settings of a generate job, and warnings of what has no effect."""
+    warnings = ignored_fields(body.model_extra or {}, NEUTRAL, ImagesRequest.model_fields)
+    if body.partial_images and not body.stream:
+        warnings.append("partial_images has no effect without stream")
+    if body.response_format == "url" and body.stream:
+        warnings.append("response_format has no effect in a stream, which carries the images")
+    elif body.response_format == "url" and body.output_format != "png":
+        warnings.append("output_format has no effect with response_format url, which is that of a PNG")
+    model, model_warnings = _find_model(body.model.strip(), jobs)
+    size, size_warnings = fit_size(jobs.models, model, *_parse_size(body.size))
+    sampler, sampler_warnings = find_sampler(body.sampler)
     settings: dict[str, Any] = {
         "prompt": body.prompt,
         "negative_prompt": body.negative_prompt,
         "images": body.n,
         "steps": body.steps,
         "guidance_scale": body.guidance_scale,
-        "seed": body.seed,
-        "sampler": body.sampler,
+        "seed": None if body.seed == -1 else body.seed,
+        "sampler": sampler,
+        "model": model,
+        **size,
     }
-    if body.model is not None:
-        settings["model"] = jobs.models.resolve(body.model, ModelNotFound)
-    if body.size != "auto":
-        width, cross, height = body.size.lower().partition("x")
-        if not (cross and width.isdecimal() and height.isdecimal() and len(body.size) < 20):
-            raise UsageError(f"size must be WIDTHxHEIGHT or auto, got {body.size[:60]!r}")
-        settings |= {"width": int(width), "height": int(height)}
-    return settings
+    return settings, merge(warnings, model_warnings, size_warnings, sampler_warnings)
+
+
+def _find_model(name: str, jobs: Jobs) -> tuple[str, list[str]]:
+    """The model that a request means; a model of OpenAI's is answered with the server's."""
+    if not name:
+        return jobs.models.default, []
+    if name not in jobs.models.names() and OPENAI_MODEL.fullmatch(name):
+        return jobs.models.default, [f"model {name[:60]!r} is not on this server; {jobs.models.default_title} was used"]
+    return jobs.models.resolve(name, ModelNotFound), []
+
+
+def _parse_size(size: str) -> tuple[int | None, int | None]:
+    """Width and height; none for the native size."""
+    text = "".join(size.lower().replace("×", "x").split())
+    if text in ("", "auto"):
+        return None, None
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and len(text) < 20):
+        raise UsageError(f"size must be WIDTHxHEIGHT or auto, got {size[:60]!r}")
+    return int(width), int(height)
+
+
+def _origin(jobs: Jobs, job: Job) -> dict[str, Any]:
+    """The model of a job, and what of the request had no effect."""
+    return {"model": jobs.models.title_of(job.settings["model"]), "warnings": spell_fields(job.warnings, FIELDS)}
 
 
 def error_body(error: ErrorResponse) -> dict[str, Any]:
@@ -156,7 +206,7 @@ async def _events(jobs: Jobs, job: Job, body: ImagesRequest) -> AsyncIterator[st
                 if event.is_last:
                     job = raise_if_failed(event)
         for file, size in await asyncio.to_thread(_files, jobs, job, body.output_format):
-            yield _event("completed", _image_data(file, size, body, job) | {"usage": USAGE})
+            yield _event("completed", _image_data(file, size, body, job) | {"usage": USAGE} | _origin(jobs, job))
     except DiffusekitError as error:
         data = {"type": "error"} | error_body(ErrorResponse.from_error(error))
         yield f"event: error\ndata: {json.dumps(data)}\n\n"
