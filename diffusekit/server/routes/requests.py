@@ -146,7 +146,8 @@ def fit_size(
     size, warnings = f"{full['width']}x{full['height']}", []
     if fitted != given:
         asked = "x".join(str(value) for value in given.values())
-        warnings.append(f"the size {asked} became {size}, because sides are multiples of {info.size_multiple} for this model")
+        multiple = info.size_multiple
+        warnings.append(f"the size {asked} became {size}, because sides are multiples of {multiple} for this model")
     if full["width"] * full["height"] > 4 * info.native_size**2:
         native = f"{info.native_size}x{info.native_size}"
         warnings.append(f"{size} is far above the model's native {native}, where images repeat what they show")

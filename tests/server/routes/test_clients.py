@@ -108,8 +108,10 @@ def test_openai_client():
             )
             kinds = [event.type for event in stream]
         assert kinds == ["image_generation.partial_image", "image_generation.completed"]
-        with pytest.raises(openai.NotFoundError, match="dall-e-3"):
-            client.images.generate(prompt="x", model="dall-e-3")
+        with pytest.raises(openai.NotFoundError, match="sd-v9"):
+            client.images.generate(prompt="x", model="sd-v9")
+        usual = client.images.generate(prompt="x", model="gpt-image-1", size="64x64", n=1, extra_body=more)
+        assert usual.model == "mini" and usual.size == "64x64" and "gpt-image-1" in usual.warnings[0]
         with pytest.raises(openai.UnprocessableEntityError) as refused:
             client.images.generate(prompt="x", size="big")
         assert refused.value.param == "size"
