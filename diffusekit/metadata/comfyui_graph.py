@@ -206,11 +206,12 @@ class Graph:
             raise Untraceable(node.origin)
         between = self.text(separator).replace("\\n", "\n")
         parts = [self.text(inputs[name]) for name in names if inputs[name] is not None]
-        if "stringfunction" in node.kind.lower() and inputs.get("tidy_tags") == "yes":
-            return ", ".join(filter(None, (part.strip(" ,") for part in parts)))
-        if str(inputs.get("clean_whitespace", "")).lower() == "true":
-            parts = [part.strip() for part in parts]
-        return between.join(part for part in parts if part or not between)
+        if inputs.get("tidy_tags") == "yes":
+            return re.sub(r"\s{2,}", " ", ", ".join(filter(None, parts))).replace(" ,", ",").strip()
+        if "clean_whitespace" in inputs:  # this one leaves empty texts out
+            is_clean = str(inputs["clean_whitespace"]).lower() == "true"
+            parts = [part for part in (p.strip() if is_clean else p for p in parts) if part]
+        return between.join(parts)
 
 
 def selected_input(node: Node) -> Any:

@@ -113,7 +113,8 @@ def restore(parameters: Mapping[str, str], unknown: Mapping[str, str]) -> Restor
 
     The model stays at its default, because another program's name for it says nothing here.
     """
-    width, _, height = parameters.get("Size", "").lower().partition("x")
+    sides = f"{parameters.get('width', '')}x{parameters.get('height', '')}"  # Civitai has these, and not always a size
+    width, _, height = (parameters.get("Size") or sides).lower().partition("x")
     given: dict[str, Any] = {name: parameters.get(key, "") for name, key in _KEYS.items()}
     given |= {"width": width.strip(), "height": height.strip()}
     missing = {name: unknown[key] for name, key in _KEYS.items() if key in unknown}

@@ -20,6 +20,7 @@ from .files import LABEL, OWN_KEY, XMP_KEY
 from .parameters import Restored, has_settings, restore
 from .record import Record
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_TEXT = 1_000_000  # characters of one text that are parsed
 # AVIF is read for its metadata only, where this Pillow can.
 _FORMATS = (*images.READABLE_FORMATS, *(["AVIF"] if features.check("avif") else []))
@@ -95,17 +96,22 @@ def read(path: Path) -> ImageMetadata:
     comments = [texts[key] for key in _COMMENTS if key in texts]
     if found := other_tools.read_texts(texts, comments):
         reading, text = found
-        parameters, unknown = dict(reading.parameters), dict(reading.unknown)
+        parameters, unknown = _whole(reading.parameters), _whole(reading.unknown)
         items = _without(texts, text)
         return ImageMetadata(parameters=parameters, unknown=unknown, label=label, text=text, items=items)
     text = texts.get("parameters") or texts.get("UserComment", "")
     is_prompt = text.strip() and not text.lstrip().startswith(("{", "[{"))
-    parameters = infotext.parse_infotext(text) if is_prompt else {}
+    parameters = _whole(infotext.parse_infotext(text)) if is_prompt else {}
     return ImageMetadata(parameters=parameters, label=label, text=text, items=_without(texts, text))
 
 
 def _without(texts: Mapping[str, str], text: str) -> dict[str, str]:
     return {key: value for key, value in texts.items() if value != text}
+
+
+def _whole(texts: Mapping[str, str]) -> dict[str, str]:
+    """Replace halves of characters, which JSON can hold and UTF-8 cannot."""
+    return {_SURROGATE.sub("\ufffd", key): _SURROGATE.sub("\ufffd", text) for key, text in texts.items()}
 
 
 def _read_texts(path: Path) -> tuple[dict[str, str], str]:

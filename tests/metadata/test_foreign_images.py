@@ -229,7 +229,12 @@ INFOTEXTS = {
         "Version: Fooocus v2.5.5",
         EXPECTED,
     ),
-    "without numbers": (
+    "Civitai without Size": (
+        "a red cat\nNegative prompt: blurry\nSteps: 25, Sampler: Euler a, CFG scale: 6.5, Seed: 99, width: 128, "
+        "height: 192",
+        EXPECTED,
+    ),
+    "spaces in the size": (
         f"a red cat\nNegative prompt: blurry\n{LINE}".replace(", Size: 128x192", ", Size: 128 x 192"),
         EXPECTED,
     ),
@@ -400,6 +405,9 @@ GRAPHS = {
     ),
     "CR Text Concatenate": text_node("CR Text Concatenate", text1="a red", text2="cat", separator=" "),
     "JoinStrings": text_node("JoinStrings", string1="a red", string2="cat", delimiter=" "),
+    "tidy StringFunction": text_node(
+        "StringFunction|pysssh", action="append", tidy_tags="yes", text_a=" a red  cat ", text_b="", text_c=""
+    ),
     "StringFunction": text_node(
         "StringFunction|pysssh", action="append", tidy_tags="no", text_a="a red", text_b=" cat"
     ),
@@ -878,6 +886,13 @@ def test_fields_that_are_missing_or_odd_are_named(tmp_path, name):
     said = said.replace('"Euler', '"Restart')
     found = metadata.read(png(tmp_path / "x.png", **json.loads(said)))
     assert {"seed", "sampler"} == set(found.missing) and "estart" in found.missing["sampler"]
+
+
+def test_half_a_character_in_json(tmp_path):
+    graph = json.dumps(comfy(n6=node("CLIPTextEncode", text="a \ud800 cat")))
+    for texts in ({"prompt": graph}, {"parameters": f'a cat\n{LINE}, Hires prompt: "a \\ud800 cat"'}):
+        found = metadata.read(png(tmp_path / "x.png", **texts))
+        assert "a \ufffd cat" in found.parameters.values() and "\ufffd" in found.model_dump_json()
 
 
 def test_json_of_nobody_is_not_a_prompt(tmp_path):
