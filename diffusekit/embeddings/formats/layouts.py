@@ -16,13 +16,14 @@ from ...display import quote
 from ...errors import FileRefused
 from ..names import name_of, safe_name, token_error
 from ..token import MAX_BYTES, MAX_VECTORS
+from .other_kinds import TOKEN_HINT, name_kind
 
 _PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
 _SINGLE = ("emb_params", "emp_params")  # kohya and Civitai; OneTrainer (not a typing error)
 _OUTPUTS = {"emb_params_out", "emp_params_out", "clip_l_out", "clip_g_out"}
 _XTI = re.compile(r"(IN|MID|OUT)\d\d")
-_LORA = re.compile(r"lora_|\.lora|bundle_emb\.|hada_")
-_HINT = "use a file that holds one token of textual inversion"
+_HINT = TOKEN_HINT
+_HYPERNETWORK_WIDTHS = (320, 640, 768, 1024, 1280)  # A1111's keys, each with two networks
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def identify(names: Collection[str], metadata: Mapping[str, str], stem: str) -> 
             "has an extended inversion (XTI, one token for each layer of the U-Net), expected one token for all layers",
             _HINT,
         )
-    if any(_LORA.search(key) for key in keys):
-        raise FileRefused("is a LoRA, expected a token of textual inversion", _HINT)
+    if kind := name_kind(keys):
+        raise FileRefused(f"is {kind}, expected a token of textual inversion", _HINT)
     if len(keys) > 1:
         some = ", ".join(quote(key, 30) for key in sorted(keys)[:4])
         raise FileRefused(
@@ -92,6 +93,10 @@ def flatten(content: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise FileRefused(f"has a {quote(type(content).__name__)}, expected a token", _HINT)
     if "string_to_param" in content:
         return _from_a1111(content)
+    inside = content.get("state_dict", content)
+    kind = name_kind(map(str, inside)) if isinstance(inside, Mapping) else ""
+    if kind or any(isinstance(content.get(width), (tuple, list)) for width in _HYPERNETWORK_WIDTHS):
+        raise FileRefused(f"is {kind or 'a hypernetwork'}, expected a token of textual inversion", _HINT)
     return _tensors(content), {}
 
 
