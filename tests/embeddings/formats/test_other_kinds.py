@@ -98,7 +98,7 @@ def test_a_pickle_of_another_kind_is_named(kind):
 @pytest.mark.parametrize("more", [{}, {"step": 100, "name": "h", "layer_structure": [1, 2, 1]}])
 def test_a_hypernetwork_of_a1111_is_named(more):
     layers = {"linear.0.weight": torch.ones(4, 4)}
-    with pytest.raises(FileRefused, match="^is a hypernetwork, expected a token"):
+    with pytest.raises(FileRefused, match=r"^is a hypernetwork, expected a token"):
         pickle_sandbox.convert(pickled({768: (layers, layers), 320: (layers, layers)} | more))
 
 
