@@ -207,6 +207,7 @@ def test_clients_of_the_apis_behind_a_real_proxy(strips):
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="x", max_retries=0)
         more = {"steps": 1, "response_format": "url"}
         made = client.images.generate(prompt="a cat", size="64x64", extra_body=more)
+        assert made.data and made.data[0].url
         url = made.data[0].url
         assert url.startswith(f"{address}/outputs/")
         assert urllib.request.urlopen(url).headers["Content-Type"] == "image/png"

@@ -112,6 +112,7 @@ def read_request(body: Txt2ImgRequest, jobs: Jobs) -> tuple[dict[str, Any], list
     settings: dict[str, Any] = {
         "prompt": body.prompt,
         "negative_prompt": body.negative_prompt,
+        "prompt_syntax": "a1111",
         "steps": body.steps,
         "guidance_scale": body.cfg_scale,
         "seed": None if body.seed == -1 else body.seed,

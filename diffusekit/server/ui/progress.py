@@ -69,6 +69,7 @@ class ProgressUpdate:
     images: tuple[str, ...] = ()
     is_finished: bool = False
     prompt: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 async def follow_job(
@@ -127,7 +128,7 @@ async def follow_grid(
     jobs: Jobs, axes: Axes, cells: Sequence[xyz_grid.GridCell], settings: Mapping[str, Any], visitor: VisitorJob
 ) -> AsyncGenerator[ProgressUpdate]:
     """Generate the images of a grid one after another, and the sheet with all of them."""
-    grid = _Grid(axes)
+    grid, warnings = _Grid(axes), {}
     for number, cell in enumerate(cells):
         job: Job | None = None
         async with contextlib.aclosing(follow_job(jobs, "generate", cell.settings, visitor)) as events:
@@ -138,6 +139,7 @@ async def follow_grid(
                     break
                 status = f"Grid: image {number + 1} of {len(cells)} · {status_line(jobs, job)}"
                 yield ProgressUpdate(grid.previews, (number + job.progress) / len(cells), status)
+        warnings |= dict.fromkeys(job.warnings if job else ())
         for name in job.pictures if job else ():
             await asyncio.to_thread(grid.add_image, cell, jobs.outputs, name)
         if visitor.is_stopped or (job and job.state == "cancelled"):
@@ -145,7 +147,8 @@ async def follow_grid(
     names = await asyncio.to_thread(grid.save, jobs.outputs, settings)
     is_complete = len(grid.images) == len(cells)
     status = "Done." if is_complete else f"Stopped: {len(grid.images)} of {len(cells)} images."
-    yield ProgressUpdate(grid.previews, None, status, names, True, f"a grid of {len(grid.images)} images")
+    prompt = f"a grid of {len(grid.images)} images"
+    yield ProgressUpdate(grid.previews, None, status, names, True, prompt, tuple(warnings))
 
 
 @dataclass
@@ -202,9 +205,9 @@ def _final_update(job: Job, previews: tuple[str, ...]) -> ProgressUpdate:
     if job.state == "cancelled":
         finished = f"; {len(job.pictures)} finished" if job.pictures else ""
         status = f"Stopped at step {job.step} of {job.steps}{finished}." if job.steps else "Stopped."
-        return ProgressUpdate(previews, job.progress, status, job.pictures, True, prompt)
+        return ProgressUpdate(previews, job.progress, status, job.pictures, True, prompt, job.warnings)
     duration = format_duration((job.finished or 0) - (job.started or 0))
-    return ProgressUpdate(previews, 1.0, f"Done in {duration}.", job.pictures, True, prompt)
+    return ProgressUpdate(previews, 1.0, f"Done in {duration}.", job.pictures, True, prompt, job.warnings)
 
 
 def _resize(image: Image.Image) -> Image.Image:

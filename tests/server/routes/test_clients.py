@@ -111,7 +111,8 @@ def test_openai_client():
         with pytest.raises(openai.NotFoundError, match="sd-v9"):
             client.images.generate(prompt="x", model="sd-v9")
         usual = client.images.generate(prompt="x", model="gpt-image-1", size="64x64", n=1, extra_body=more)
-        assert usual.model == "mini" and usual.size == "64x64" and "gpt-image-1" in usual.warnings[0]
+        reply = usual.to_dict()
+        assert reply["model"] == "mini" and reply["size"] == "64x64" and "gpt-image-1" in str(reply["warnings"])
         with pytest.raises(openai.UnprocessableEntityError) as refused:
             client.images.generate(prompt="x", size="big")
         assert refused.value.param == "size"

@@ -48,7 +48,7 @@ def test_an_assistant_generates_an_image(tmp_path):
     async def ask(url):
         async with session(url, Authorization="Bearer key") as found:
             tools = (await found.list_tools()).tools
-            given = {"prompt": "a red cat", **QUICK}
+            given = {"prompt": "a red cat", **QUICK, "negative_prompt": "a dog", "guidance_scale": 1, "sampler": None}
             made = await found.call_tool("generate", given, progress_callback=told)
             wrong = await found.call_tool("generate", given | {"steps": 200})
             other = await found.call_tool("remove", {})
@@ -64,6 +64,7 @@ def test_an_assistant_generates_an_image(tmp_path):
     assert taken["model"]["enum"] == ["mini"]
     picture, text = made.content
     assert not made.isError and f"/outputs/{job.pictures[0]}; seed 7" in text.text
+    assert "warning: negative_prompt has no effect" in text.text
     kept = (jobs.outputs / job.pictures[0]).read_bytes()
     assert base64.b64decode(picture.data) == kept and picture.mimeType == "image/png"
     assert Image.open(io.BytesIO(kept)).size == (64, 64)

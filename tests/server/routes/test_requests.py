@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from diffusekit.errors import FileRefused, UsageError
+from diffusekit.pipeline import generate
 from diffusekit.schedule import SAMPLERS
 from diffusekit.server.jobs.queue import Jobs
 from diffusekit.server.models import ServerModels
@@ -339,6 +340,13 @@ def test_a_misspelled_field_gets_a_suggestion_and_many_unknown_fields_few_senten
     assert "did you mean negative_prompt?" in warnings_of({"negativ_prompt": "x"})[0]
     assert len(warnings_of({f"x{i}" * 40: i for i in range(500)})) <= 20
     assert set(NEUTRAL).isdisjoint(Txt2ImgRequest.model_fields) and "sd_model_checkpoint" not in NEUTRAL_OPTIONS
+
+
+def test_prompts_of_a1111_have_its_syntax(client):
+    got = client.post(A1111, json=SMALL | {"prompt": "a (red:1.5) cat", "steps": 2, "sampler_name": "Euler"}).json()
+    expected = generate("a (red:1.5) cat", prompt_syntax="a1111", sampler="euler", device="cpu", **QUICK)[0]
+    image = Image.open(io.BytesIO(base64.b64decode(got["images"][0])))
+    assert image.tobytes() == expected.image.tobytes() and json.loads(got["info"])["warnings"] == []
 
 
 def test_warnings_are_in_the_response_of_a1111(client):

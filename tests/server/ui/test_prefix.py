@@ -37,12 +37,13 @@ def test_an_image_is_generated_and_seen_below_a_prefix(server, browser, prefix, 
         assert page.locator("link[rel=manifest]").get_attribute("href") == f"{prefix}/manifest.json"
         page.locator("#settings button").first.click()
         page.locator("#settings").get_by_label("Steps").first.fill("2")
-        page.locator("#prompt textarea").fill("a red cat")
+        page.locator("#prompt textarea").fill("a (red:1.4) cat")
         page.click("#go")
         page.wait_for_selector("#result img[data-testid=detailed-image]")
         image = page.locator("#result img[data-testid=detailed-image]")
         assert image.get_attribute("src").startswith(f"{proxied}/gradio_api/file=")
         page.wait_for_function("document.querySelector('#result img[data-testid=detailed-image]').naturalWidth === 128")
+        assert "Done in" in page.inner_text(".notice") and page.locator(".notice", has_text="(red:1.4)").count() == 1
         page.get_by_role("tab", name="Gallery").click()
         page.wait_for_selector(".thumb img")
         context.close()

@@ -235,6 +235,11 @@ def settings_from_form(values: Mapping[str, Any]) -> dict[str, Any]:
     return settings.model_dump(mode="json", include=set(given))
 
 
+def spell_labels(sentences: Sequence[str]) -> list[str]:
+    """Warnings with the labels of the form instead of the names of settings."""
+    return [_with_labels(sentence) for sentence in sentences]
+
+
 def _with_labels(message: str) -> str:
     """A message with the labels of the form instead of the names of settings."""
     return re.sub("`(\\w+)`", lambda match: LABELS.get(match[1], match[0]), message)

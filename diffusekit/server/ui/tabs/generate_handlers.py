@@ -125,7 +125,9 @@ class GenerateHandlers:
         tab = self.tab
         remembered = {tab.names: list(update.images), tab.chosen: 0}
         if not update.images:
-            return self.busy(False) | self.stage(update) | remembered
+            return (
+                self.busy(False) | self.stage(update) | remembered | {tab.notice: warnings_notice("", update.warnings)}
+            )
         images = [(str(self.jobs.outputs / name), update.prompt) for name in update.images]
         return (
             self.busy(False)
@@ -134,7 +136,7 @@ class GenerateHandlers:
                 tab.stage: gr.update(visible=False),
                 tab.result: gr.update(value=images, selected_index=0, visible=True),
                 tab.actions: gr.update(visible=True),
-                tab.notice: render_notice(update.status),
+                tab.notice: warnings_notice(update.status, update.warnings),
             }
         )
 
@@ -238,6 +240,8 @@ class GenerateHandlers:
                 updates = progress.follow_images(self.jobs, generate_form.settings_from_form(given))
                 async with contextlib.aclosing(updates):
                     async for update in updates:
+                        for sentence in generate_form.spell_labels(update.warnings):
+                            gr.Warning(sentence)
                         yield [str(self.jobs.outputs / name) for name in update.images]
             except DiffusekitError as error:
                 raise gr.Error(f"{error.message}; {error.hint}") from None
@@ -253,6 +257,12 @@ class GenerateHandlers:
             api_description="Generate images from a prompt. Every setting but the prompt may be left out.",
             concurrency_limit=None,
         )
+
+
+def warnings_notice(status: str, warnings: Sequence[str]) -> str:
+    """The status of a finished job, and a line for each warning about it."""
+    lines = generate_form.spell_labels(warnings)
+    return "".join(render_notice(text) for text in (status, *lines) if text)
 
 
 def parse_grid(
