@@ -71,19 +71,25 @@ def form_updates(jobs: Jobs, path: Path, mode: RestoreMode, fields: Mapping[str,
 
 
 def restore_notice(jobs: Jobs, path: Path, mode: RestoreMode) -> str:
-    """What was restored, the axes of a grid, and what this server does not have."""
+    """What was restored, and what was not."""
+    message = MESSAGES[mode] if mode == "seed" or not metadata.read(path).missing else _PARTLY
+    return render_notice(message, describe_gaps(jobs, path, mode))
+
+
+def describe_gaps(jobs: Jobs, path: Path, mode: RestoreMode) -> str:
+    """What the metadata does not say, the axes of a grid, and what this server does not have."""
     found = metadata.read(path)
     settings = found.settings
-    axes = found.record.axes if found.record and mode != "seed" else {}
-    missing = [] if mode == "seed" else [_describe(name, reason) for name, reason in _gaps(found, mode).items()]
+    if mode == "seed" or settings is None:
+        return ""
+    axes = found.record.axes if found.record else {}
+    missing = [_describe(name, reason) for name, reason in _gaps(found, mode).items()]
     missing += [f"grid axis {name}: {', '.join(labels)}" for name, labels in axes.items()]
-    if settings and mode != "seed":
-        tokens = set(settings.embedding) - set(_available(jobs, list(settings.embedding)))
-        missing += [f"the learned token {name} is not on this server" for name in sorted(tokens)]
-        if settings.model not in jobs.models.names():
-            missing.append(f"the model {settings.model} is not on this server")
-    message = MESSAGES[mode] if mode == "seed" or not found.missing else _PARTLY
-    return render_notice(message, "; ".join(missing))
+    tokens = set(settings.embedding) - set(_available(jobs, list(settings.embedding)))
+    missing += [f"the learned token {name} is not on this server" for name in sorted(tokens)]
+    if settings.model not in jobs.models.names():
+        missing.append(f"the model {settings.model} is not on this server")
+    return "; ".join(missing)
 
 
 def _gaps(found: metadata.ImageMetadata, mode: RestoreMode) -> dict[str, str]:

@@ -115,10 +115,11 @@ class SeeHandlers:
     def take_settings(self, path: Path) -> Updates:
         form = self.form
         values = restore.form_values(self.jobs, path, "all")
+        hint = restore.describe_gaps(self.jobs, path, "all") or "press “Show every step”"
         return {
-            form.prompt: values["prompt"],
+            form.prompt: values.get("prompt", ""),
             form.other: "",
             form.rest: {name: values[name] for name in REST if values.get(name)},
-            self.tab.notice: render_notice("The settings of the image are restored.", "press “Show every step”"),
+            self.tab.notice: render_notice("The settings of the image are restored.", hint),
             **{form.fields[name]: values[name] for name in FIELDS if name in values},
         } | self.page.open_tab("see")
