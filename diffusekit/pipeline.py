@@ -174,7 +174,8 @@ class Generation:
         cond, uncond = prompt_encoder.encode(model, parsed, negatives * len(tasks), self.tokens)
         if model.is_guidance_distilled:
             width = model.unet.config.time_cond_proj_dim
-            cond, uncond = (each and each.with_guidance(guidance_scale, width) for each in (cond, uncond))
+            cond = cond.with_guidance(guidance_scale, width)
+            uncond = uncond and uncond.with_guidance(guidance_scale, width)
         scheduler, generators = self._scheduler(), make_generators([task.seed for task in tasks])
         start = self._start(scheduler, generators)
         step = None

@@ -67,8 +67,8 @@ LAYERS: dict[str, list[set[str]]] = {
         {"compare", "lesson", "samplers", "tokens"},
     ],
     "diffusekit.server": [
-        {"errors", "models"},
-        {"proxy", "storage"},
+        {"errors"},
+        {"models", "proxy", "storage"},
         {"security"},
         {"jobs"},
         {"routes"},

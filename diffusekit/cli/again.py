@@ -12,6 +12,7 @@ from ..errors import FileRefused
 from ..settings import GenerateSettings, validate
 from .generate import OutputOptions, run, split_size
 from .options import with_group, with_settings
+from .recorded_model import find_model
 
 if TYPE_CHECKING:
     from ..metadata import ImageMetadata, Record
@@ -57,6 +58,7 @@ def command(
     options.destination(merged.images)
     if metadata.record is not None:
         _warn_about_tokens(metadata.record)
+        merged = merged.model_copy(update={"model": find_model(metadata.record, given.get("model"))})
     run(merged, [merged.prompt], options)
 
 

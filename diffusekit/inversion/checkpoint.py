@@ -134,7 +134,7 @@ def latest(folder: Path) -> Checkpoint | None:
 
 def check_same_run(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Raise `UsageError` naming the first difference between two runs' identities."""
-    for key in sorted(old.keys() | new.keys()):
+    for key in sorted((old.keys() | new.keys()) - {"model"}):  # `model_weights` says whether it is the same one
         was, now = old.get(key), new.get(key)
         if was != now:
             raise UsageError(

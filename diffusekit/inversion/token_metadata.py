@@ -29,7 +29,7 @@ def describe(
     `selection` says which step it is of, and its scores beside those of the init words.
     """
     values: dict[str, Any] = {
-        "base_model": Path(settings.model).name,
+        "base_model": Path(model.name).name,
         "base_hash": models.fingerprint(model),
         "init": settings.init,
         "start_vectors": embeddings.encode_vectors((start,)),

@@ -180,6 +180,7 @@ class Inversion:
             self.settings.model_dump(mode="json", exclude=free)
             | init
             | {
+                "model": self.model.name,
                 "model_weights": models.fingerprint(self.model),
                 "pictures": self.dataset.sha256,
                 "device": self.model.placement.device.type,
@@ -345,7 +346,8 @@ class Inversion:
             self.folder,
             token=self.settings.token,
             prompts=self.evaluator.prompts,
-            settings=self.settings.model_dump(mode="json", exclude={"pictures"}),
+            settings=self.settings.model_dump(mode="json", exclude={"pictures"})
+            | {"model": self.model.name, "clip": models.record_name(self.settings.clip)},
             files=self.dataset.files,
             photos=[photo.image for photo in self.dataset.photos],
             scorer=None if self.evaluator.scorer is None else self.evaluator.scorer.name,

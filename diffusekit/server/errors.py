@@ -55,6 +55,13 @@ class ModelNotFound(UsageError):
     status = 404
 
 
+class ModelNotUsable(UsageError):
+    """A model that cannot become the default, because it is not here or cannot be loaded."""
+
+    status = 422
+    field = "sd_model_checkpoint"
+
+
 class NotSupported(UsageError):
     """A route of another API that diffusekit does not implement."""
 
@@ -86,7 +93,7 @@ class ErrorResponse:
             message=error.message,
             hint=error.hint,
             code=error.exit_code,
-            field=first if error.exit_code == 2 and first in _FIELDS else "",
+            field=getattr(error, "field", first if error.exit_code == 2 and first in _FIELDS else ""),
             retry_after=error.retry_after if isinstance(error, Overloaded) else None,
         )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
-from .. import hub, models
-from ..errors import DiffusekitError, UsageError
+from .. import hub, model_files, models
+from ..errors import DiffusekitError, ModelError, UsageError
 from ..settings import ServeSettings
+from .errors import ModelNotUsable
 
 
 class ServerModels:
@@ -25,9 +25,7 @@ class ServerModels:
     def names(self) -> dict[str, str]:
         """What requests may say for `model`, and the name that `models.load` takes for each."""
         model = self._settings.model
-        folder = Path(model)
-        own = folder.name if folder.is_dir() else model
-        return {own: model} | {name: name for name in hub.installed()}
+        return {hub.record_name(model): model} | {name: name for name in hub.installed()}
 
     def resolve(self, name: object, error: type[UsageError] = UsageError) -> str:
         """The name for `models.load` of what a request says; raises `error` for a model that is not here."""
@@ -38,14 +36,24 @@ class ServerModels:
             raise error(f"model {str(name)[:100]!r} is not one this server has", f"there are: {', '.join(known)}")
         return known[name]
 
+    def choose_default(self, name: object) -> None:
+        """Choose the default by what a request says; raises `ModelNotUsable` for one that cannot be loaded."""
+        model = self.resolve(name, ModelNotUsable)
+        try:
+            place = hub.locate(model)
+            model_files.read_folder(place.name, place.folder)
+        except ModelError as error:
+            raise ModelNotUsable(f"the model {str(name)[:100]} cannot be loaded: {error.message}", error.hint) from None
+        self.default = model
+
     @property
     def default_title(self) -> str:
         """What requests say for the default model."""
         return self.title_of(self.default)
 
     def title_of(self, model: str) -> str:
-        """What requests say for a model that `models.load` takes."""
-        return next((title for title, name in self.names().items() if name == model), model)
+        """What requests say for a model, given its name for `models.load`."""
+        return next((title for title, name in self.names().items() if name == model), hub.record_name(model))
 
     def describe(self, model: str) -> models.ModelInfo | None:
         """Native size and defaults of a model, from its files; None if they cannot be read."""

@@ -72,7 +72,14 @@ def check(settings: ServeSettings) -> None:
         mcp_tool.check_installed()
     from .. import hub
 
-    hub.locate(settings.model)
+    hub.locate(settings.model, half=lambda: _needs_half(settings))
+
+
+def _needs_half(settings: ServeSettings) -> bool:
+    """Whether a model that has to be fetched is needed in half precision; imports torch."""
+    from ..device import choose
+
+    return choose(settings.device, settings.dtype).is_half
 
 
 def prepare(settings: ServeSettings, page_builder: PageBuilder | None = None) -> Application:

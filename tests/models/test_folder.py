@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def refused(name) -> ModelError:
 
 def draw(folder, **settings) -> torch.Tensor:
     """The final latents of three steps with a model."""
-    settings = {"steps": 3, "seed": 1, "device": "cpu", "sampler": "ddim"} | settings
+    settings: dict[str, Any] = {"steps": 3, "seed": 1, "device": "cpu", "sampler": "ddim"} | settings
     *_, last = diffusekit.stream("a red cat", model=str(folder), **settings)
     return last.x_next
 

@@ -1,5 +1,6 @@
 """The models of a server: what requests may name, and the default that every part of the server shares."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,17 @@ from tests.helpers.server import client_of, opened
 
 
 @pytest.fixture(autouse=True)
-def two_models(monkeypatch):
-    """A server that has two models; only mini can be loaded."""
-    monkeypatch.setattr(hub, "installed", lambda: {"mini": Path("mini"), "other": Path("other")})
+def two_models(monkeypatch, families):
+    """A server that has three models; the last one cannot be loaded."""
+    shutil.copytree(families["sd1"], "other")
+    shutil.copytree(families["sd1"], "damaged")
+    Path("damaged", "unet", "config.json").write_text("{")
+    monkeypatch.setattr(hub, "installed", lambda: {name: Path(name) for name in ("mini", "other", "damaged")})
 
 
 def test_requests_name_installed_models_only():
     found = ServerModels(ServeSettings())
-    assert found.names() == {"mini": "mini", "other": "other"} and found.resolve("other") == "other"
+    assert found.names() == {name: name for name in ("mini", "other", "damaged")} and found.resolve("other") == "other"
     for name in ("../mini", "/etc", "someone/else", None, 5):
         with pytest.raises(UsageError, match="is not one this server has"):
             found.resolve(name)
@@ -45,6 +49,17 @@ def test_a_new_default_is_the_model_of_every_api():
         assert jobs.list(1)[0].settings["model"] == "other"
         refused = client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "nonsense"})
         assert refused.status_code == 422 and jobs.models.default == "other"
+
+
+@pytest.mark.parametrize("name", ["nonsense", "damaged", "/etc", 7])
+def test_a_model_that_cannot_be_loaded_does_not_become_the_default(name):
+    with opened() as jobs, client_of(jobs) as client:
+        refused = client.post("/sdapi/v1/options", json={"sd_model_checkpoint": name})
+        assert refused.status_code == 422 and refused.json()["field"] == "sd_model_checkpoint"
+        assert name != "damaged" or "config.json is not valid JSON" in refused.json()["detail"]
+        assert client.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "mini"
+        body = {"prompt": "x", "override_settings": {"sd_model_checkpoint": "nonsense"}}
+        assert client.post("/sdapi/v1/txt2img", json=body).json()["field"] == "override_settings"
 
 
 def test_the_image_search_uses_the_new_default(monkeypatch, tmp_path):

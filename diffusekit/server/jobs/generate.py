@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from ... import embeddings
+from ... import embeddings, hub
 from ...embeddings.names import name_of
 from ...errors import UsageError
 from ...pipeline import GeneratedImage, Generation
@@ -75,7 +75,7 @@ def run(context: JobContext) -> Generator[None]:
     step, total = 0, len(prompts) * settings.images
     while (passed := context.job.passed) < total:
         part, texts = _remaining(settings, prompts, passed)
-        context.set_note(f"loading {settings.model}")
+        context.set_note(f"loading {hub.record_name(settings.model)}")
         tokens = embeddings.tokens_in_prompts([*texts, part.negative_prompt], part.embedding, context.embeddings)
         generation = Generation(part, texts, tokens, folder=context.embeddings)
         share = (total - passed) / (len(texts) * part.images)

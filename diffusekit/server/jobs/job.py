@@ -7,6 +7,8 @@ import time
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from ... import hub
+
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINAL_STATES: tuple[State, ...] = ("done", "failed", "cancelled")
 
@@ -65,8 +67,12 @@ class Job:
         return (time.time() - self.started) * (1 - self.progress) / self.progress
 
     def to_json(self) -> dict[str, Any]:
-        """What HTTP clients get: plain values."""
+        """What HTTP clients get: plain values, and no path of this machine."""
         values = asdict(self) | {"progress": round(self.progress, 4), "eta": self.eta}
+        settings = {name: value for name, value in self.settings.items() if name != "folder"}
+        if isinstance(model := settings.get("model"), str):
+            settings["model"] = hub.record_name(model)
+        values["settings"] = settings
         del values["passed"], values["attempts"]
         return values
 

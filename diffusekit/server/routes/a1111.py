@@ -99,7 +99,7 @@ def _add_options(routes: APIRouter, jobs: Jobs) -> None:
     def set_options(options: dict[str, Any]) -> None:
         """Choose the model of all requests that name none, as A1111 does; other options are ignored."""
         if title := options.get("sd_model_checkpoint"):
-            jobs.models.default = jobs.models.resolve(title)
+            jobs.models.choose_default(title)
 
     @routes.post("/png-info")
     def png_info(body: PngInfoRequest) -> dict[str, Any]:
@@ -177,8 +177,8 @@ def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
         "cfg_scale": used["guidance_scale"],
         "steps": asked["steps"],
         "batch_size": asked["images"],
-        "sd_model_name": jobs.models.default_title if asked["model"] == jobs.models.default else asked["model"],
-        "sd_model_hash": "",
+        "sd_model_name": jobs.models.title_of(asked["model"]),
+        "sd_model_hash": records[0].model_hash[:10] if records else "",
         "infotexts": [metadata.format_infotext(record) for record in records],
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),
         "warnings": spell_fields(job.warnings, FIELDS),
