@@ -68,8 +68,8 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "diffusekit.server": [
         {"errors"},
-        {"models", "proxy", "storage"},
-        {"security"},
+        {"models", "proxy"},
+        {"security", "storage"},
         {"jobs"},
         {"routes"},
         {"ui", "app"},
