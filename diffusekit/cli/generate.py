@@ -1,6 +1,7 @@
 """`diffusekit generate`: prompts to image files."""
 
 import json
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from .streams import read_stdin
 
 if TYPE_CHECKING:
     from ..pipeline import GeneratedImage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class OutputOptions:
 
     def destination(self, count: int) -> Destination:
         """Return where `count` images are written. Raises `UsageError`, before any work, if that is not possible."""
+        if self.no_label and not self.no_metadata:
+            log.warning("`no_label` has no effect without `no_metadata`: the label is part of the settings")
         return Destination(self.output, self.format, count, overwrite=self.overwrite)
 
 

@@ -149,6 +149,7 @@ def _report(error: Any) -> int:
 
 
 def _print_error(message: str, hint: str, flags: Mapping[str, str] | None = None) -> None:
-    print(f"error: {insert_flags(message, flags or {})}", file=sys.stderr)
-    if hint:
-        print(f"hint: {insert_flags(hint, flags or {})}", file=sys.stderr)
+    for label, text in (("error", message), ("hint", hint)):
+        if text:  # a name can have bytes that are not text
+            line = f"{label}: {insert_flags(text, flags or {})}"
+            print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)

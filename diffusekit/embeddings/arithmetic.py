@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..display import quote
 from ..errors import UsageError
 from .lookup import find_mentions
 from .token import LearnedToken
@@ -34,6 +35,8 @@ def combine(vocabulary: Vocabulary, expression: str, tokens: Sequence[LearnedTok
     A word of several tokens, or a learned token of several vectors, counts as their mean. A minus needs a
     space before it, because "blue-green" is one word. Raises `UsageError` for an invalid expression.
     """
+    if expression.encode("utf-8", "ignore").decode() != expression:
+        raise UsageError(f"{quote(expression)} is not UTF-8 text", _HINT)
     if "\0" in expression or re.search(r"[()\[\]{}=/^|]", expression):
         raise UsageError(f"{expression[:60]!r} has operators other than +, - and *", _HINT)
     marked, at = "", 0

@@ -131,3 +131,16 @@ def test_overwrite_has_no_effect_in_a_folder(capsys, monkeypatch):
 def test_visualisers_check_names_before_any_work(capsys, verb):
     assert run(["visualise", *verb, "-o", "x" * 252 + ".png"]) == 2
     assert "has 256 bytes, expected at most 255" in capsys.readouterr().err
+
+
+def test_a_label_is_left_out_only_with_the_settings(capsys, monkeypatch):
+    monkeypatch.setattr(generate, "run", lambda settings, prompts, options: options.destination(1))
+    assert run(["generate", "a cat", "--no-label"]) == 0
+    assert "warning: --no-label has no effect without --no-metadata" in capsys.readouterr().err
+    assert run(["generate", "a cat", "--no-label", "--no-metadata"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_settings_of_paths_have_no_effect_without_paths(capsys):
+    assert run(["visualise", "samplers", "--no-path", "--prompt", "a cat", "--seed", "3", "-o", "x.tiff"]) == 2
+    assert "warning: no effect with --no-path, which draws no image: --prompt, --seed" in capsys.readouterr().err

@@ -130,6 +130,7 @@ def test_learned_tokens_in_sums(words, spelling):
         "0 * cat",
         "9" * 400 + " * cat",
         "a\0b",
+        "a \udcff",
         "2 * - cat",
     ],
 )

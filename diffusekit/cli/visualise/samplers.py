@@ -1,5 +1,6 @@
 """`diffusekit visualise samplers` (also `sampler`): noise schedules and samplers, as plots."""
 
+import logging
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,9 @@ from ...settings import GenerateSettings
 from ..options import with_group, with_settings
 from ..progress import quiet_libraries
 from .options import FigureOptions, Quiet, run_recorder
+
+log = logging.getLogger(__name__)
+_OF_PATHS = ("prompt", "negative_prompt", "guidance_scale", "seed", "width", "height", "embedding")
 
 Names = Annotated[
     list[str] | None,
@@ -39,6 +43,9 @@ def command(
     Formats: .png, .jpg and .svg show the plots, .json the numbers.
     """
     given = settings if prompt is None else settings | {"prompt": prompt}
+    unused = [name for name in _OF_PATHS if name in given] if no_path else []
+    if unused:
+        log.warning("no effect with `no_path`, which draws no image: %s", ", ".join(f"`{name}`" for name in unused))
     resolved = resolve_settings(GenerateSettings, "visualise", given)
     own = resolved.model_dump(exclude_unset=True, exclude={"images", "batch", "sampler"})
     with quiet_libraries():
