@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from .comfyui_graph import Graph, Link, Node, Untraceable, as_link, selected_input
+from .comfyui_workflow import parse_workflow
 from .parameters import PROMPTS, Reading, make_reading
 
 Role = Literal["positive", "negative"]
@@ -39,6 +40,7 @@ _MODELS = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name", "gguf_name"
 def read(texts: Mapping[str, str]) -> Reading | None:
     """Read the graph under ComfyUI's key `prompt`, or in a comment; None for other texts and if it makes no image."""
     graph = Graph.parse(texts.get("prompt", "")) or Graph.parse(texts.get("parameters", ""))
+    graph = graph or parse_workflow(texts.get("workflow", ""))
     samplers = _find_samplers(graph) if graph else []
     if not graph or not samplers:
         return None

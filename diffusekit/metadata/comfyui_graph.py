@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _TEXT_KEYS = ("value", "string", "text", "prompt", "content", "str", "positive", "negative", "text_string", "input")
 _NUMBER_KEYS = ("value", "int", "float", "number", "int_value", "float_value")
-_PARTS = re.compile(r"(?:string|text|prompt|str|input|value)_?(?:[a-z]|\d+)", re.IGNORECASE)
+_PARTS = re.compile(r"(?:string|text|prompt|part|str|input|value)_?(?:[a-z]|\d+)", re.IGNORECASE)
 # Nodes whose result is not what was typed into them.
 _COMPUTED = re.compile(
     "translat|llm|gpt|ollama|caption|tagger|interrogat|wildcard|random|dynamic|generat|enhanc|upsampl|load|file|regex"
@@ -33,6 +33,8 @@ _TRANSPARENT = re.compile(
     "reroute|show|display|preview|primitive|pass|constant|literal|string|text|number|int|float|seed|getnode|setnode",
     re.IGNORECASE,
 )
+# Separators that nodes call by a word.
+_SEPARATORS = {"none": "", "false": "", "space": " ", "comma": ", ", "newline": "\n", "true": "\n"}
 _CASES: dict[str, Callable[[str], str]] = {
     "uppercase": str.upper,
     "lowercase": str.lower,
@@ -204,7 +206,8 @@ class Graph:
         separator = next((inputs[n] for n in ("delimiter", "separator", "linebreak_addition") if n in inputs), "")
         if not names or inputs.get("action", "append") != "append":
             raise Untraceable(node.origin)
-        between = self.text(separator).replace("\\n", "\n")
+        between = self.text(separator)
+        between = _SEPARATORS.get(between.lower(), between.replace("\\n", "\n"))
         parts = [self.text(inputs[name]) for name in names if inputs[name] is not None]
         if inputs.get("tidy_tags") == "yes":
             return re.sub(r"\s{2,}", " ", ", ".join(filter(None, parts))).replace(" ,", ",").strip()

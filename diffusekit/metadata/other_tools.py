@@ -29,7 +29,7 @@ PROGRAMS = (
     Program("SwarmUI", ("parameters",), swarmui.read),
     Program("Fooocus", ("parameters",), fooocus.read),
     Program("Draw Things", ("parameters",), draw_things.read),
-    Program("ComfyUI", ("prompt", "parameters"), comfyui.read),
+    Program("ComfyUI", ("prompt", "workflow", "parameters"), comfyui.read),
     Program("InvokeAI", ("invokeai_metadata", "sd-metadata", "Dream"), invokeai.read),
     Program("NovelAI", ("Comment", "UserComment"), novelai.read),
     Program("Easy Diffusion", ("parameters", "prompt", "Prompt"), easy_diffusion.read),

@@ -404,6 +404,9 @@ GRAPHS = {
         n21=node("PrimitiveString", value=" a red "),
     ),
     "CR Text Concatenate": text_node("CR Text Concatenate", text1="a red", text2="cat", separator=" "),
+    "old Text Concatenate": text_node("Text Concatenate", text_a="a red ", text_b="cat", linebreak_addition="false"),
+    "separator by its word": text_node("Text Concatenate (JPS)", delimiter="space", text1="a red", text2="cat"),
+    "CR Combine Prompt": text_node("CR Combine Prompt", part1="a red", part2="cat", separator=" "),
     "JoinStrings": text_node("JoinStrings", string1="a red", string2="cat", delimiter=" "),
     "tidy StringFunction": text_node(
         "StringFunction|pysssh", action="append", tidy_tags="yes", text_a=" a red  cat ", text_b="", text_c=""
@@ -573,6 +576,57 @@ def test_comfyui_graph(tmp_path, name):
     found = metadata.read(png(tmp_path / "x.png", prompt=GRAPHS[name]))
     assert fields(found) == COMFY and not found.missing
     assert found.parameters["Program"] == "ComfyUI"
+
+
+def workflow(graph):
+    """The editor's form of a graph: values without names, and a list of links."""
+    links, nodes = [], []
+    for number, found in graph.items():
+        rows, values = [], []
+        for name in found["inputs"]:
+            value = found["inputs"][name]
+            if isinstance(value, list):
+                links.append([len(links) + 1, int(value[0]), value[1], int(number), len(rows), "*"])
+                rows.append({"name": name, "type": "*", "link": len(links)})
+            else:
+                values.append(value)
+                values += ["randomize"] if "seed" in name else []
+        mode = found.get("mode", 0)
+        nodes.append(
+            {"id": int(number), "type": found["class_type"], "inputs": rows, "widgets_values": values, "mode": mode}
+        )
+    return {"nodes": nodes, "links": links, "version": 0.4}
+
+
+def test_comfyui_with_the_workflow_alone(tmp_path):
+    graph = comfy(
+        n3=ksampler(positive=["30", 0]),
+        n30=node("ConditioningSetTimestepRange", conditioning=["6", 0], start=0, end=1) | {"mode": 4},
+        n31=ksampler(seed=7) | {"mode": 2},
+        n32=node("SaveImage", filename_prefix="x", images=["31", 0]) | {"mode": 2},
+    )
+    found = metadata.read(png(tmp_path / "x.png", workflow=workflow(graph)))
+    assert fields(found) == COMFY and not found.missing
+    found = metadata.read(png(tmp_path / "x.png", workflow=workflow(custom())))
+    assert fields(found) == COMFY and not found.missing
+    graph = text_node("Unknown Node", one="a cat", two="a dog")
+    found = metadata.read(png(tmp_path / "x.png", workflow=workflow(graph)))
+    assert set(found.missing) == {"prompt"} and "node 20 of class Unknown Node" in found.missing["prompt"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"nodes": 3, "links": []},
+        {"nodes": [3, {"id": [1], "type": {}}], "links": [[1], [[1], 2, 3, 4, 5], 7]},
+        {"nodes": [{"id": 1, "type": "KSampler", "inputs": {"a": 1}, "widgets_values": 4}], "links": []},
+        {"nodes": [{"id": 1, "type": "KSampler", "inputs": [{"name": "x", "link": [1]}, 4]}], "links": []},
+        {"nodes": [{"id": 1, "type": "X", "inputs": [{"widget": 1}], "widgets_values": [{"a": 1}]}], "links": []},
+    ],
+)
+def test_a_broken_workflow_is_inert(tmp_path, broken):
+    found = metadata.read(png(tmp_path / "x.png", workflow=broken))
+    assert found.settings is None or found.settings.prompt == ""
 
 
 def test_comfyui_in_webp_and_with_nan(tmp_path):
