@@ -7,7 +7,7 @@ from diffusekit.cli.main import run
 
 HOSTILE = [
     *("", " ", "²", "٣", "-1", "-0", "1e309", "nan", "inf", "-inf", "1_0", "0x10", "9" * 400, "9" * 5000, "x" * 300),
-    *("\0", "猫", "true", "../..", "file/x", ",", "[", "{}", "\udcff", "None", "0.1"),
+    *("²x8", "٣x8", "\0", "猫", "true", "../..", "file/x", ",", "[", "{}", "\udcff", "None", "0.1"),
 ]
 SETTINGS = {
     ("generate", "a cat"): "--steps --guidance --sampler --seed --images --width --height --batch --size -o --format "
