@@ -48,6 +48,7 @@ def build(settings: ServeSettings, jobs: Jobs, *, upload_paths: tuple[str, ...] 
             allow_origins=settings.allow_origin,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", *mcp_tool.HEADERS],
+            expose_headers=[a1111.WARNINGS_HEADER],
         )
     app.add_middleware(ProxyMiddleware, policy=ProxyPolicy.from_settings(settings), error_bodies=ERROR_BODIES)
     return app

@@ -78,13 +78,13 @@ def test_a_request_cannot_name_a_file_or_an_address(serve, tmp_path, where, monk
     monkeypatch.setattr("safehttpx.get", lambda *a, **k: fetched.append(a))
     named = str(secret) if where == "outside" else "https://example.org/secret.txt"
     body = {
-        "fn_index": quick(page, 3),
-        "data": [{"path": named} | FILE, [], "mini"],
+        "fn_index": quick(page, 4),
+        "data": [{"path": named} | FILE, [], "mini", "plain"],
         "session_hash": "a",
     }
     with client_of(app) as client:
         got = client.post("/gradio_api/run/predict", json=body)
-        fine = client.post("/gradio_api/run/predict", json=body | {"data": ["a cat", [], "mini"]})
+        fine = client.post("/gradio_api/run/predict", json=body | {"data": ["a cat", [], "mini", "plain"]})
     assert fine.status_code == 200 and got.status_code >= 400 and "password" not in got.text
     assert not list((tmp_path / "state/page").rglob("secret*")) and not fetched
 

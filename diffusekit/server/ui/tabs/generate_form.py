@@ -34,7 +34,9 @@ LABELS = {
     "embedding": "Learned tokens",
     "model": "Model",
     "fast": "Fast",
+    "prompt_syntax": "Prompt syntax",
 }
+SYNTAXES = (("Plain", "plain"), ("A1111", "a1111"))  # labels and values of `prompt_syntax`
 FIELDS = tuple(LABELS)  # names of `GenerateSettings`, in the order in which handlers get their values
 EXAMPLES = (
     "A beautiful galaxy",
@@ -119,6 +121,13 @@ def add_form(context: PageContext, prompt: gr.Textbox) -> GenerateForm:
         fields["fast"] = gr.Checkbox(
             False, label=LABELS["fast"], info="4 steps, no guidance", visible=has_fast, min_width=0, elem_id="fast"
         )
+    fields["prompt_syntax"] = gr.Dropdown(
+        list(SYNTAXES),
+        value="plain",
+        label=LABELS["prompt_syntax"],
+        info="A1111: (weights:1.2), [from:to:when], [a|b], BREAK, AND, and any length.",
+        elem_id="syntax",
+    )
     with gr.Row(elem_classes="sizes"):
         fields["seed"] = seed_box("seed")
         random_seed = small_button("Random", elem_classes="beside", elem_id="dice")
@@ -237,7 +246,8 @@ def settings_from_form(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def spell_labels(sentences: Sequence[str]) -> list[str]:
     """Warnings with the labels of the form instead of the names of settings."""
-    return [_with_labels(sentence) for sentence in sentences]
+    labelled = map(_with_labels, sentences)
+    return [f"{sentence[:1].upper()}{sentence[1:]}" for sentence in labelled]
 
 
 def _with_labels(message: str) -> str:

@@ -48,7 +48,7 @@ class GenerateHandlers:
             button.click(self.restore_handler(mode), [tab.names, tab.chosen], restored, **QUICK)
         form.reuse_seed.click(self.on_reuse_seed, [tab.names, tab.chosen], [fields["seed"], tab.notice], **QUICK)
 
-        counted = [fields["prompt"], fields["embedding"], fields["model"]]
+        counted = [fields[name] for name in ("prompt", "embedding", "model", "prompt_syntax")]
         changes = [field.change for field in counted]
         gr.on(changes, self.count_tokens, counted, tab.token_count, trigger_mode="always_last", **QUICK)
         form.random_seed.click(lambda: "", None, fields["seed"], **QUICK)
@@ -194,10 +194,10 @@ class GenerateHandlers:
 
     # --- the form ---------------------------------------------------------------------------
 
-    def count_tokens(self, prompt: str, embedding: list[str], model: str) -> str:
-        """The token counter below the prompt."""
+    def count_tokens(self, prompt: str, embedding: list[str], model: str, syntax: str) -> str:
+        """The token counter below the prompt. In A1111's syntax no token is too many."""
         # transformers must not be imported by two threads at once: the worker's import comes first
-        if not (prompt or "").strip() or not self.jobs.is_ready:
+        if not (prompt or "").strip() or not self.jobs.is_ready or syntax != "plain":
             return ""
         try:
             count = prompt_info.count_tokens(self.model_of(model), prompt, embedding or (), self.jobs.embeddings)

@@ -6,6 +6,7 @@ from diffusekit.errors import UsageError
 from diffusekit.schedule import SAMPLERS
 from diffusekit.server.ui import prompt_info
 from diffusekit.server.ui.tabs import generate_form
+from diffusekit.settings import GenerateSettings
 
 
 def test_an_empty_form_leaves_everything_to_the_model_and_to_chance():
@@ -30,6 +31,18 @@ def test_errors_of_the_form_name_the_field_as_the_page_does(values, label):
     with pytest.raises(UsageError) as caught:
         generate_form.settings_from_form({"prompt": "a cat"} | values)
     assert caught.value.message.startswith(label)
+
+
+def test_the_syntax_of_a_prompt_is_restored():
+    settings = GenerateSettings(prompt="(a cat:1.2)", prompt_syntax="a1111")
+    values = generate_form.form_from_settings(settings, models=["mini"], seed=True)
+    assert values["prompt_syntax"] == "a1111"
+    assert generate_form.settings_from_form(values)["prompt_syntax"] == "a1111"
+
+
+def test_warnings_have_the_labels_of_the_form():
+    said = generate_form.spell_labels(["`negative_prompt` has no effect", "there is no learned token '<x>'"])
+    assert said == ["Negative prompt has no effect", "There is no learned token '<x>'"]
 
 
 def test_all_samplers_are_offered_once_under_different_labels():
