@@ -24,7 +24,7 @@ from ...version import __version__
 from ..errors import ErrorResponse, NotSupported
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
-from .a1111_fields import FIELDS, Txt2ImgRequest, read_request
+from .a1111_fields import FIELDS, Txt2ImgRequest, ignored_options, read_request
 from .requests import decode_base64, spell_fields
 from .responses import read_images, wait_for_job
 
@@ -96,10 +96,12 @@ def _add_options(routes: APIRouter, jobs: Jobs) -> None:
         return {"sd_model_checkpoint": jobs.models.default_title, "samples_format": "png"}
 
     @routes.post("/options")
-    def set_options(options: dict[str, Any]) -> None:
-        """Choose the model of all requests that name none, as A1111 does; other options are ignored."""
+    def set_options(options: dict[str, Any], response: Response) -> None:
+        """Choose the model of all requests that name none, as A1111 does; a header names the other options."""
         if title := options.get("sd_model_checkpoint"):
             jobs.models.choose_default(title)
+        if header := warnings_header(ignored_options(options)):
+            response.headers[WARNINGS_HEADER] = header
 
     @routes.post("/png-info")
     def png_info(body: PngInfoRequest) -> dict[str, Any]:

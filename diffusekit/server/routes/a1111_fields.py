@@ -121,7 +121,9 @@ def read_request(body: Txt2ImgRequest, jobs: Jobs) -> tuple[dict[str, Any], list
         "model": model,
         **size,
     }
-    return settings, merge(_ignored(body, sampler), _ignored_options(options), sampler_warnings, size_warnings)
+    return settings, merge(
+        _ignored(body, sampler), ignored_options(options, prefix="override_settings."), sampler_warnings, size_warnings
+    )
 
 
 def _ignored(body: Txt2ImgRequest, sampler: str | None) -> list[str]:
@@ -140,10 +142,7 @@ def _ignored(body: Txt2ImgRequest, sampler: str | None) -> list[str]:
     return sentences
 
 
-def _ignored_options(options: Mapping[str, Any]) -> list[str]:
-    return ignored_fields(
-        {name: value for name, value in options.items() if name not in TAKEN},
-        NEUTRAL_OPTIONS,
-        TAKEN,
-        prefix="override_settings.",
-    )
+def ignored_options(options: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+    """Warnings of the options that have no effect."""
+    others = {name: value for name, value in options.items() if name not in TAKEN}
+    return ignored_fields(others, NEUTRAL_OPTIONS, TAKEN, prefix=prefix)

@@ -287,6 +287,14 @@ def test_an_option_without_effect_is_named(option, value):
     assert warning.startswith(f"override_settings.{option}")
 
 
+def test_an_option_that_is_posted_without_effect_is_named_in_a_header(client):
+    options = client.get("/sdapi/v1/options").json()
+    got = client.post("/sdapi/v1/options", json=options | {"sd_vae": "x", "CLIP_stop_at_last_layers": 1, "foo": 1})
+    assert got.status_code == 200 and got.json() is None
+    assert len(json.loads(got.headers["x-diffusekit-warnings"])) == 2
+    assert "x-diffusekit-warnings" not in client.post("/sdapi/v1/options", json=options).headers
+
+
 def test_eta_is_named_only_where_it_would_change_the_image():
     assert not warnings_of({"sampler_name": "Euler a", "eta": 1.0}) and not warnings_of({"eta": 0})
     assert not warnings_of({"sampler_name": "DDIM"}) and not warnings_of({"sampler_name": "DDIM", "eta": 0})

@@ -121,13 +121,7 @@ def add_form(context: PageContext, prompt: gr.Textbox) -> GenerateForm:
         fields["fast"] = gr.Checkbox(
             False, label=LABELS["fast"], info="4 steps, no guidance", visible=has_fast, min_width=0, elem_id="fast"
         )
-    fields["prompt_syntax"] = gr.Dropdown(
-        list(SYNTAXES),
-        value="plain",
-        label=LABELS["prompt_syntax"],
-        info="A1111: (weights:1.2), [from:to:when], [a|b], BREAK, AND, and any length.",
-        elem_id="syntax",
-    )
+    fields["prompt_syntax"] = syntax_dropdown()
     with gr.Row(elem_classes="sizes"):
         fields["seed"] = seed_box("seed")
         random_seed = small_button("Random", elem_classes="beside", elem_id="dice")
@@ -188,6 +182,11 @@ def sampler_dropdown() -> gr.Dropdown:
     return gr.Dropdown(sampler_choices(), value=default, label=LABELS["sampler"], min_width=0)
 
 
+def syntax_dropdown() -> gr.Dropdown:
+    info = "A1111: (weights:1.2), [from:to:when], [a|b], BREAK, AND, and any length."
+    return gr.Dropdown(list(SYNTAXES), value="plain", label=LABELS["prompt_syntax"], info=info, elem_id="syntax")
+
+
 def seed_box(elem_id: str) -> gr.Textbox:
     return gr.Textbox("", label=LABELS["seed"], placeholder="random", max_lines=1, min_width=0, elem_id=elem_id)
 
@@ -246,8 +245,8 @@ def settings_from_form(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def spell_labels(sentences: Sequence[str]) -> list[str]:
     """Warnings with the labels of the form instead of the names of settings."""
-    labelled = map(_with_labels, sentences)
-    return [f"{sentence[:1].upper()}{sentence[1:]}" for sentence in labelled]
+    texts = map(_with_labels, sentences)
+    return [f"{sentence[:1].upper()}{sentence[1:]}" for sentence in texts]
 
 
 def _with_labels(message: str) -> str:
