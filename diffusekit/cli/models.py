@@ -19,9 +19,9 @@ def _group() -> None: ...
 def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the embedded model and those in the cache, every revision on a line.
+    """List the embedded model and those in the cache.
 
-    A model that cannot be loaded is listed with the reason.
+    Every revision has a line. A model that cannot be loaded is listed with the reason.
     """
     rows = _rows()
     if as_json:

@@ -7,11 +7,12 @@ from accelerate import Accelerator
 
 from .. import models
 from ..device import choose as choose_device
+from ..errors import UsageError
 from ..settings import InvertSettings
 
 
 def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSettings, models.Model]:
-    """Fill in device, precision and validation prompt, and load the model."""
+    """Fill in device, precision and validation prompt, and load the model. Raises `UsageError` for a distilled one."""
     device = str(accelerator.device) if accelerator.num_processes > 1 else settings.device
     chosen, dtype = choose_device(device).device, settings.dtype
     if dtype == "auto":
@@ -20,4 +21,10 @@ def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSett
         dtype = "bfloat16" if has_bfloat16 else "float32"
     prompt = (settings.preview or "a picture of {}").replace("{}", settings.token)
     complete = settings.model_copy(update={"device": str(chosen), "dtype": dtype, "preview": prompt})
-    return complete, models.load(complete.model, complete.device, complete.dtype)
+    model = models.load(complete.model, complete.device, complete.dtype)
+    if model.is_guidance_distilled:  # its U-Net was trained with a guidance scale as an input, which the loss has not
+        raise UsageError(
+            f"the model {model.name} is guidance-distilled, and no token can be learned with it",
+            "learn the token with the model that it was distilled from",
+        )
+    return complete, model

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import diffusekit
 from diffusekit import latents, models
-from diffusekit.errors import ModelError
+from diffusekit.errors import ModelError, UsageError
 
 STEMS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 
@@ -255,6 +255,17 @@ def test_a_guidance_distilled_model_obeys_the_guidance_scale(distilled):
     assert not torch.equal(draw(distilled, guidance_scale=1.5), draw(distilled, guidance_scale=8.0))
     generation = diffusekit.stream("x", model=str(distilled), device="cpu", negative_prompt="dog", steps=1)
     assert any("guidance-distilled" in warning for warning in generation.warnings)
+
+
+def test_no_token_is_learned_with_a_guidance_distilled_model(distilled):
+    """The loss has no guidance scale to give to the U-Net."""
+    from PIL import Image
+
+    Path("photos").mkdir()
+    for i in range(3):
+        Image.new("RGB", (64, 64), (60 * i, 90, 120)).save(f"photos/{i}.png")
+    with pytest.raises(UsageError, match="is guidance-distilled"):
+        diffusekit.invert("photos", token="<it>", init="cat", model=str(distilled), device="cpu", steps=1)
 
 
 # --- what a model brings ---------------------------------------------------------------------
