@@ -20,8 +20,7 @@ def shape(model: Model, width: int, height: int) -> tuple[int, int, int]:
 
     Raises `UsageError` unless the U-Net can halve both sides as often as it has levels.
     """
-    factor = model.vae_scale_factor
-    multiple = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
+    factor, multiple = model.vae_scale_factor, size_multiple(model)
     for name, pixels in (("width", width), ("height", height)):
         if pixels % multiple:
             below = max(pixels // multiple * multiple, multiple)
@@ -30,6 +29,11 @@ def shape(model: Model, width: int, height: int) -> tuple[int, int, int]:
                 f"try {below} or {below + multiple}",
             )
     return model.vae.config.latent_channels, height // factor, width // factor
+
+
+def size_multiple(model: Model) -> int:
+    """Return the number of pixels of which both sides of an image are a multiple."""
+    return model.vae_scale_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
 
 
 def noise(size: tuple[int, int, int], generators: list[torch.Generator]) -> torch.Tensor:

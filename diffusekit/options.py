@@ -11,6 +11,7 @@ class GenerateOptions(TypedDict, total=False):
 
     negative_prompt: str
     prompt_syntax: Literal["plain", "a1111"]
+    strength: float | None
     steps: int
     guidance_scale: float | None
     sampler: str

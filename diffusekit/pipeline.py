@@ -25,9 +25,12 @@ from .prompt_check import check_prompts
 from .prompt_parser import ParsedPrompt, parse
 from .sampling import Step, denoise
 from .settings import MAX_SEED, GenerateSettings, validate
+from .start_image import StartImage
 from .workspace import Workspace
 
 log = logging.getLogger(__name__)
+
+DEFAULT_STRENGTH = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,7 @@ class Generation:
         *,
         model: Model | None = None,
         folder: str | Path | None = None,
+        image: StartImage | None = None,
     ):
         """Without `tokens`, those that the prompts name are found; without `model`, that of the settings is loaded.
 
@@ -89,22 +93,22 @@ class Generation:
         self.model = model or models.load(settings.model, settings.device, settings.dtype, fast=settings.fast)
         for token in self.tokens:
             check_compatible(token, self.model)
-        self.settings = _completed(settings, self.model).model_copy(
+        self._image = image
+        self._encoded: torch.Tensor | None = None  # latents of the start image
+        self.settings = _completed(settings, self.model, image).model_copy(
             update={"embedding": tuple(token.name for token in self.tokens), "model": self.model.name}
         )
         self._warn_about_prompts(prompts, folder)
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         seed = _known(self.settings.seed)
-        if seed + settings.images > MAX_SEED:
-            raise UsageError(
-                f"`seed` + `images` exceeds the largest seed, 2^63 - 1: got {seed} + {settings.images}",
-                "use a smaller `seed`",
-            )
+        _check_seeds(seed, settings.images)
         self._tasks = [_Task(p, seed + i) for p in prompts for i in range(settings.images)]
         on_gpu = self.model.placement.device.type != "cpu"
         self._batch = settings.batch if settings.batch is not None else (4 if on_gpu else 1)
         self._tiled = False
-        self._evaluations = len(self._scheduler().timesteps)
+        scheduler = self._scheduler()
+        self.first_step = self._find_first_step(scheduler)
+        self._evaluations = len(scheduler.timesteps) - self.first_step
         self.images: list[GeneratedImage] = []
 
     @property
@@ -137,6 +141,8 @@ class Generation:
         if negative and not self.is_guided:
             why = "the model is guidance-distilled" if is_distilled else "`guidance_scale` 1"
             self._warn(f"`negative_prompt` has no effect without guidance ({why})")
+        if self.settings.strength is not None and self._image is None:
+            self._warn("`strength` has no effect without a start image")
         if any(prompts) and self.settings.guidance_scale == 0 and not is_distilled:
             self._warn("the prompt has no effect at `guidance_scale` 0; 1 is without guidance")
         for sentence in check_prompts(
@@ -197,9 +203,29 @@ class Generation:
         self.images += [GeneratedImage(i, self._record(task)) for i, task in zip(decoded, tasks, strict=True)]
 
     def _start(self, scheduler: Any, generators: list[torch.Generator]) -> Start:
-        """Start a batch from pure noise, before the first step."""
+        """Start from pure noise, or from the start image with the noise of a later step (SDEdit, Meng et al., 2022)."""
         noise = latents.noise(self._size, generators).to(self.model.placement.device)
-        return Start(noise * scheduler.init_noise_sigma)
+        if self._image is None:
+            return Start(noise * scheduler.init_noise_sigma)
+        if self._encoded is None:
+            pixels = self._image.fit(_known(self.settings.width), _known(self.settings.height))
+            self._encoded = latents.encode(self.model, images.to_tensor(pixels)[None]).to(noise.device)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(self.first_step)
+        timesteps = scheduler.timesteps[self.first_step : self.first_step + 1].expand(len(noise))
+        return Start(scheduler.add_noise(self._encoded.expand_as(noise), noise, timesteps), self.first_step)
+
+    def _find_first_step(self, scheduler: Any) -> int:
+        """Return the step at which a start image enters: 60 % of the steps remain at a strength of 0.6."""
+        steps, strength = self.settings.steps, self.settings.strength
+        if self._image is None or strength is None:
+            return 0
+        if not (remaining := int(steps * strength + 1e-6)):
+            raise UsageError(
+                f"`strength` {strength:g} leaves none of {steps} steps",
+                f"set `strength` to at least {1 / steps:.3g}, or use more `steps`",
+            )
+        return (steps - remaining) * scheduler.order
 
     def _scheduler(self) -> Any:
         scheduler = schedule.make_scheduler(self.settings.sampler, self.model.scheduler_config)
@@ -218,8 +244,14 @@ class Generation:
     def _record(self, task: _Task) -> metadata.Record:
         own = self.settings.model_copy(update={"prompt": task.prompt, "seed": task.seed, "images": 1})
         hashes = {token.name: token.sha256 for token in self.tokens}
-        model = self.model
-        return metadata.Record.create(own, model.revision, model.placement, hashes, model_hash=model.sha256)
+        return metadata.Record.create(
+            own,
+            self.model.revision,
+            self.model.placement,
+            hashes,
+            model_hash=self.model.sha256,
+            start_image=self._image.sha256 if self._image else "",
+        )
 
     def _save_memory(self, error: Exception) -> None:
         """After an out-of-memory error: halve the batch, then decode in tiles, then give up."""
@@ -244,13 +276,22 @@ def _known(value: Any) -> Any:
     return value
 
 
-def _completed(settings: GenerateSettings, model: Model) -> GenerateSettings:
+def _check_seeds(first: int, count: int) -> None:
+    if first + count > MAX_SEED:
+        raise UsageError(
+            f"`seed` + `images` exceeds the largest seed, 2^63 - 1: got {first} + {count}", "use a smaller `seed`"
+        )
+
+
+def _completed(settings: GenerateSettings, model: Model, image: StartImage | None) -> GenerateSettings:
     """Fill in every `None`, so that the record says what really happened."""
+    width, height = image.default_size(model) if image else (model.native_size, model.native_size)
     defaults = {
         "seed": secrets.randbelow(2**32),
         "guidance_scale": model.guidance_scale,
-        "width": model.native_size,
-        "height": model.native_size,
+        "width": width,
+        "height": height,
+        "strength": DEFAULT_STRENGTH if image else None,
     }
     missing = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
     return settings.model_copy(update=missing)
@@ -261,14 +302,17 @@ def stream(
     *,
     model: str | Model = "mini",
     tokens: Sequence[LearnedToken | str | Path] = (),
+    image: Path | str | Image.Image | GeneratedImage | None = None,
     **settings: Unpack[GenerateOptions],
 ) -> Generation:
     """Start images of one or several prompts; iterate the result for their `Step`s.
 
     `model` is a name, or a model of `load_model`, which has its device, precision and few-step LoRA already.
     `tokens` are learned tokens, or their names or paths; the prompts may name others of the folder `embeddings`.
+    With an `image`, the result starts from it, and `strength` says how much of it changes. Without a size it keeps
+    that of the image, rounded to what the model takes.
     Each prompt gets `images` images, with seeds from `seed` upwards. Raises `UsageError` for settings that
-    cannot be used, `FileRefused` for a token that does not fit, and `ModelError`.
+    cannot be used, `FileRefused` for a token that does not fit or an image that cannot be read, and `ModelError`.
 
     >>> for step in stream("A beautiful galaxy", steps=4, seed=7):
     ...     print(step.index, step.timestep)
@@ -285,7 +329,9 @@ def stream(
     own = validate(GenerateSettings, values)
     folder = Workspace().embeddings
     learned = tokens_in_prompts([*prompts, own.negative_prompt], [*tokens, *own.embedding], folder)
-    return Generation(own, prompts, learned, model=None if isinstance(model, str) else model, folder=folder)
+    start = StartImage.open(image.image if isinstance(image, GeneratedImage) else image) if image is not None else None
+    loaded = None if isinstance(model, str) else model
+    return Generation(own, prompts, learned, model=loaded, folder=folder, image=start)
 
 
 def _decided_by(model: Model, settings: GenerateOptions) -> dict[str, Any]:
@@ -302,13 +348,14 @@ def generate(
     *,
     model: str | Model = "mini",
     tokens: Sequence[LearnedToken | str | Path] = (),
+    image: Path | str | Image.Image | GeneratedImage | None = None,
     **settings: Unpack[GenerateOptions],
 ) -> list[GeneratedImage]:
     """Generate images: `generate("A beautiful galaxy", seed=7)[0].save("galaxy.png")`.
 
     Takes what `stream` takes. Returns the images in the order of the prompts.
     """
-    generation = stream(prompt, model=model, tokens=tokens, **settings)
+    generation = stream(prompt, model=model, tokens=tokens, image=image, **settings)
     for _ in generation:
         pass
     return generation.images

@@ -59,6 +59,13 @@ class GenerateSettings(Settings):
         "mini",
         "The embedded model mini, a folder in diffusers layout, or a Hugging Face id like owner/name.",
     )
+    strength: float | None = flag(
+        None,
+        "How much a start image changes, from 0 (little) to 1 (everything). Default: 0.6.",
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+    )
     steps: int = flag(20, "Denoising steps.", ge=1, le=1000)
     guidance_scale: float | None = flag(
         None,

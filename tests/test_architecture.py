@@ -22,7 +22,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"metadata"},
         {"models"},
         {"latents", "attention", "embeddings"},
-        {"text"},
+        {"text", "start_image"},
         {"prompt_check", "prompt_encoder", "sampling"},
         {"pipeline", "clip_score"},
         {"inversion", "visualise"},

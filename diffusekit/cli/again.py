@@ -10,7 +10,7 @@ import typer
 from ..display import printable
 from ..errors import FileRefused
 from ..settings import GenerateSettings, validate
-from .generate import OutputOptions, run, split_size
+from .generate import OutputOptions, StartImagePath, run, split_size
 from .options import with_group, with_settings
 from .recorded_model import find_model
 
@@ -36,6 +36,7 @@ def command(
     options: OutputOptions,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image with metadata.")],
     prompt: Annotated[str | None, typer.Option("--prompt", help="Replace the prompt.")] = None,
+    start: StartImagePath = None,
 ) -> None:
     """Generate an image again from its metadata.
 
@@ -59,7 +60,19 @@ def command(
     if metadata.record is not None:
         _warn_about_tokens(metadata.record)
         merged = merged.model_copy(update={"model": find_model(metadata.record, given.get("model"))})
-    run(merged, [merged.prompt], options)
+        _check_start_image(image, metadata.record.start_image, start)
+    run(merged, [merged.prompt], options, start)
+
+
+def _check_start_image(image: Path, sha256: str, start: Path | None) -> None:
+    """Refuse to repeat an image without the one that it was made from, and warn of another one."""
+    if sha256 and start is None:
+        raise FileRefused(f"{image} was made from another image, which it does not contain", "give it with --image")
+    if sha256 and start is not None:
+        from ..start_image import StartImage
+
+        if StartImage.open(start).sha256 != sha256:
+            log.warning("%s is not the image that %s was made from; the result will differ", start, image)
 
 
 def _report_differences(

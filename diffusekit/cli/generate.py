@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+StartImagePath = Annotated[
+    Path | None, typer.Option("--image", metavar="FILE", help="Start from this image; see --strength.")
+]
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """The flags of every verb that generates images: size, destination, metadata, what is printed."""
@@ -69,6 +74,7 @@ def command(
         Path | None,
         typer.Option("--prompts", metavar="FILE", help="Text file with one prompt per line."),
     ] = None,
+    image: StartImagePath = None,
 ) -> None:
     """Generate images from prompts.
 
@@ -83,7 +89,7 @@ def command(
         raise UsageError("no prompt was given", 'for example: diffusekit generate "A beautiful galaxy"')
     for prompt in texts:
         validate(GenerateSettings, {"prompt": prompt})
-    run(resolved, texts, options)
+    run(resolved, texts, options, image)
 
 
 def split_size(size: str | None, given: dict[str, Any]) -> dict[str, int]:
@@ -117,15 +123,19 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def run(settings: GenerateSettings, prompts: list[str], options: OutputOptions) -> None:
-    """Generate images and save each as soon as it is finished. Prints the paths, or one JSON object."""
+def run(settings: GenerateSettings, prompts: list[str], options: OutputOptions, image: Path | None = None) -> None:
+    """Generate images and save each as soon as it is finished. Prints the paths, or one JSON object.
+
+    `image` is the start image.
+    """
     destination = options.destination(len(prompts) * settings.images)
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
     with quiet_libraries():
         from ..pipeline import Generation
+        from ..start_image import StartImage
 
-        generation = Generation(settings, prompts)
+        generation = Generation(settings, prompts, image=StartImage.open(image) if image else None)
         for _ in follow(generation, show=not options.quiet):
             for image in generation.images[len(rows) :]:
                 rows.append(_save(image, destination, options))
@@ -146,6 +156,7 @@ def _save(image: "GeneratedImage", destination: Destination, options: OutputOpti
         path,
         None if options.no_metadata else image.record,
         label=not (options.no_metadata and options.no_label),
+        is_composite=bool(image.record.start_image),
         overwrite=options.overwrite,
     )
     return {"path": str(path), "prompt": settings.prompt, "seed": settings.seed}

@@ -16,14 +16,16 @@ from .jpeg_limit import fit_comment
 from .record import Record
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-LABEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+LABEL = _SOURCE_TYPES + "trainedAlgorithmicMedia"
+COMPOSITE_LABEL = _SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"  # made from another image
 XMP_KEY = "XML:com.adobe.xmp"
 OWN_KEY = "diffusekit"
 _XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
     '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
     ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
-    f"<Iptc4xmpExt:DigitalSourceType>{LABEL}</Iptc4xmpExt:DigitalSourceType>"
+    "<Iptc4xmpExt:DigitalSourceType>{label}</Iptc4xmpExt:DigitalSourceType>"
     '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
 )
 
@@ -42,11 +44,13 @@ def save(
     record: Record | None,
     *,
     label: bool = True,
+    is_composite: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write an image with its metadata, atomically; the ending chooses the format (`FORMATS`).
 
-    Raises `UsageError` for another ending, a file that exists, or an image too large for the format;
+    The label says that a machine made the image, and for a composite, with a record or not, that it was made from
+    another image. Raises `UsageError` for another ending, a file that exists, or an image too large for the format;
     `DiskError` when the file cannot be written.
     """
     format = format_of(path)
@@ -54,7 +58,7 @@ def save(
         raise UsageError(f"{path} already exists", "use another name, or set `overwrite`")
     file = BytesIO()
     try:
-        image.save(file, format, **save_kwargs(format, record, label))
+        image.save(file, format, **save_kwargs(format, record, label, is_composite=is_composite))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path.name} cannot be stored as {format}: {error}", "use the ending .png") from None
     return atomic.write_atomic(path, file.getvalue(), _decode, durable=False)
@@ -65,18 +69,20 @@ def _decode(path: Path) -> None:
         image.load()
 
 
-def save_kwargs(format: str, record: Record | None, label: bool) -> dict[str, Any]:
+def save_kwargs(format: str, record: Record | None, label: bool, *, is_composite: bool = False) -> dict[str, Any]:
     """Make the arguments with which Pillow's `save` writes record and label into a file of this format.
 
     A record that is too long for JPEG is shortened, and the log says so.
     """
+    is_composite = is_composite or bool(record and record.start_image)
+    xmp = _XMP.replace("{label}", COMPOSITE_LABEL if is_composite else LABEL)
     if format == "PNG":
         info = PngImagePlugin.PngInfo()
         if record:
             info.add_text("parameters", format_infotext(record))  # Pillow writes tEXt for Latin-1, else iTXt
             info.add_itxt(OWN_KEY, record.model_dump_json())
         if label:
-            info.add_itxt(XMP_KEY, _XMP)
+            info.add_itxt(XMP_KEY, xmp)
         # level 1 is several times faster than the default and a fifth larger; no pixel differs
         return {"pnginfo": info, "compress_level": 1}
     kwargs: dict[str, Any] = {"quality": 95}
@@ -85,7 +91,7 @@ def save_kwargs(format: str, record: Record | None, label: bool) -> dict[str, An
         exif.get_ifd(exif_texts.EXIF_FOLDER)[exif_texts.USER_COMMENT] = comment
         kwargs["exif"] = exif
     if label:
-        kwargs["xmp"] = _XMP.encode()
+        kwargs["xmp"] = xmp.encode()
     return kwargs
 
 

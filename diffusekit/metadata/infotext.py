@@ -57,6 +57,8 @@ def format_infotext(record: Record) -> str:
         "Seed": s.seed,
         "Size": f"{s.width}x{s.height}",
         "Model hash": record.model_hash[:10],
+        "Denoising strength": s.strength,
+        "Init image hash": record.start_image[:32],
         "Model": s.model,
         "RNG": "CPU",
         "Emphasis": "None" if s.prompt_syntax == "plain" and set("([") & set(s.prompt + s.negative_prompt) else "",

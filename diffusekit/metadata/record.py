@@ -29,6 +29,7 @@ class Record(BaseModel):
     dtype: str = ""
     versions: dict[str, str] = {}
     embeddings: dict[str, str] = {}  # SHA-256 of the files of learned tokens, by name
+    start_image: str = ""  # SHA-256 of the size and pixels of the image that it was made from
     axes: dict[str, tuple[str, ...]] = {}  # of a grid of images: the settings that vary, and their labels
     shortened: tuple[str, ...] = ()  # settings that were too long for the file, which end in an ellipsis
 
@@ -41,6 +42,7 @@ class Record(BaseModel):
         embeddings: dict[str, str] | None = None,
         *,
         model_hash: str = "",
+        start_image: str = "",
     ) -> Record:
         """Make a record for this machine and the installed versions."""
         versions = {name: _installed_version(name) for name in _PACKAGES} | {"python": platform.python_version()}
@@ -48,6 +50,7 @@ class Record(BaseModel):
             settings=settings,
             revision=revision,
             model_hash=model_hash,
+            start_image=start_image,
             device=str(placement.device),
             dtype=placement.dtype_name,
             versions=versions,

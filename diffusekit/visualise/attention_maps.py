@@ -126,7 +126,7 @@ class AttentionMapRecorder:
         with cross_attention.record(unet, layers=self._layers, guided=guided) as recorder:
             for step in self._trace_recorder:
                 self._collect_finished(batch)
-                if step.index == 0:  # a batch starts, or restarts
+                if step.index == self.generation.first_step:  # a batch starts, or restarts
                     batch = []
                 if self._steps is None or step.index in self._steps:
                     self.latest = recorder.maps()

@@ -155,7 +155,9 @@ class TraceRecorder:
 
         for step in generation:
             collect_finished()
-            if step.index == 0 or len(batch) != len(step.x_next):  # a batch starts, or restarts with fewer images
+            if step.index == generation.first_step or len(batch) != len(
+                step.x_next
+            ):  # a batch starts, or restarts with fewer images
                 batch = [[] for _ in step.x_next]
             for i, steps in enumerate(batch):
                 steps.append(TraceStep.of(step, i))

@@ -1,0 +1,47 @@
+"""An image as a start: read it, identify it by a hash, and fit it to a size that a model takes."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from . import images, latents
+from .models import Model
+
+LARGEST = 4  # times the pixels of the model's native size
+
+
+@dataclass(frozen=True, eq=False)
+class StartImage:
+    """An upright RGB image, and the SHA-256 of its size and pixels."""
+
+    image: Image.Image
+    sha256: str
+
+    @classmethod
+    def open(cls, source: Path | str | Image.Image) -> StartImage:
+        """Open a file or take an image; raises `FileRefused` for one that cannot be read. White is behind it."""
+        opened = source if isinstance(source, Image.Image) else images.open_image(Path(source))
+        rgb = images.to_rgb(opened)
+        size = f"{rgb.width}x{rgb.height}:".encode()
+        return cls(rgb, hashlib.sha256(size + rgb.tobytes()).hexdigest())
+
+    def default_size(self, model: Model) -> tuple[int, int]:
+        """Return the width and height of the result when none are given: nearly those of the image.
+
+        Sides are rounded to what the model takes. A larger image than `LARGEST` times the native size is made smaller.
+        """
+        multiple, limit = latents.size_multiple(model), LARGEST * model.native_size**2
+        scale = min(math.sqrt(limit / (self.image.width * self.image.height)), 1.0)
+        width, height = (max(round(side * scale / multiple), 1) * multiple for side in self.image.size)
+        return width, height
+
+    def fit(self, width: int, height: int) -> Image.Image:
+        """Resize the image, and cut off evenly what has other proportions."""
+        if self.image.size == (width, height):
+            return self.image
+        return ImageOps.fit(self.image, (width, height), Image.Resampling.LANCZOS)
