@@ -63,6 +63,20 @@ def weights() -> None:
     )
 
 
+def start_image() -> None:
+    """A red cat turned blue, at three strengths."""
+    from diffusekit import generate
+    from diffusekit.visualise.contact_sheet import SheetCell, render_sheet
+
+    cat = generate("a red cat on the grass", seed=3)[0]
+    cells = [SheetCell(cat.image, "the start image")]
+    for strength in (0.4, 0.6, 0.8):
+        blue = generate("a blue cat on the grass", image=cat, strength=strength, seed=3)[0]
+        cells.append(SheetCell(blue.image, f"strength {strength}"))
+    sheet = render_sheet([cells], side=190, title="a blue cat on the grass")
+    sheet.convert("RGB").save(FOLDER / "start-image.jpg", quality=88)
+
+
 def noise() -> None:
     with tempfile.TemporaryDirectory() as folder:
         galaxy = Path(folder) / "galaxy.png"
@@ -175,6 +189,7 @@ MAKERS: dict[str, Callable[[], None]] = {
     **{name: (lambda n=name, w=words: visualise(n, *w)) for name, words in VERBS.items()},
     "noise.jpg": noise,
     "weights.jpg": weights,
+    "start-image.jpg": start_image,
     "lesson.jpg": lesson,
     "web": web,
 }
