@@ -125,6 +125,8 @@ class Evaluator:
     def _generate(
         self, prompts: list[str], count: int, tokens: Sequence[LearnedToken], is_stopped: Callable[[], bool]
     ) -> list[Image.Image]:
+        if not prompts:
+            return []
         generation = Generation(self._settings.model_copy(update={"images": count}), prompts, tokens)
         for _ in generation:
             if is_stopped():
