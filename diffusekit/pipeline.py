@@ -109,6 +109,11 @@ class Generation:
         scheduler = self._scheduler()
         self.first_step = self._find_first_step(scheduler)
         self._evaluations = len(scheduler.timesteps) - self.first_step
+        if not self.first_step:  # a run from an image starts at its own noise level
+            for problem in schedule.find_problems(
+                self.settings.sampler, self.model.scheduler_config, self.settings.steps
+            ):
+                self._warn(problem)
         self.images: list[GeneratedImage] = []
 
     @property
@@ -229,13 +234,7 @@ class Generation:
 
     def _scheduler(self) -> Any:
         scheduler = schedule.make_scheduler(self.settings.sampler, self.model.scheduler_config)
-        try:
-            scheduler.set_timesteps(self.settings.steps, device=self.model.placement.device)
-        except ValueError as error:
-            raise UsageError(
-                f"{self.settings.sampler} cannot take {self.settings.steps} steps: {error}",
-                "use fewer `steps`",
-            ) from None
+        schedule.set_steps(scheduler, self.settings.steps, self.model.placement.device)
         return scheduler
 
     def _decode(self, x: torch.Tensor) -> list[Image.Image]:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +25,9 @@ class Sampler:
 
     `label` and `schedule_type` are A1111's words, which image metadata uses. `aliases` are the names of other
     programs. `sigma_space` says that its latents are x0 + sigma * eps, not scaled to unit variance. `stochastic`
-    says that it draws noise at every step.
+    says that it draws noise at every step. `min_steps` is the number from which an image of `mini` differs by
+    less than 15 of 255 from that of 50 steps, where fewer give a wrong image (docs/samplers.md). `predictions` are
+    the prediction types that the scheduler implements.
     """
 
     scheduler: str
@@ -33,11 +38,13 @@ class Sampler:
     aliases: tuple[str, ...] = ()
     sigma_space: bool = False
     stochastic: bool = False
+    min_steps: int = 1
+    predictions: tuple[str, ...] = ("epsilon", "v_prediction", "sample")
 
 
 SAMPLERS: dict[str, Sampler] = {
     "ddim": Sampler(
-        scheduler="DDIMScheduler",
+        scheduler="ExactDDIMScheduler",
         label="DDIM",
         description="DDIM steps straight to the next noise level and adds no new noise.",
         aliases=("ddim", "ddim_v3"),
@@ -61,6 +68,7 @@ SAMPLERS: dict[str, Sampler] = {
         label="Euler a",
         description="Euler ancestral steps a little too far and then adds fresh noise, at every step.",
         aliases=("euler_ancestral", "euler_a"),
+        predictions=("epsilon", "v_prediction"),
         sigma_space=True,
         stochastic=True,
     ),
@@ -70,6 +78,7 @@ SAMPLERS: dict[str, Sampler] = {
         description="Heun tries the step, asks the U-Net again where it arrives, and takes the mean direction.",
         aliases=("heun",),
         sigma_space=True,
+        min_steps=7,
     ),
     "dpm++_2m": Sampler(
         scheduler="DPMSolverMultistepScheduler",
@@ -84,6 +93,7 @@ SAMPLERS: dict[str, Sampler] = {
         "steps where little noise is left.",
         options={"use_karras_sigmas": True},
         schedule_type="Karras",
+        min_steps=9,
     ),
     "dpm++_2m_sde": Sampler(
         scheduler="DPMSolverMultistepScheduler",
@@ -92,6 +102,7 @@ SAMPLERS: dict[str, Sampler] = {
         options={"algorithm_type": "sde-dpmsolver++"},
         aliases=("dpmpp_2m_sde", "dpmpp_2m_sde_gpu"),
         stochastic=True,
+        min_steps=5,
     ),
     "unipc": Sampler(
         scheduler="UniPCMultistepScheduler",
@@ -107,11 +118,13 @@ SAMPLERS: dict[str, Sampler] = {
         sigma_space=True,
     ),
     "pndm": Sampler(
-        scheduler="PNDMScheduler",
+        scheduler="ExactPNDMScheduler",
         label="PLMS",
         description="PLMS fits a curve through the directions of the last four steps and follows it.",
         options={"skip_prk_steps": True},
         aliases=("plms", "pndm"),
+        predictions=("epsilon", "v_prediction"),
+        min_steps=16,
     ),
     "lcm": Sampler(
         scheduler="LCMScheduler",
@@ -123,6 +136,12 @@ SAMPLERS: dict[str, Sampler] = {
 }
 _IN_SIGMA_SPACE = {sampler.scheduler for sampler in SAMPLERS.values() if sampler.sigma_space}
 
+
+# diffusers' DDIM and PLMS step by T // n timesteps. Up to this share of T, lost to rounding, their own steps are kept.
+_MAX_DRIFT = 0.05
+
+# The largest alpha_bar at which pure noise can take the place of noised latents. A thousandth is usual.
+_MAX_SIGNAL = 0.05
 
 # The keys of a scheduler's configuration that belong to a model's training; the others belong to sampling.
 _TRAINED_WITH = (
@@ -143,14 +162,134 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """Make a new diffusers scheduler for the sampler `name`, with the noise schedule of a model's `config`.
 
     Schedulers keep state, so every run needs its own. Latents are never clipped to [-1, 1], which some
-    schedulers do by default.
+    schedulers do by default. Raises `UsageError` for a model whose predictions the sampler cannot use.
     """
     import diffusers
 
+    from . import exact_schedulers
+
     sampler = SAMPLERS[name]
+    _check_prediction(name, config.get("prediction_type", "epsilon"))
     trained = {key: config[key] for key in _TRAINED_WITH if key in config}
-    scheduler_class = getattr(diffusers, sampler.scheduler)
-    return scheduler_class.from_config(trained | {"clip_sample": False} | dict(sampler.options))
+    own = sampler.scheduler.startswith("Exact")
+    scheduler_class = getattr(exact_schedulers if own else diffusers, sampler.scheduler)
+    scheduler = scheduler_class.from_config(trained | {"clip_sample": False} | dict(sampler.options))
+    if scheduler.config.prediction_type == "epsilon" and scheduler.alphas_cumprod[-1] == 0:
+        scheduler.alphas_cumprod[-1] = 2**-24  # x0 = (x - sigma * eps) / alpha. The other schedulers do the same.
+    return scheduler
+
+
+def _check_prediction(name: str, prediction_type: str) -> None:
+    """Raise `UsageError` if sampler `name` cannot use what a model predicts."""
+    able = [other for other, sampler in SAMPLERS.items() if prediction_type in sampler.predictions]
+    if name in able:
+        return
+    if not able:
+        expected = ", ".join(SAMPLERS["ddim"].predictions)
+        raise UsageError(
+            f"this model's scheduler has the prediction_type {prediction_type!r}, expected one of {expected}",
+            "use a Stable Diffusion model, or correct its scheduler/scheduler_config.json",
+        )
+    raise UsageError(
+        f"the sampler {name} cannot use this model, which predicts the clean latents (prediction_type 'sample')",
+        f"use another `sampler`: {', '.join(able)}",
+    )
+
+
+def set_steps(scheduler: Any, steps: int, device: Any = None) -> None:
+    """Give a scheduler the timesteps of `steps` denoising steps, 1 to T, the size of the model's noise schedule.
+
+    A step leads from one noise level to the next. PLMS takes the first one twice, so it evaluates the network
+    `steps` + 1 times. Heun evaluates it twice in all but the last, 2 * `steps` - 1 times. The timesteps are those of
+    diffusers, where these are `steps` different ones of the T. Otherwise the surplus ones at the end are left out,
+    and those beyond the noise schedule are shifted into it. Raises `UsageError`.
+    """
+    size = scheduler.config.num_train_timesteps
+    if not 1 <= steps <= size:
+        raise UsageError(
+            f"`steps` should be 1 to {size} with this model, whose noise schedule has {size} timesteps, got {steps}",
+            f"use {size} `steps` or fewer",
+        )
+    trained_steps = getattr(scheduler.config, "original_inference_steps", None)  # LCM takes some of these
+    more = {"original_inference_steps": size} if trained_steps and not steps <= trained_steps <= size else {}
+    scheduler.set_timesteps(steps, device=device, **more)
+    if not getattr(scheduler.config, "use_karras_sigmas", False):  # Karras' levels differ, but round to one timestep
+        levels = _levels(scheduler)
+        chosen = _fit_table(levels, steps, size)
+        if chosen != levels:
+            _set_levels(scheduler, chosen)
+        if hasattr(scheduler, "is_exact"):
+            stride = size // steps
+            off = sum(abs(t - following - stride) for t, following in pairwise(chosen))
+            scheduler.is_exact = off > _MAX_DRIFT * size
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # by default the first timestep is searched, which fails where it occurs twice
+
+
+def find_problems(name: str, config: Mapping[str, Any], steps: int) -> list[str]:
+    """Return a sentence for each thing that spoils the images of `steps` steps of sampler `name`.
+
+    `config` is a model's noise schedule. Nothing is wrong with most numbers, so the list is usually empty.
+    """
+    found = []
+    fewest = SAMPLERS[name].min_steps
+    if steps < fewest:
+        found.append(f"the sampler {name} spoils images of fewer than {fewest} `steps`, got {steps}")
+    scheduler = make_scheduler(name, config)
+    size = scheduler.config.num_train_timesteps
+    if (start := _find_late_start(scheduler, steps)) is not None:
+        near = sorted(range(1, size + 1), key=lambda other: abs(other - steps))
+        fine = next((other for other in near if _find_late_start(scheduler, other) is None), None)
+        found.append(
+            f"{steps} `steps` of {name} start at timestep {start} of {size} with this model, where noise alone is not "
+            f"expected, so images lose contrast or stay noise" + (f": set `steps` to {fine}" if fine else "")
+        )
+    return found
+
+
+def _find_late_start(scheduler: Any, steps: int) -> int | None:
+    """Return the first timestep, if the model expects more of an image there than pure noise can stand for."""
+    set_steps(scheduler, steps)
+    alpha, sigma = alpha_sigma(scheduler, scheduler.timesteps[0])
+    late = alpha**2 / (alpha**2 + sigma**2) > _MAX_SIGNAL
+    return int(scheduler.timesteps[0]) if late else None
+
+
+def _levels(scheduler: Any) -> list[float]:
+    """Return the timesteps of a scheduler without those that are repeated: one per noise level."""
+    kind, timesteps = type(scheduler).__name__, scheduler.timesteps.tolist()
+    if kind == "HeunDiscreteScheduler":
+        return timesteps[:1] + timesteps[1::2]
+    return timesteps[:1] + timesteps[2:] if kind.endswith("PNDMScheduler") else timesteps
+
+
+def _fit_table(levels: list[float], steps: int, size: int) -> list[float]:
+    """Return `steps` strictly falling timesteps of 0 to `size` - 1, `levels` where these are such."""
+    kept = levels[:steps]
+    if (surplus := kept[0] - (size - 1)) > 0:
+        kept = [t - surplus for t in kept]
+    if len(kept) == steps and kept[-1] >= 0 and all(a > b for a, b in pairwise(kept)):
+        return kept
+    return [float(round((size - 1) * (1 - i / max(1, steps - 1)))) for i in range(steps)]
+
+
+def _set_levels(scheduler: Any, levels: list[float]) -> None:
+    """Replace the timesteps of a scheduler, and the sigmas that belong to them."""
+    import torch
+
+    kind, old = type(scheduler).__name__, scheduler.timesteps
+    repeats = torch.ones(len(levels), dtype=torch.int64)
+    if kind == "HeunDiscreteScheduler":
+        repeats[1:] = 2
+    elif kind.endswith("PNDMScheduler"):
+        repeats[1:2] = 2
+    timesteps = torch.tensor(levels, dtype=torch.float64).repeat_interleave(repeats)
+    scheduler.timesteps = timesteps.to(old.device, old.dtype)
+    scheduler.num_inference_steps = len(levels)
+    if hasattr(scheduler, "sigmas"):
+        table = ((1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod) ** 0.5
+        sigmas = table[timesteps.long()]
+        scheduler.sigmas = torch.cat([sigmas.to(scheduler.sigmas), scheduler.sigmas[-1:]])
 
 
 def alpha_sigma(scheduler: Any, timestep: torch.Tensor) -> tuple[float, float]:

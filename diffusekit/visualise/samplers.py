@@ -6,6 +6,7 @@ in which the paths of all samplers vary most.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +42,11 @@ class SamplerStep:
 
     @property
     def ratio(self) -> float:
-        """Noise to signal, the sigma of Karras et al. (2022): the same scale for all samplers."""
-        return self.sigma / self.alpha
+        """Noise to signal, the sigma of Karras et al. (2022): the same scale for all samplers.
+
+        Pure noise, as at the start of a zero-terminal schedule, has an infinite one.
+        """
+        return self.sigma / self.alpha if self.alpha else math.inf
 
 
 def sampler_steps(name: str, config: Mapping[str, Any], steps: int) -> list[SamplerStep]:
@@ -52,10 +56,7 @@ def sampler_steps(name: str, config: Mapping[str, Any], steps: int) -> list[Samp
     that the sampler does not support.
     """
     scheduler = schedule.make_scheduler(name, config)
-    try:
-        scheduler.set_timesteps(steps)
-    except ValueError as error:
-        raise UsageError(f"{name} does not support {steps} steps: {error}", "use fewer steps") from None
+    schedule.set_steps(scheduler, steps)
     taken = []
     latents = torch.zeros(1, 1, 1, 1)
     for timestep in scheduler.timesteps:
@@ -140,7 +141,7 @@ def render(recorder: SamplerRecorder) -> Visualization:
         "steps": recorder.settings.steps,
         "schedules": {name: _curve_numbers(curve) for name, curve in recorder.schedules.items()},
         "samplers": {
-            name: [{**vars(step), "noise_to_signal": step.ratio} for step in steps]
+            name: [{**vars(step), "noise_to_signal": step.ratio if step.alpha else None} for step in steps]
             for name, steps in recorder.steps.items()
         },
     }
@@ -234,7 +235,8 @@ def _draw_levels(axes: Any, steps: Mapping[str, Sequence[SamplerStep]]) -> None:
     plots.style_axes(axes, "Noise left at each step, σ / α", "share of the steps taken", "noise to signal")
     for number, (name, taken) in enumerate(steps.items()):
         shares = [i / len(taken) for i in range(len(taken))]
-        axes.plot(shares, [step.ratio for step in taken], marker=".", label=name, **_sampler_style(number))
+        ratios = [step.ratio if step.alpha else math.nan for step in taken]  # infinite ones cannot be drawn
+        axes.plot(shares, ratios, marker=".", label=name, **_sampler_style(number))
     axes.set_yscale("log")
     plots.draw_legend(axes, loc="lower left")
 
