@@ -127,6 +127,7 @@ def test_heun_and_plms_take_as_many_steps_and_more_evaluations():
     assert stream("a cat", steps=20, sampler="euler").total == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "pndm"])
 def test_61_steps_draw_the_image_that_60_steps_draw(name):
     few, more = (generate("a red cat on the grass", seed=3, sampler=name, steps=n)[0].image for n in (60, 61))

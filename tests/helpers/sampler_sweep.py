@@ -83,6 +83,19 @@ def diffusers_own(name: str, scheduler: Any, steps: int) -> tuple[list[float], l
     return stock.timesteps.tolist(), sigmas_of(stock)
 
 
+def write_ranges(numbers: list[int]) -> str:
+    """Write sorted numbers with their ranges: `1-3, 7`; after five ranges, how many more numbers there are."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    written = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in ranges[:5])
+    left = sum(b - a + 1 for a, b in ranges[5:])
+    return f"{written} and {left} more" if left else written
+
+
 def sigmas_of(scheduler: Any) -> list[float]:
     return scheduler.sigmas.tolist() if hasattr(scheduler, "sigmas") else []
 
