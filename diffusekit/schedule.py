@@ -202,7 +202,8 @@ def set_steps(scheduler: Any, steps: int, device: Any = None) -> None:
     A step leads from one noise level to the next. PLMS takes the first one twice, so it evaluates the network
     `steps` + 1 times. Heun evaluates it twice in all but the last, 2 * `steps` - 1 times. The timesteps are those of
     diffusers, where these are `steps` different ones of the T. Otherwise the surplus ones at the end are left out,
-    and those beyond the noise schedule are shifted into it. Raises `UsageError`.
+    and those beyond the noise schedule are shifted into it. A single step begins at the noisiest timestep where
+    diffusers begins at the cleanest. Raises `UsageError`.
     """
     size = scheduler.config.num_train_timesteps
     if not 1 <= steps <= size:
@@ -238,7 +239,7 @@ def find_problems(name: str, config: Mapping[str, Any], steps: int) -> list[str]
     scheduler = make_scheduler(name, config)
     size = scheduler.config.num_train_timesteps
     if (start := _find_late_start(scheduler, steps)) is not None:
-        near = sorted(range(1, size + 1), key=lambda other: abs(other - steps))
+        near = sorted(range(2, size + 1), key=lambda other: abs(other - steps))
         fine = next((other for other in near if _find_late_start(scheduler, other) is None), None)
         found.append(
             f"{steps} `steps` of {name} start at timestep {start} of {size} with this model, where noise alone is not "
@@ -268,7 +269,8 @@ def _fit_table(levels: list[float], steps: int, size: int) -> list[float]:
     kept = levels[:steps]
     if (surplus := kept[0] - (size - 1)) > 0:
         kept = [t - surplus for t in kept]
-    if len(kept) == steps and kept[-1] >= 0 and all(a > b for a, b in pairwise(kept)):
+    starts_clean = steps == 1 and kept[0] < size // 4  # the noise would stay in the image
+    if not starts_clean and len(kept) == steps and kept[-1] >= 0 and all(a > b for a, b in pairwise(kept)):
         return kept
     return [float(round((size - 1) * (1 - i / max(1, steps - 1)))) for i in range(steps)]
 

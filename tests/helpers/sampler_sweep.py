@@ -62,6 +62,7 @@ def check_schedule(name: str, scheduler: Any, steps: int) -> None:
     levels, size = noise_levels(name, timesteps), scheduler.config.num_train_timesteps
     assert len(levels) == steps, f"{len(levels)} steps"
     assert levels[-1] >= 0 and levels[0] <= size - 1, f"timesteps {levels[0]} to {levels[-1]}"
+    assert steps > 1 or levels[0] >= size // 4, "the only step starts without noise"
     karras = name == "dpm++_2m_karras"  # it spaces sigmas, and several of them round to one timestep
     assert all(a > b or (karras and a == b) for a, b in pairwise(levels)), "timesteps do not fall"
     if hasattr(scheduler, "sigmas"):
