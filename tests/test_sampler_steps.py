@@ -137,6 +137,15 @@ def test_61_steps_draw_the_image_that_60_steps_draw(name):
         assert (a - b).abs().mean() < 2
 
 
+def test_karras_spacing_goes_to_the_end_where_its_first_timesteps_are_equal():
+    """diffusers starts at the second of them, and fails after the last step: 700 steps and more of `mini`."""
+    scheduler = schedule.make_scheduler("dpm++_2m_karras", MODELS["mini"])
+    schedule.set_steps(scheduler, 1000)
+    assert scheduler.timesteps[0] == scheduler.timesteps[1]
+    assert diffusers_own("dpm++_2m_karras", scheduler, 1000) is None
+    assert landing_error("dpm++_2m_karras", MODELS["mini"], 1000) < 1e-3
+
+
 def test_a_model_with_a_short_noise_schedule_names_its_limit():
     short = SD | {"num_train_timesteps": 100}
     for name in SAMPLERS:

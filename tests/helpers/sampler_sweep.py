@@ -79,6 +79,8 @@ def diffusers_own(name: str, scheduler: Any, steps: int) -> tuple[list[float], l
     try:
         stock.set_timesteps(steps)
         check_schedule(name, stock, steps)
+        first = stock.index_for_timestep(stock.timesteps[0]) if hasattr(stock, "index_for_timestep") else 0
+        assert first == 0, "the run starts at its second step"  # and fails after the last
     except (AssertionError, ValueError):
         return None
     return stock.timesteps.tolist(), sigmas_of(stock)

@@ -1,5 +1,6 @@
 """Samplers as plots: the steps are those that are taken, and the paths start and end at the right latents."""
 
+import dataclasses
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -140,3 +141,15 @@ def test_the_command(capsys):
     assert run([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["paths"]["settings"]["prompt"] == "a dog" and len(found["samplers"]["heun"]) == 3
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_zero_terminal_schedule_starts_in_pure_noise(name, mini):
+    config = mini.scheduler_config | {"rescale_betas_zero_snr": True}
+    steps = sampler_steps(name, config, 3)
+    assert steps[0].ratio > 20 and all(step.ratio > 0 for step in steps)
+    figure = samplers([name], path=False, steps=3, model=dataclasses.replace(mini, scheduler_config=config))
+    (numbers,) = figure.numbers["samplers"].values()
+    json.dumps(numbers, allow_nan=False)
+    assert (numbers[0]["noise_to_signal"] is None) == (name in ("ddim", "ddpm", "lcm"))
+    assert figure.still().width > 1000
