@@ -152,4 +152,4 @@ def test_a_zero_terminal_schedule_starts_in_pure_noise(name, mini):
     (numbers,) = figure.numbers["samplers"].values()
     json.dumps(numbers, allow_nan=False)
     assert (numbers[0]["noise_to_signal"] is None) == (name in ("ddim", "ddpm", "lcm"))
-    assert figure.still().width > 1000
+    assert figure.still is not None and figure.still().width > 1000
