@@ -17,7 +17,7 @@ class ExactDDIMScheduler(DDIMScheduler):
 
     is_exact = False
 
-    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **options: Any) -> Any:
+    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **options: Any) -> Any:  # type: ignore[override]
         """Take one step, as `DDIMScheduler.step` does."""
         if self.is_exact:
             self.num_inference_steps: Any = _steps_of_length(self, _distance_to_next(self, timestep))
@@ -29,7 +29,7 @@ class ExactPNDMScheduler(PNDMScheduler):
 
     is_exact = False
 
-    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **options: Any) -> Any:
+    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **options: Any) -> Any:  # type: ignore[override]
         """Take one step, as `PNDMScheduler.step` does. The second one repeats the first, so it has its length."""
         if self.is_exact and self.counter != 1:
             self.num_inference_steps: Any = _steps_of_length(self, _distance_to_next(self, timestep))
