@@ -109,11 +109,7 @@ class Generation:
         scheduler = self._scheduler()
         self.first_step = self._find_first_step(scheduler)
         self._evaluations = len(scheduler.timesteps) - self.first_step
-        if not self.first_step:  # a run from an image starts at its own noise level
-            for problem in schedule.find_problems(
-                self.settings.sampler, self.model.scheduler_config, self.settings.steps
-            ):
-                self._warn(problem)
+        self._warn_of_steps()
         self.images: list[GeneratedImage] = []
 
     @property
@@ -133,6 +129,13 @@ class Generation:
                 yield from self._run(tasks)
             except RuntimeError as error:
                 self._save_memory(error)
+
+    def _warn_of_steps(self) -> None:
+        """Warn of a number of steps that spoils images. A run from an image starts at its own noise level."""
+        if not self.first_step:
+            settings = self.settings
+            for problem in schedule.find_problems(settings.sampler, self.model.scheduler_config, settings.steps):
+                self._warn(problem)
 
     def _warn(self, message: str) -> None:
         """Keep and log a warning about this run, once. It names settings in backquotes."""
