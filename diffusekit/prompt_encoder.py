@@ -110,7 +110,8 @@ def word_spans(
 
     Raises `UsageError` for a prompt that is not the same at every step, or is composed of several.
     """
-    if len(parsed.parts) > 1 or len(parsed.parts[0].variants) > 1:
+    variants = _only_variants(parsed)
+    if len(variants) != 1:
         raise UsageError(
             "a prompt with AND, [from:to:when] or [a|b] has no single list of words",
             "leave these out, or set `prompt_syntax` to plain",
@@ -120,7 +121,7 @@ def word_spans(
         tokenized = text.tokenize(model, plain, tokens)
         return text.word_spans(model, tokenized, tokens), tokenized.truncated
     spans: list[text.WordSpan] = []
-    for number, window in enumerate(windows(model, parsed.parts[0].variants[0].sections, tokens)):
+    for number, window in enumerate(windows(model, variants[0].sections, tokens)):
         first = number * model.context_length
         tokenized = window.tokenized(model.tokenizers[0], model.context_length)
         spans += [
@@ -130,11 +131,16 @@ def word_spans(
     return spans, ""
 
 
+def _only_variants(parsed: ParsedPrompt) -> Sequence[PromptVariant]:
+    """Return the variants of a prompt of one part, and none of a composed one."""
+    first, *others = parsed.parts
+    return () if others else first.variants
+
+
 def _plain_text(model: TextModel, parsed: ParsedPrompt, tokens: Sequence[LearnedToken]) -> str | None:
     """The text of a prompt that needs nothing of this module."""
-    if len(parsed.parts) > 1 or len(parsed.parts[0].variants) > 1:
-        return None
-    plain = parsed.parts[0].variants[0].plain_text
+    variants = _only_variants(parsed)
+    plain = variants[0].plain_text if len(variants) == 1 else None
     if plain is None or parsed.is_literal:
         return plain
     return None if text.tokenize(model, plain, tokens).truncated else plain

@@ -52,7 +52,7 @@ class _Prompts:
         is_guided: bool,
     ):
         self._cond = cond.schedule()
-        self._uncond = uncond and uncond.schedule()
+        self._uncond = None if uncond is None else uncond.schedule()
         self._weights = self._cond.weights[..., None, None, None]
         if not is_guided and len(self._weights) == 1:
             self._uncond = None
@@ -63,7 +63,7 @@ class _Prompts:
 
     def at(self, share: float) -> Conditioning:
         """Return the rows of the step that begins after `share` of the run."""
-        now = self._cond.at(share), self._uncond and self._uncond.at(share)
+        now = self._cond.at(share), None if self._uncond is None else self._uncond.at(share)
         if self._rows is None or now != self._latest:
             self._latest, self._rows = now, now[0] if now[1] is None else now[1].concatenate(now[0])
         return self._rows

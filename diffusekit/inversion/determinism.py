@@ -60,7 +60,8 @@ class Determinism:
             return
         fill: Any = torch.utils.deterministic
         mode, filled = torch.get_deterministic_debug_mode(), fill.fill_uninitialized_memory
-        cudnn, workspace = torch.backends.cudnn, os.environ.get(_WORKSPACE)
+        workspace = os.environ.get(_WORKSPACE)
+        cudnn: Any = torch.backends.cudnn
         flags = cudnn.deterministic, cudnn.benchmark
         try:
             os.environ.setdefault(_WORKSPACE, ":4096:8")

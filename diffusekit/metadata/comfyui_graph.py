@@ -237,5 +237,6 @@ def _as_number(value: Any) -> int | float | None:
             value = float(value) if "." in value else int(value)
         except ValueError:
             return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and value == value else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if value == value else None

@@ -85,7 +85,7 @@ class Restored:
 
 def make_reading(program: str, values: Mapping[str, Any], unknown: Mapping[str, str] | None = None) -> Reading:
     """Make a reading from raw values. What is not text or a number becomes unknown, and None and "" are left out."""
-    parameters = dict.fromkeys(PROMPTS, "")
+    parameters: dict[str, str] = dict.fromkeys(PROMPTS, "")
     reasons = dict(unknown or {})
     for key, value in values.items():
         if value is None or value == "":
