@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # What is used in place of a setting that another program's metadata does not give.
 _DEFAULTS = {
     "negative_prompt": ("negative prompt", "none is used"),
-    "steps": ("number of steps", f"{GenerateSettings().steps} are taken"),
+    "steps": ("number of steps", f"{GenerateSettings.model_fields['steps'].default} are taken"),
     "guidance_scale": ("guidance scale", "the model's default is used"),
     "seed": ("seed", "a random one is used"),
     "width": ("size", "the model's native size is used"),
@@ -59,7 +59,7 @@ def command(
     options.destination(merged.images)
     if metadata.record is not None:
         _warn_about_tokens(metadata.record)
-        merged = merged.model_copy(update={"model": find_model(metadata.record, given.get("model"))})
+        merged = merged.model_copy(update={"model": find_model(metadata.record, settings.get("model"))})
         _check_start_image(image, metadata.record.start_image, start)
     run(merged, [merged.prompt], options, start)
 

@@ -137,8 +137,8 @@ def run(settings: GenerateSettings, prompts: list[str], options: OutputOptions, 
 
         generation = Generation(settings, prompts, image=StartImage.open(image) if image else None)
         for _ in follow(generation, show=not options.quiet):
-            for image in generation.images[len(rows) :]:
-                rows.append(_save(image, destination, options))
+            for made in generation.images[len(rows) :]:
+                rows.append(_save(made, destination, options))
                 if not options.as_json:
                     print(rows[-1]["path"], flush=True)
     if options.as_json:
