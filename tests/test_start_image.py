@@ -145,6 +145,7 @@ def test_the_file_says_that_it_was_made_from_an_image_and_has_no_path(cat, tmp_p
         assert b"compositeWithTrainedAlgorithmicMedia" in raw and str(cat).encode() not in raw
         found = metadata.read(path)
         assert found.record.start_image == StartImage.open(cat).sha256
+        assert found.label and "start_image" in found.missing
         assert found.parameters["Denoising strength"] == "0.6"
         assert found.parameters["Init image hash"] == found.record.start_image[:32]
 

@@ -16,7 +16,7 @@ from .. import images
 from ..errors import FileRefused
 from ..settings import GenerateSettings
 from . import exif, infotext, other_tools
-from .files import LABEL, OWN_KEY, XMP_KEY
+from .files import COMPOSITE_LABEL, LABEL, OWN_KEY, XMP_KEY
 from .parameters import Restored, has_settings, restore
 from .record import Record
 
@@ -65,8 +65,13 @@ class ImageMetadata(BaseModel):
 
     @property
     def missing(self) -> dict[str, str]:
-        """Settings whose value is unknown or cannot be used, each with the reason. Empty for our own images."""
-        return {} if self.record else dict(self._restore().missing)
+        """Settings whose value is unknown or cannot be used, each with the reason.
+
+        Our own images lack nothing but the image that they were made from.
+        """
+        if self.record:
+            return {"start_image": "is not stored in it"} if self.record.start_image else {}
+        return dict(self._restore().missing)
 
     @property
     def unused(self) -> dict[str, str]:
@@ -83,7 +88,7 @@ def read(path: Path) -> ImageMetadata:
     Raises `FileRefused` when the file is not an image or is damaged.
     """
     texts, xmp = _read_texts(path)
-    label = LABEL in xmp
+    label = LABEL in xmp or COMPOSITE_LABEL in xmp
     key = next((key for key in _COMMENTS if texts.get(key)), "")
     own = texts.get(OWN_KEY, "")
     if f"\n{OWN_KEY}: {{" in texts.get("UserComment", ""):
