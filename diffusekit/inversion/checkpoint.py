@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from .. import atomic
 from ..errors import FileRefused, UsageError
+from ..settings import InvertSettings
 from .selection import Selection
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,15 @@ def latest(folder: Path) -> Checkpoint | None:
     if files:
         raise FileRefused(f"no checkpoint in {folder} can be read", "set `overwrite` to start again")
     return None
+
+
+def keep_interval(settings: InvertSettings, saved: Checkpoint | None) -> InvertSettings:
+    """Keep the validation interval of a run to be resumed, unless the settings give one.
+
+    Runs of 0.5.0 and earlier always have one.
+    """
+    every = saved.identity.get("preview_every") if saved else None
+    return settings if settings.preview_every is not None else settings.model_copy(update={"preview_every": every})
 
 
 def check_same_run(old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -58,8 +58,7 @@ class Inversion:
     ):
         """Check and prepare everything, then open the run's folder. With `overwrite`, clear it.
 
-        Raises `DataSetError` for unusable images, `UsageError`, `ModelError`, and `FileRefused` when no checkpoint
-        can be read.
+        Raises `DataSetError`, `UsageError`, `ModelError`, and `FileRefused` when no checkpoint can be read.
         """
         images = Path(settings.pictures)
         self.name = embeddings.safe_name(settings.name or images.resolve().name)
@@ -79,21 +78,22 @@ class Inversion:
         self._state_to_save: TrainingState | None = None  # when the current one does not count for a longer run
         collected = self.dataset
         try:
-            self._determinism.run(lambda: self._prepare(collected))
+            saved = checkpoint.latest(self.folder.checkpoints) if resume else None
+            self._determinism.run(lambda: self._prepare(collected, saved))
             self._accelerator.wait_for_everyone()
             if self.is_main:
                 self.folder.open(images, resume=resume, overwrite=overwrite)
             self._accelerator.wait_for_everyone()
-            self._start(resume=resume)
+            self._start(saved, resume=resume)
         except BaseException:
             self.close()
             raise
 
     # --- preparing ---------------------------------------------------------------------------
 
-    def _prepare(self, data: dataset.DataSet) -> None:
+    def _prepare(self, data: dataset.DataSet, saved: Checkpoint | None) -> None:
         """Make the initial vectors, the batches, the optimizer and the evaluator."""
-        model, settings = self.model, self.settings
+        model, settings = self.model, checkpoint.keep_interval(self.settings, saved)
         self.vocabulary = vocabulary = Vocabulary(model)
         if settings.token.lower() in vocabulary.words:
             raise UsageError(
@@ -130,9 +130,8 @@ class Inversion:
         photos = [photo.image for photo in self.dataset.photos]
         self.evaluator = Evaluator(model, settings, photos, prompt, self.plan)
 
-    def _start(self, *, resume: bool) -> None:
-        """Start from scratch, or with `resume` where the last checkpoint ends."""
-        saved = checkpoint.latest(self.folder.checkpoints) if resume else None
+    def _start(self, saved: Checkpoint | None, *, resume: bool) -> None:
+        """Start from scratch, or where a checkpoint ends."""
         if saved is None:
             self._state = TrainingState(self.optimizer.placeholder.start.clone())
             if resume and self.is_main:

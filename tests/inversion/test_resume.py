@@ -71,6 +71,13 @@ def test_stopped_at_any_step_it_continues_bit_exactly(families, whole, tmp_path,
     assert logs[0] == logs[1]
 
 
+def test_a_run_keeps_its_validation_interval(whole, cut, tmp_path, families):
+    """Runs of 0.5.0 had the number of the default in their checkpoints, and not None."""
+    settings = quick(tmp_path, families["sd1"], preview_every=None)
+    learn(settings, cut, resume=True)
+    assert sha(cut / "three.safetensors") == sha(whole / "three.safetensors")
+
+
 @pytest.mark.slow
 def test_losing_the_optimizer_would_be_noticed(families, whole, cut, tmp_path):
     """The negative control of the tests above: without the moments the result differs."""
@@ -160,7 +167,7 @@ def test_changed_settings_are_refused_by_name(families, cut, tmp_path, change, n
 def test_changed_images_and_another_model_are_refused(families, cut, tmp_path):
     settings = quick(tmp_path, families["sd1"])
     other = settings.model_copy(update={"model": str(families["sd2"])})
-    with pytest.raises(UsageError, match="model was"):
+    with pytest.raises(UsageError, match="model weights was"):
         Inversion(other, cut, resume=True)
     pictures(tmp_path / "three", shade=30)
     with pytest.raises(UsageError, match="pictures was"):

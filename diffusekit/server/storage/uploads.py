@@ -47,7 +47,7 @@ def store(state: Path, files: Sequence[Path]) -> UploadedSet:
     `DiskError`.
     """
     ordered = sorted(files, key=lambda path: (path.name.casefold(), path.name))
-    if len([path for path in ordered if path.suffix.lower() != ".txt"]) > 2 * MAX_IMAGES:
+    if len([path for path in ordered if path.suffix.lower() not in dataset.TEXT_SUFFIXES]) > 2 * MAX_IMAGES:
         raise DataSetError(f"{len(ordered)} files are too many", f"choose {MIN_IMAGES} to {MAX_IMAGES} images")
     inside = state / _FOLDER
     inside.mkdir(parents=True, exist_ok=True)
@@ -104,15 +104,15 @@ def _stage(files: Sequence[Path], folder: Path) -> dict[str, str]:
     """Copy files under new names; return the original name of each."""
     names: dict[str, str] = {}
     stems: dict[str, str] = {}  # original to new
-    texts = [path for path in files if path.suffix.lower() == ".txt"]
-    for i, path in enumerate(path for path in files if path.suffix.lower() != ".txt"):
+    texts = [path for path in files if path.suffix.lower() in dataset.TEXT_SUFFIXES]
+    for i, path in enumerate(path for path in files if path not in texts):
         ending = path.suffix.lower() if path.suffix.lower() in dataset.SUFFIXES else ""
         stems.setdefault(path.stem, f"{i:02}")
         names[f"{i:02}{ending}"] = _shorten(path.name)
         shutil.copy(path, folder / f"{i:02}{ending}")
     for path in texts:
         if path.stem in stems:
-            new = f"{stems[path.stem]}.txt"
+            new = f"{stems[path.stem]}{path.suffix.lower()}"
             names[new] = _shorten(path.name)
             with path.open("rb") as text:
                 (folder / new).write_bytes(text.read(_TEXTS))

@@ -41,6 +41,15 @@ def test_uploaded_images_are_written_again_under_new_names(tmp_path, rules):
     assert len(list((Path(rules.state) / "pictures").iterdir())) == 1  # nothing is left of the staging
 
 
+def test_captions_of_both_endings_are_kept(tmp_path, rules):
+    for i, name in enumerate("abc"):
+        Image.new("RGB", (40, 30), (80 * i, 0, 0)).save(tmp_path / f"{name}.png")
+    (tmp_path / "a.caption").write_text("a {} on a sofa")
+    (tmp_path / "b.txt").write_text("a {} at home")
+    made = upload(rules, sorted(tmp_path.iterdir()))
+    assert made.captions == ("a {} on a sofa", "a {} at home", "")
+
+
 def test_errors_name_the_uploaded_files(tmp_path, rules):
     for name in ("one.png", "two.png", "three.png"):
         Image.new("RGB", (30, 30), "red").save(tmp_path / name)

@@ -15,7 +15,7 @@ from ...jobs import invert
 from ..context import PageContext
 from . import learn_html
 
-FILE_TYPES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".txt"]
+FILE_TYPES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".txt", ".caption"]
 POLL_INTERVAL = 1.5  # seconds between updates of a run that trains
 _SETTINGS = InvertSettings.model_fields
 
@@ -124,7 +124,15 @@ def _add_fields(max_steps: int) -> dict[str, Any]:
         fields["steps"] = _slider("Max steps", 20, max_steps, min(400, max_steps), 20, elem_id="learn-steps")
         fields["vectors"] = _slider("Vectors", 1, invert.LIMITS["vectors"], 1)
     with gr.Row(elem_classes="pair"):
-        fields["preview_every"] = _slider("Validate every", 0, 500, 100, 10, elem_id="learn-preview")
+        fields["preview_every"] = gr.Number(
+            None,
+            label="Validate every",
+            placeholder="automatic",
+            precision=0,
+            minimum=0,
+            min_width=0,
+            elem_id="learn-preview",
+        )
         fields["batch"] = _slider("Batch size", 1, invert.LIMITS["batch"], 4)
     with gr.Row(elem_classes="pair"):
         fields["learning_rate"] = _text("learning_rate", "Learning rate", placeholder="model default", info=None)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from .... import embeddings
 from ....errors import DiffusekitError, UsageError
+from ....inversion.dataset import TEXT_SUFFIXES
 from ....inversion.run_folder import INIT_STEP, RunFolder, RunLog, image_sheet
 from ...storage import tokens, trash, uploads
 from .. import prompt_info
@@ -249,7 +250,7 @@ def enlarge(sheet: Image.Image) -> Image.Image:
 
 def suggest_name(paths: Sequence[Path]) -> str | None:
     """A name from what all file names begin with; None if that is too short or a camera's."""
-    stems = [path.stem.lower() for path in paths if path.suffix.lower() != ".txt"]
+    stems = [path.stem.lower() for path in paths if path.suffix.lower() not in TEXT_SUFFIXES]
     first, last = min(stems, default=""), max(stems, default="")
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     common = re.sub(r"[\d\W_]+$", "", first[:length])
