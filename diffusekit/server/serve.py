@@ -64,11 +64,11 @@ class Application:
 
 def check(settings: ServeSettings) -> None:
     """Raise `UsageError` or `ModelError` for settings that cannot be served, before torch is imported."""
-    from .routes import mcp_tool
-
     SecurityPolicy.from_settings(settings)
     ProxyPolicy.from_settings(settings)
     if settings.mcp:
+        from .routes import mcp_tool
+
         mcp_tool.check_installed()
     from .. import hub
 

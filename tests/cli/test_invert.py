@@ -36,7 +36,7 @@ def test_a_token_is_learned_from_a_folder_and_used_in_prompts(families, tmp_path
     assert result["path"] == "embeddings/my_cat.safetensors" and Path(result["page"]).exists()
     assert [row["used"] for row in result["pictures"]] == [True] * 3
     for prompt in ("App icon of S*", "App icon of <my_cat>", "App icon of my_cat"):
-        words = ["generate", prompt, *model, "--steps", "2", "--seed", "1", "--json"]
+        words = ["generate", prompt, *model, "--steps", "4", "--seed", "1", "--json"]
         assert run([*words, *(["--embedding", "my_cat"] if "S*" in prompt else [])]) == 0
         capsys.readouterr()
     images = sorted(Path("outputs").rglob("*.png"))

@@ -101,8 +101,8 @@ def kill_everywhere(settings: InvertSettings, work: Path, *, kills: int, counts:
             assert process.exitcode == -signal.SIGKILL, (site, count, process.exitcode)
             sites[f"{site} {count}"] = finish(settings, output)
     chained, output = 0, work / "chain"
-    while not (output / "three.safetensors").exists():
-        kill_after(attempt(settings, output), seconds * rng.uniform(0.3, 0.9))
+    while not (output / "three.safetensors").exists():  # each attempt writes one file more than the one before
+        attempt(settings, output, (SITES[chained % len(SITES)], chained + 2)).join()
         chained += 1
     chain = hashlib.sha256((output / "three.safetensors").read_bytes()).hexdigest()
     return {

@@ -17,7 +17,7 @@ def folder(families, tmp_path) -> Path:
 
 
 def draw(folder, path="a.png", **settings) -> metadata.Record:
-    image = diffusekit.generate("a cat", model=str(folder), steps=1, seed=1, device="cpu", **settings)[0]
+    image = diffusekit.generate("a cat", model=str(folder), steps=4, seed=1, device="cpu", **settings)[0]
     image.save(path)
     return image.record
 
