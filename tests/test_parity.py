@@ -63,6 +63,7 @@ def test_mini(pairs, sampler, scale):
     assert difference(*pairs["mini"], sampler, scale) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 @pytest.mark.parametrize("sampler", schedule.SAMPLERS)
 def test_families(pairs, family, sampler):

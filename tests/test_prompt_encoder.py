@@ -114,6 +114,7 @@ def test_a_schedule_changes_the_prompt_after_a_step(mini):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
 def test_before_the_change_nothing_of_it_is_seen(sampler):
     options = {"seed": 3, "steps": STEPS, "sampler": sampler, "prompt_syntax": "a1111"}
@@ -152,6 +153,7 @@ def test_composed_prompts_each_guide_with_their_weight():
     assert len(step.outputs) == 2
 
 
+@pytest.mark.slow
 def test_prompts_of_one_batch_may_be_composed_differently():
     options = {"seed": 3, "steps": 3, "prompt_syntax": "a1111"}
     prompts = ["a red cat", "a red cat AND a dog :0.7", "a [red|blue] cat BREAK grass"]

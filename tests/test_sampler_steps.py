@@ -28,6 +28,7 @@ EDGES = (1, 2, 3, 4, 50, 51, 61, 250, 463, 484, 500, 501, 600, 700, 995, 998, 99
 SCHEDULES = COMBINATIONS | MODELS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_timesteps_fall_within_the_noise_schedule_at_the_edges(name, kind):
@@ -61,6 +62,7 @@ def test_where_diffusers_sets_the_steps_asked_for_they_are_kept(name):
                 assert own == (scheduler.timesteps.tolist(), sigmas_of(scheduler))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [2, 61])
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("name", SAMPLERS)

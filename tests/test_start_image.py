@@ -87,6 +87,7 @@ def test_the_generation_takes_those_steps(mini, cat, sampler):
     torch.testing.assert_close(steps[0].x_t, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_strength_says_how_much_changes(cat):
     def difference(strength):
         image = generate("a blue cat on the grass", image=cat, strength=strength, seed=5, steps=10)[0].image
@@ -104,6 +105,7 @@ def test_the_same_image_at_any_batch_size_and_from_any_source(cat):
         assert one.record.start_image == other.record.start_image == StartImage.open(cat).sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size,given,expected",
     [

@@ -57,6 +57,7 @@ def test_an_unknown_prompt_is_shown_refused_and_can_be_given(capsys):
     assert drawn().prompt == "a blue car"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change,words,flags",
     [

@@ -19,6 +19,7 @@ ARGUMENTS = [("info",), ("again",), ("embeddings", "show"), ("embeddings", "expo
 COMMANDS = [(*verb, flag) for verb, flags in SETTINGS.items() for flag in flags.split()] + ARGUMENTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_hostile_value_is_used_or_refused_with_a_hint(capsys, monkeypatch, tmp_path, command):
     monkeypatch.setattr(generate, "run", lambda *_: None)

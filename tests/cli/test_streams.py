@@ -46,6 +46,7 @@ def test_a_full_stdout_is_a_disk_error_and_the_image_is_kept():
     assert b"error: cannot write the output: No space left on device\nhint: " in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "redirections,code",
     [(">&-", 0), (">&- 2>&- <&-", 0), ("<&-", 0), (">/dev/full", 7), (">/dev/full 2>/dev/full", 7)],
@@ -62,6 +63,7 @@ def test_a_pipe_whose_reader_ends_is_no_error(image):
         assert (done.returncode, done.stderr) == (0, b""), arguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 def test_characters_that_an_encoding_lacks_are_escaped(image, encoding):
     plain = shell(f"info {image.name}", "", PYTHONIOENCODING=encoding)

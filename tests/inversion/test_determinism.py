@@ -50,6 +50,7 @@ def test_the_gradient_of_a_vector_is_added_up_in_one_order(mini):
     assert len(gradients) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["default", "warn", "error"])
 def test_between_steps_and_at_the_end_the_switches_are_the_callers(families, tmp_path, before, monkeypatch):
     inside = []

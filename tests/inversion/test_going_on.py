@@ -31,6 +31,7 @@ def log_of(output: Path) -> str:
 # --- a finished run --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "first", "more"),
     [({}, 3, 6), ({"preview_every": None}, 3, 6), ({"preview_every": 4}, 8, 11), ({"preview_every": 0}, 5, 10)],
@@ -58,6 +59,7 @@ def test_with_scores_the_best_step_is_that_of_the_longer_run(mini, tmp_path):
     assert log_of(tmp_path / "out") == log_of(tmp_path / "long")
 
 
+@pytest.mark.slow
 def test_it_may_be_interrupted_while_it_goes_on(families, tmp_path):
     settings = quick(tmp_path, families["sd1"], steps=12)
     learn(settings, tmp_path / "long")
@@ -224,6 +226,7 @@ def test_init_words_that_it_knows_are_not(families, tmp_path, caplog, init):
 # --- stopping --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at", "saved"), [(1, 0), (4, 0), (5, 4), (8, 4), (11, 8)])
 def test_stopped_within_a_validation_it_ends_at_once_and_resumes_bit_exactly(families, tmp_path, at, saved):
     """Validations of the init words, step 4 and step 8, each of two batches of four images and two steps."""

@@ -61,6 +61,7 @@ def test_killed_at_random_moments_and_at_every_site_it_ends_the_same(families, t
     assert {result["again"], result["chain"], *result["random"], *result["sites"].values()} == {result["expected"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5, 6, 11])
 def test_stopped_at_any_step_it_continues_bit_exactly(families, whole, tmp_path, step):
     settings = quick(tmp_path, families["sd1"])
@@ -90,6 +91,7 @@ def test_losing_the_optimizer_would_be_noticed(families, whole, cut, tmp_path):
     assert sha(cut / "three.safetensors") != sha(whole / "three.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [0, 10, 500, -1])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(families, whole, cut, tmp_path, caplog, length):
     settings = quick(tmp_path, families["sd1"], checkpoint_every=2)

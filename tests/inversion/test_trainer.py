@@ -79,6 +79,7 @@ def test_steps_are_the_same_in_any_number_of_chunks(families, tmp_path):
     run.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -94,6 +94,7 @@ def work(run: Inversion) -> Iterator[str]:
     yield from calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [24, 60])
 def test_counted_in_evaluations_of_the_unet_it_is_a_fifth(families, tmp_path, monkeypatch, steps):
     """A training sample counts twice: its gradient takes as long as the evaluation."""

@@ -33,6 +33,7 @@ def oracle(scene: Scene, seed: int = 0) -> ImageContent:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("domain", [WHOLE_WORLD, FIRST_PART])
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
 def test_prompts_describe_held_out_combinations_fully(question, domain):
@@ -87,6 +88,7 @@ def test_left_right_above_below_on_and_in_are_asked_for():
     assert any("right of" in p.text for p in prompts) and any("left of" in p.text for p in prompts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
 def test_a_correct_image_is_correct(question):
     for prompt in make_prompts(question, WHOLE_WORLD, 40, seed=5):
@@ -134,6 +136,7 @@ def wrong_contents(name: str, scene: Scene) -> list[ImageContent]:
     return [replace(content, background="snow" if scene.background != "snow" else "beach")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: q.name)
 def test_an_altered_image_is_wrong(question):
     for prompt in make_prompts(question, WHOLE_WORLD, 40, seed=6):

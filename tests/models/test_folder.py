@@ -67,6 +67,7 @@ SPELLINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spelling", "index"), SPELLINGS)
 def test_shards_of_every_spelling_are_loaded(families, copy, spelling, index, capfd):
     shard(copy, spelling, index=index)
@@ -74,6 +75,7 @@ def test_shards_of_every_spelling_are_loaded(families, copy, spelling, index, ca
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [".fp16", ".non_ema", ".bf16", ".ema", ".fp32"])
 def test_weights_under_another_name_are_loaded_when_alone(families, copy, variant, capfd):
     rename(copy, variant)
@@ -81,6 +83,7 @@ def test_weights_under_another_name_are_loaded_when_alone(families, copy, varian
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [".fp16", ".non_ema", ".fp16-00001-of-00002"])
 @pytest.mark.parametrize("broken", [False, True])
 def test_full_weights_come_before_others(families, copy, other, broken):
@@ -219,6 +222,7 @@ def distilled(families, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 3.0, 7.5])
 @pytest.mark.parametrize("sampler", ["lcm", "ddim", "dpm++_2m"])
 def test_a_guidance_distilled_model_equals_diffusers(distilled, scale, sampler):

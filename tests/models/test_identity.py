@@ -151,6 +151,7 @@ def test_again_names_another_revision_of_the_hub(families, tmp_path, monkeypatch
 # --- everything else that is written ---------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "verb",
     [

@@ -195,6 +195,7 @@ def test_gradios_variable_is_read(monkeypatch):
         assert ProxyPolicy.from_settings(ServeSettings(root_path="/other")).root_path == "/other"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strips", [True, False])
 def test_clients_of_the_apis_behind_a_real_proxy(strips):
     import openai

@@ -28,6 +28,7 @@ def traces():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_steps_without_a_network_are_those_with_one(name, mini):
     trace = visualise.record_trace("a cat", seed=1, steps=3, sampler=name, guidance_scale=1)
@@ -143,6 +144,7 @@ def test_the_command(capsys):
     assert found["paths"]["settings"]["prompt"] == "a dog" and len(found["samplers"]["heun"]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_zero_terminal_schedule_starts_in_pure_noise(name, mini):
     config = mini.scheduler_config | {"rescale_betas_zero_snr": True}

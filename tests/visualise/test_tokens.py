@@ -19,6 +19,7 @@ from diffusekit.visualise.tokens import tokens
 from tests.helpers import ROOT
 
 
+@pytest.mark.slow
 def test_pieces_are_those_the_model_reads(mini):
     found = tokens("a red snowflake on the grass").numbers
     ids = text.tokenize(mini, "a red snowflake on the grass").ids
@@ -80,6 +81,7 @@ def test_the_map_is_that_of_the_states(mini):
     assert given == pytest.approx(seen, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_word_that_occurs_twice_or_is_learned_is_not_replaced(mini):
     found = tokens("a cat and a cat").numbers["map"]["points"]
     assert not [p for p in found if p["instead_of"] in ("a", "cat")]

@@ -23,6 +23,7 @@ def test_recording_does_not_change_the_image(sampler):
     assert (pixels(trace.result) == pixels(generate("a red cat", **settings)[0])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpm++_2m_karras", "heun", "pndm"])
 def test_x_t_is_the_mix_of_x0_and_eps(sampler):
     for m in record_trace("a house", seed=1, steps=5, sampler=sampler).steps:

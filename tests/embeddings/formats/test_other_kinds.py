@@ -67,6 +67,7 @@ def test_a_safetensors_file_of_another_kind_is_named(tmp_path, kind, name, count
     check(tmp_path / "x.safetensors", kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ending", [".safetensors", ".ckpt"])
 def test_a_file_too_large_for_a_token_is_named(tmp_path, kind, ending):

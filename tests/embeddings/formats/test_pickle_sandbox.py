@@ -142,6 +142,7 @@ def test_every_kind_of_hostile_pickle_is_refused(tmp_path, kind, capsys):
     assert not canary.exists() and not (tmp_path / "embeddings").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", foreign_files.bad_zips())
 def test_zips_that_torch_did_not_write_never_reach_the_child(tmp_path, monkeypatch, kind):
     path = tmp_path / "x.pt"

@@ -118,6 +118,7 @@ def test_openai_client():
         assert refused.value.param == "size"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "more"),
     [

@@ -75,6 +75,7 @@ def test_null_means_the_default_in_every_field(client):
     assert client.post(OPENAI, json={"prompt": None}).status_code == 422
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [-1, None])
 def test_a_seed_of_minus_one_is_random(client, jobs, seed):
     assert a1111(client, seed=seed)["seed"] != a1111(client, seed=seed)["seed"] >= 0
@@ -164,6 +165,7 @@ def test_samplers_of_both_apis(client):
     assert openai(client, sampler="k_euler")["warnings"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "is_named"),
     [
@@ -405,6 +407,7 @@ def test_warnings_of_jobs_are_in_the_job_and_its_events(client, jobs):
     assert client.post("/api/jobs", json={"settings": {}, "prompt": "x"}).status_code == 422
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_schema_are_valid_requests(client):
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     for path, name, required in ((A1111, "Txt2ImgRequest", set()), (OPENAI, "ImagesRequest", {"prompt"})):

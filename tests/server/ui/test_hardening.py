@@ -69,6 +69,7 @@ def quick(page, inputs: int) -> int:
     return next(i for i, fn in page.fns.items() if fn.name == "count_tokens" and len(fn.inputs) == inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["outside", "address"])
 def test_a_request_cannot_name_a_file_or_an_address(serve, tmp_path, where, monkeypatch):
     app, page = serve()
@@ -89,6 +90,7 @@ def test_a_request_cannot_name_a_file_or_an_address(serve, tmp_path, where, monk
     assert not list((tmp_path / "state/page").rglob("secret*")) and not fetched
 
 
+@pytest.mark.slow
 def test_only_the_pages_own_copies_are_served_and_never_as_a_page(serve, tmp_path):
     app, _ = serve()
     cache, outputs = tmp_path / "state/page", tmp_path / "out"
