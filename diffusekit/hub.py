@@ -16,8 +16,7 @@ from typing import Any
 from . import hub_cache, model_files
 from .display import first_line, format_size
 from .errors import DiffusekitError, DiskError, ModelError
-from .model_files import NETWORKS, PARTS
-from .model_files.weights import STEMS
+from .model_files import Family
 from .version import __version__
 
 MINI = Path(__file__).with_name("mini")
@@ -142,9 +141,10 @@ def _fetch(name: str, repo: str, revision: str, half: Callable[[], bool], hint: 
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in siblings}
     if "model_index.json" not in sizes:
         raise ModelError(f"{name} is not a model in diffusers layout: {_contents(sizes)}", hint)
-    model_files.describe_class(name, fetch(["model_index.json"]) / "model_index.json")
-    needed = ["model_index.json", *(f for f in sizes if f.startswith(_FOLDERS) and f.endswith((".json", ".txt")))]
-    weights = _weights_to_fetch(name, list(sizes), half=half())
+    family = model_files.describe_class(name, fetch(["model_index.json"]) / "model_index.json")
+    folders = tuple(f"{part}/" for part in family.parts)
+    needed = ["model_index.json", *(f for f in sizes if f.startswith(folders) and f.endswith((".json", ".txt")))]
+    weights = _weights_to_fetch(name, family, list(sizes), half=half())
     folder = fetch(needed)
     model_files.read_folder(name, folder, weights=False)
     _check_disk(name, sum(sizes[file] for file in weights if not (folder / file).exists()), folder)
@@ -153,16 +153,13 @@ def _fetch(name: str, repo: str, revision: str, half: Callable[[], bool], hint: 
     return folder
 
 
-_FOLDERS = tuple(f"{part}/" for part in PARTS)
-
-
-def _weights_to_fetch(name: str, files: list[str], *, half: bool) -> list[str]:
+def _weights_to_fetch(name: str, family: Family, files: list[str], *, half: bool) -> list[str]:
     """Choose the weights of every network among the files of a repository, in one precision."""
     needed = []
-    for part in NETWORKS:
+    for part in family.networks:
         inside = [file.removeprefix(f"{part}/") for file in files if file.startswith(f"{part}/")]
         try:
-            chosen = model_files.choose_weights(inside, STEMS[part], half=half)
+            chosen = model_files.choose_weights(inside, model_files.stem_of(part), half=half)
         except ModelError as error:
             raise ModelError(f"{name}/{part} {error.message}; nothing was fetched", error.hint) from None
         needed += [f"{part}/{file}" for file in chosen.names]

@@ -6,6 +6,12 @@ A test compares them with the settings models, which check the values.
 from typing import Literal, TypedDict
 
 
+class LoadOptions(TypedDict, total=False):
+    """How a model is loaded, besides its name, device and precision: `models.LoadRequest` has the same fields."""
+
+    fast: bool
+
+
 class GenerateOptions(TypedDict, total=False):
     """The fields of `GenerateSettings` besides `prompt` and `model`."""
 

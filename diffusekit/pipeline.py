@@ -90,7 +90,8 @@ class Generation:
             folder = folder or Workspace().embeddings
             tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding, folder)
         self.tokens = tuple(tokens)
-        self.model = model or models.load(settings.model, settings.device, settings.dtype, fast=settings.fast)
+        self.model = model or models.load_for(settings)
+        _check_task(self.model)
         for token in self.tokens:
             check_compatible(token, self.model)
         self._image = image
@@ -271,6 +272,11 @@ class Generation:
             raise OutOfMemory(
                 "one image does not fit in memory", "use a smaller `width` and `height`, or set `device` to cpu"
             ) from error
+
+
+def _check_task(model: Model) -> None:
+    if model.task != "text":
+        raise UsageError(f"{model.name} is a model for inpainting, which needs a mask", "use another `model`")
 
 
 def _known(value: Any) -> Any:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from diffusekit import models
+from tests.helpers.random_models import RandomModels
 from tests.helpers.shared_machine import machine_share
 
 
@@ -47,6 +48,12 @@ def families(tmp_path_factory) -> dict[str, Path]:
         "sd1": _miniature(folder / "sd1", "epsilon", width=32, heads=4, linear=False),
         "sd2": _miniature(folder / "sd2", "v_prediction", width=64, heads=(2, 4), linear=True),
     }
+
+
+@pytest.fixture(scope="session")
+def random_models(tmp_path_factory) -> RandomModels:
+    """Folders of small random models of every kind: `random_models["sdxl"]`."""
+    return RandomModels(tmp_path_factory.mktemp("random_models"))
 
 
 def _miniature(folder: Path, prediction: str, *, width: int, heads, linear: bool) -> Path:

@@ -33,8 +33,8 @@ LAYERS: dict[str, list[set[str]]] = {
         {"__main__"},
     ],
     "diffusekit.model_files": [
-        {"headers"},
-        {"kinds", "weights"},
+        {"families", "headers"},
+        {"checks", "kinds", "weights"},
         {"folder"},
     ],
     "diffusekit.embeddings": [

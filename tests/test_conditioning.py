@@ -8,6 +8,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from diffusekit import text
 from diffusekit.conditioning import Conditioning
 from diffusekit.embeddings import LearnedToken
+from diffusekit.model_files import FAMILIES
 from diffusekit.models import TextModel
 from diffusekit.sampling import denoise
 
@@ -31,7 +32,8 @@ def two_encoders(mini) -> TextModel:
         ).eval()
         for width in (32, 48)
     ]
-    return TextModel("tiny", mini.folder, "", mini.placement, (tokenizer, tokenizer), tuple(encoders))
+    where = ("tiny", mini.folder, "", mini.placement, FAMILIES["sdxl"])
+    return TextModel(*where, (tokenizer, tokenizer), tuple(encoders))
 
 
 @pytest.fixture(scope="module")

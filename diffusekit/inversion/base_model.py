@@ -21,7 +21,7 @@ def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSett
         dtype = "bfloat16" if has_bfloat16 else "float32"
     prompt = (settings.preview or "a picture of {}").replace("{}", settings.token)
     complete = settings.model_copy(update={"device": str(chosen), "dtype": dtype, "preview": prompt})
-    model = models.load(complete.model, complete.device, complete.dtype)
+    model = models.load_for(complete)
     if model.is_guidance_distilled:  # its U-Net was trained with a guidance scale as an input, which the loss has not
         raise UsageError(
             f"the model {model.name} is guidance-distilled, and no token can be learned with it",

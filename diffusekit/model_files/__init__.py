@@ -3,15 +3,18 @@
 Nothing here imports torch, opens a pickle or runs anything.
 """
 
-from .folder import NETWORKS, PARTS, ModelFolder, describe_class, read_folder
+from .families import FAMILIES, EncoderPart, Family, Task
+from .folder import ModelFolder, describe_class, read_folder
 from .headers import TensorHeader, read_header, read_json
 from .kinds import refuse
-from .weights import WeightFiles, choose_weights, find_weights
+from .weights import WeightFiles, choose_weights, find_weights, stem_of
 
 __all__ = [
-    "NETWORKS",
-    "PARTS",
+    "FAMILIES",
+    "EncoderPart",
+    "Family",
     "ModelFolder",
+    "Task",
     "TensorHeader",
     "WeightFiles",
     "choose_weights",
@@ -21,4 +24,5 @@ __all__ = [
     "read_header",
     "read_json",
     "refuse",
+    "stem_of",
 ]

@@ -10,7 +10,6 @@ from pathlib import Path
 from ..errors import ModelError
 from .headers import FETCH_AGAIN, read_json, unreadable
 
-STEMS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 # x.safetensors, x.fp16.safetensors, x-00001-of-00003.safetensors, x.fp16-00001-of-00003.safetensors and
 # x-00001-of-00003.fp16.safetensors
 _NAME = re.compile(
@@ -32,6 +31,11 @@ class WeightFiles:
     def is_half(self) -> bool:
         """Whether the names say half precision."""
         return self.variant in _HALF
+
+
+def stem_of(part: str) -> str:
+    """Return how the names of the weight files of a network begin: transformers and diffusers differ."""
+    return "model" if part.startswith(("text_encoder", "safety_checker")) else "diffusion_pytorch_model"
 
 
 def choose_weights(names: Iterable[str], stem: str, *, half: bool) -> WeightFiles:

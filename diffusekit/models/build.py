@@ -12,18 +12,20 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Unpack
 
 from .. import hub
 from ..device import Placement, choose
 from ..display import first_line, quote
 from ..errors import ModelError, OutOfMemory, UsageError
-from ..model_files import ModelFolder, WeightFiles, read_folder, read_header
+from ..model_files import EncoderPart, ModelFolder, WeightFiles, read_folder, read_header, stem_of
 from ..model_files.headers import FETCH_AGAIN
-from ..model_files.weights import STEMS
+from ..options import LoadOptions
+from ..settings import Settings
 from .lora import merge_lora
 from .model import Model, TextModel
 
@@ -32,14 +34,30 @@ log = logging.getLogger(__name__)
 _LOADING = Lock()
 
 
-def load(name: str = "mini", device: str = "auto", dtype: str = "auto", *, fast: bool = False) -> Model:
+@dataclass(frozen=True)
+class LoadRequest:
+    """Everything that decides which networks are built, and how. Equal requests share one model."""
+
+    name: str
+    placement: Placement
+    fast: bool = False
+
+
+def load(name: str = "mini", device: str = "auto", dtype: str = "auto", **options: Unpack[LoadOptions]) -> Model:
     """Load a model by name, with its few-step LoRA if `fast`. The last model stays in memory and is shared.
 
     Raises `ModelError` when it is missing, damaged, unsafe, unknown or cannot be reached, and `OutOfMemory`.
     """
-    placement = choose(device, dtype)
+    request = LoadRequest(name, choose(device, dtype), **options)
     with _LOADING:
-        return _load(name, placement, fast)
+        return _load(request)
+
+
+def load_for(settings: Settings, name: str | None = None) -> Model:
+    """Load the model of a verb's settings, or the model `name` in the way these settings say."""
+    wanted = {key: getattr(settings, key) for key in LoadOptions.__annotations__ if hasattr(settings, key)}
+    values: Any = settings
+    return load(name or values.model, values.device, values.dtype, **wanted)
 
 
 def load_text(name: str = "mini") -> TextModel:
@@ -52,9 +70,10 @@ def load_text(name: str = "mini") -> TextModel:
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, placement: Placement, fast: bool) -> Model:
-    place, files = _prepare(name, placement)
-    if fast and not (place.folder / hub.FAST_LORA).is_file():
+def _load(request: LoadRequest) -> Model:
+    placement = request.placement
+    place, files = _prepare(request.name, placement)
+    if request.fast and not (place.folder / hub.FAST_LORA).is_file():
         raise ModelError(
             f"the model {place.name} has no few-step LoRA",
             "leave out `fast`; for a distilled model set `steps` to 4 and `guidance_scale` to 1",
@@ -63,22 +82,35 @@ def _load(name: str, placement: Placement, fast: bool) -> Model:
         log.warning("%s brings a safety checker, which is not run: its images are not checked", place.name)
     with _loading_errors(place.name, placement):
         # diffusers first: it imports the parts of transformers that it needs, in less time than the other way round
-        unet, vae = _unet(files, placement, fast=fast), _vae(files, placement)
+        unet, vae = _unet(files, placement, fast=request.fast), _vae(files, placement)
         tokenizers, text_encoders = _text_parts(files, placement)
-        where = (place.name, place.folder, place.revision, placement)
-        return Model(*where, tokenizers, text_encoders, unet, vae, dict(files.configs["scheduler"]), fast)
+    return Model(
+        name=place.name,
+        folder=place.folder,
+        revision=place.revision,
+        placement=placement,
+        family=files.family,
+        tokenizers=tokenizers,
+        text_encoders=text_encoders,
+        unet=unet,
+        vae=vae,
+        scheduler_config=dict(files.configs["scheduler"]),
+        task=files.task,
+        fast=request.fast,
+    )
 
 
-def resolve(model: str | Model, device: str = "auto", dtype: str = "auto", *, fast: bool = False) -> Model:
+def resolve(model: str | Model, device: str = "auto", dtype: str = "auto", **options: Unpack[LoadOptions]) -> Model:
     """Return a loaded model as it is, and load one that is given by its name.
 
-    Raises `UsageError` for a device, precision or few-step LoRA that a loaded model does not have.
+    Raises `UsageError` for a device, precision or option that a loaded model has already.
     """
     if isinstance(model, str):
-        return load(model, device, dtype, fast=fast)
-    for name, is_given in (("device", device != "auto"), ("dtype", dtype != "auto"), ("fast", fast)):
-        if is_given:
-            raise UsageError(f"`{name}` is decided when a model is loaded", f"give `{name}` to load_model instead")
+        return load(model, device, dtype, **options)
+    defaults = {each.name: each.default for each in fields(LoadRequest)}
+    given = [name for name, value in (("device", device), ("dtype", dtype)) if value != "auto"]
+    for name in given + [name for name, value in options.items() if value != defaults[name]]:
+        raise UsageError(f"`{name}` is decided when a model is loaded", f"give `{name}` to load_model instead")
     return model
 
 
@@ -87,7 +119,8 @@ def _load_text(name: str) -> TextModel:
     placement = choose("cpu", "float32")
     place, files = _prepare(name, placement)
     with _loading_errors(place.name, placement):
-        return TextModel(place.name, place.folder, place.revision, placement, *_text_parts(files, placement))
+        where = (place.name, place.folder, place.revision, placement, files.family)
+        return TextModel(*where, *_text_parts(files, placement))
 
 
 def _prepare(name: str, placement: Placement) -> tuple[hub.Location, ModelFolder]:
@@ -137,18 +170,26 @@ def _silence() -> Iterator[None]:
 
 
 def _text_parts(files: ModelFolder, placement: Placement) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    from transformers import CLIPTextModel, CLIPTokenizer
+    parts = [_text_part(files, encoder, placement) for encoder in files.family.encoders]
+    tokenizers, encoders = zip(*parts, strict=True)
+    return tokenizers, encoders
+
+
+def _text_part(files: ModelFolder, part: EncoderPart, placement: Placement) -> tuple[Any, Any]:
+    """Load one text encoder with its tokenizer."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     with _silence():
-        tokenizer = CLIPTokenizer.from_pretrained(files.path / "tokenizer", local_files_only=True)
-    encoder = _network(CLIPTextModel, files, "text_encoder", placement)
+        tokenizer = CLIPTokenizer.from_pretrained(files.path / part.tokenizer, local_files_only=True)
+    network = CLIPTextModelWithProjection if part.is_projected else CLIPTextModel
+    encoder = _network(network, files, part.folder, placement)
     rows, words = encoder.get_input_embeddings().num_embeddings, len(tokenizer)
     if words > rows:
         raise ModelError(
-            f"the tokenizer of {files.name} has {words:,} words, its text encoder {rows:,}",
+            f"the {part.tokenizer} of {files.name} has {words:,} words, its {part.folder} {rows:,}",
             "use the tokenizer that belongs to the text encoder",
         )
-    return (tokenizer,), (encoder,)
+    return tokenizer, encoder
 
 
 def _unet(files: ModelFolder, placement: Placement, *, fast: bool) -> Any:
@@ -173,7 +214,7 @@ def _network(network: Any, files: ModelFolder, part: str, placement: Placement) 
     chosen = files.weights(part, half=placement.is_half)
     misfit = f"the weights of the {part} of {files.name} do not fit its config.json"
     try:
-        with _silence(), _plain_names(files.path / part, chosen, STEMS[part]) as folder:
+        with _silence(), _plain_names(files.path / part, chosen, stem_of(part)) as folder:
             loaded, report = network.from_pretrained(
                 folder,
                 use_safetensors=True,

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import hub, model_files
 from ..device import Placement
+from ..model_files import Family, Task
 from ..model_files.folder import native_size, vae_scale_factor
 from .identity import hash_folder
 
@@ -28,6 +29,7 @@ class TextModel:
     folder: Path
     revision: str
     placement: Placement
+    family: Family
     tokenizers: tuple[Any, ...]
     text_encoders: tuple[Any, ...]
 
@@ -57,12 +59,14 @@ class Model(TextModel):
     """A frozen Stable Diffusion: tokenizers, text encoders, U-Net and VAE.
 
     `scheduler_config` is the noise schedule of its training; `schedule.make_scheduler` builds samplers from it.
-    `fast` says that the few-step LoRA is merged into the U-Net's weights.
+    `task` is "inpainting" for a U-Net that also takes a mask and masked latents. `fast` says that the few-step LoRA
+    is merged into the U-Net's weights.
     """
 
     unet: Any
     vae: Any
     scheduler_config: dict[str, Any] = field(repr=False)
+    task: Task = "text"
     fast: bool = False
 
     @property
@@ -102,6 +106,8 @@ class ModelInfo:
     name: str
     folder: Path
     revision: str
+    family: Family
+    task: Task
     native_size: int
     guidance_scale: float
     has_fast_lora: bool
@@ -122,6 +128,8 @@ def describe(name: str) -> ModelInfo:
         name=place.name,
         folder=place.folder,
         revision=place.revision,
+        family=files.family,
+        task=files.task,
         native_size=native_size(unet, vae),
         guidance_scale=_guidance_scale(place.folder),
         has_fast_lora=(place.folder / hub.FAST_LORA).is_file(),

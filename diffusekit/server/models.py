@@ -64,7 +64,7 @@ class ServerModels:
 
     def load_default(self) -> None:
         """Bring the default model into memory."""
-        models.load(self.default, self._settings.device, self._settings.dtype)
+        models.load_for(self._settings, self.default)
         self.is_loaded = True
 
 

@@ -139,11 +139,6 @@ def test_only_pickles(copy):
 @pytest.mark.parametrize(
     ("part", "changes", "says"),
     [
-        (
-            "unet",
-            {"in_channels": 9},
-            "is made for inpainting (latents, a mask and masked latents): 9 channels in and 4",
-        ),
         ("unet", {"in_channels": 8}, "is made for InstructPix2Pix"),
         ("unet", {"in_channels": 5}, "is made for depth maps"),
         ("unet", {"in_channels": 7}, "is made for upscaling"),
@@ -158,7 +153,7 @@ def test_only_pickles(copy):
         ("unet", {"cross_attention_dim": 768}, "takes text states of width 768, its text encoder makes 32"),
         ("unet", {"cross_attention_dim": [32, 64]}, "takes text states of width 32 and 64"),
         ("text_encoder", {"hidden_size": 1024}, "takes text states of width 32, its text encoder makes 1024"),
-        ("text_encoder", {"model_type": "t5"}, "the text encoder of copy is a 't5', expected CLIP"),
+        ("text_encoder", {"model_type": "t5"}, "the text_encoder of copy is a 't5', expected CLIP"),
         ("unet", {"_class_name": "SD3Transformer2DModel"}, "is a 'SD3Transformer2DModel', expected UNet2DCondition"),
         ("vae", {"_class_name": "AutoencoderTiny"}, "is a 'AutoencoderTiny', expected AutoencoderKL"),
         ("vae", {"shift_factor": 0.0609}, "moves its latents (shift_factor)"),
@@ -181,9 +176,8 @@ def test_a_wrong_label_is_refused_before_weights_are_read(copy, part, changes, s
 @pytest.mark.parametrize(
     ("label", "says"),
     [
-        ("StableDiffusionXLPipeline", "is a Stable Diffusion XL model (StableDiffusionXLPipeline), which is not"),
-        ("StableDiffusionInpaintPipeline", "is a Stable Diffusion for inpainting model"),
-        ("LatentConsistencyModelPipeline", "is a latent consistency model (LatentConsistencyModelPipeline)"),
+        ("StableDiffusion3Pipeline", "is a Stable Diffusion 3 model (StableDiffusion3Pipeline), which is not"),
+        ("StableDiffusionXLImg2ImgPipeline", "is a Stable Diffusion XL (its refiner) model"),
         ("WanPipeline", "is a model of the class 'WanPipeline'"),
     ],
 )
@@ -191,7 +185,7 @@ def test_a_family_is_called_by_its_name(copy, label, says):
     index = json.loads((copy / "model_index.json").read_text()) | {"_class_name": label}
     (copy / "model_index.json").write_text(json.dumps(index))
     error = refused(copy)
-    assert says in error.message and "Stable Diffusion 1.x and 2.x" in error.hint
+    assert says in error.message and "Stable Diffusion 1.x, 2.x and XL" in error.hint
 
 
 def test_a_tokenizer_with_more_words_than_the_encoder_is_refused(copy):
@@ -200,7 +194,7 @@ def test_a_tokenizer_with_more_words_than_the_encoder_is_refused(copy):
     vocabulary = config["model"]["vocab"]
     vocabulary |= {f"extra{i}</w>": len(vocabulary) + i for i in range(500)}
     (copy / "tokenizer" / "tokenizer.json").write_text(json.dumps(config))
-    assert "words, its text encoder" in refused(copy).message
+    assert "words, its text_encoder" in refused(copy).message
 
 
 def test_latents_have_the_channels_of_the_vae(mini):
@@ -291,3 +285,40 @@ def test_a_model_without_a_safety_checker_is_loaded_in_silence(families, caplog)
     models.load(str(families["sd2"]), "cpu")
     models.load(str(families["sd1"]), "cpu")
     assert not caplog.records
+
+
+# --- families --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "family", "task", "widths"),
+    [
+        ("sd1", "sd1", "text", (32,)),
+        ("sd1-inpainting", "sd1", "inpainting", (32,)),
+        ("lcm", "sd1", "text", (32,)),
+        ("sd2-inpainting", "sd2", "inpainting", (64,)),
+        ("sd2", "sd2", "text", (64,)),
+        ("sdxl", "sdxl", "text", (32, 48)),
+        ("sdxl-inpainting", "sdxl", "inpainting", (32, 48)),
+    ],
+)
+def test_a_family_is_known_by_its_configurations(random_models, kind, family, task, widths):
+    model, info = models.load(str(random_models[kind]), "cpu"), models.describe(str(random_models[kind]))
+    assert (model.family.name, model.task, model.widths) == (family, task, widths)
+    assert (info.family, info.task, info.native_size) == (model.family, task, model.native_size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"addition_embed_type": None}, "is not that of Stable Diffusion XL (its addition_embed_type is 'None')"),
+        ({"cross_attention_dim": 32}, "takes text states of width 32, its text encoders make 32 and 48"),
+        ({"projection_class_embeddings_input_dim": 95}, "takes 95 numbers for the pooled prompt and the sizes"),
+    ],
+)
+def test_parts_of_sdxl_that_do_not_fit_are_refused(random_models, tmp_path, changes, says):
+    folder = random_models.copy("sdxl", tmp_path / "copy")
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    assert says in refused(folder).message

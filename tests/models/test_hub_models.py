@@ -87,7 +87,7 @@ def shard(file: Path, spelling: str) -> None:
 # --- fetching --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("label", ["StableDiffusionXLPipeline", "FluxPipeline", "StableDiffusionInpaintPipeline"])
+@pytest.mark.parametrize("label", ["StableDiffusion3Pipeline", "FluxPipeline", "StableDiffusionXLImg2ImgPipeline"])
 def test_the_class_is_checked_before_anything_else_is_fetched(repo, fetched, label):
     index = json.loads((repo / "model_index.json").read_text()) | {"_class_name": label}
     (repo / "model_index.json").write_text(json.dumps(index))
@@ -96,9 +96,9 @@ def test_the_class_is_checked_before_anything_else_is_fetched(repo, fetched, lab
 
 
 def test_configurations_are_checked_before_weights_are_fetched(repo, fetched):
-    config = json.loads((repo / "unet" / "config.json").read_text()) | {"in_channels": 9}
+    config = json.loads((repo / "unet" / "config.json").read_text()) | {"in_channels": 8}
     (repo / "unet" / "config.json").write_text(json.dumps(config))
-    assert "inpainting" in refused().message
+    assert "InstructPix2Pix" in refused().message
     assert fetched and not any(file.endswith(".safetensors") for file in fetched)
 
 
@@ -205,13 +205,13 @@ def test_only_what_can_be_loaded_is_said_to_be_available(cache, repo):
     pickles = cached(cache, repo, name="bin")
     (pickles / f"{UNET}.safetensors").rename(pickles / f"{UNET}.bin")
     xl = cached(cache, repo, name="xl")
-    (xl / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    (xl / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
     assert list(models.installed()) == ["mini", "someone/tiny"]
     for name, says in (("half", "vae holds no .safetensors"), ("bin", "unet holds no .safetensors")):
         error = refused(f"someone/{name}")
         assert "is not whole in the cache" in error.message and says in error.message
         assert error.hint == "available without a network: mini, someone/tiny"
-    assert "Stable Diffusion XL" in refused("someone/xl").message
+    assert "Stable Diffusion 3" in refused("someone/xl").message
 
 
 def test_models_list_shows_class_precision_revision_and_what_is_missing(cache, repo, capsys):
