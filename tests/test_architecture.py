@@ -34,7 +34,8 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "diffusekit.model_files": [
         {"families", "headers"},
-        {"checks", "kinds", "weights"},
+        {"kinds", "links", "remote_code", "weights"},
+        {"checks"},
         {"folder"},
     ],
     "diffusekit.embeddings": [

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import ModelError
 from .families import SD1, SD2, SUPPORTED, Family, Task
 from .headers import FETCH_AGAIN, read_json
+from .remote_code import read_config
 
 Configs = Mapping[str, Mapping[str, Any]]
 _CHANNELS = {
@@ -134,7 +135,7 @@ def check_tokenizer(folder: Path) -> None:
             raise ModelError(f"{one} holds no vocabulary", FETCH_AGAIN)
     elif missing := [file.name for file in two if not file.is_file()]:
         raise ModelError(f"{folder} has no {' and no '.join(missing)}, which hold the vocabulary", FETCH_AGAIN)
-    more = [read_json(folder / "tokenizer_config.json")]
+    more = [read_config(folder / "tokenizer_config.json")]
     if (special := folder / "special_tokens_map.json").is_file():
         more.append(read_json(special))
     if not any("pad_token" in content for content in more):

@@ -11,6 +11,8 @@ from ..errors import ModelError
 from .checks import check_configs, check_tokenizer
 from .families import PIPELINES, SUPPORTED, Family, Task
 from .headers import read_header, read_json, unreadable
+from .links import check_links
+from .remote_code import check_index, read_config
 from .weights import WeightFiles, find_weights, stem_of
 
 # Pipelines that cannot be loaded, in words.
@@ -71,8 +73,8 @@ class ModelFolder:
 def read_folder(name: str, path: Path, *, weights: bool = True) -> ModelFolder:
     """Describe the model `name` in a folder, and check that its parts fit together.
 
-    Without `weights`, only the JSON files are read. Raises `ModelError` for a folder that is not whole, and for
-    a family that is not supported.
+    Without `weights`, only the JSON files are read. Raises `ModelError` for a folder that is not whole, for a family
+    that is not supported, and for a model that brings code or links to files elsewhere.
     """
     family = describe_class(name, path / "model_index.json")
     try:
@@ -81,15 +83,18 @@ def read_folder(name: str, path: Path, *, weights: bool = True) -> ModelFolder:
         raise unreadable(path, error) from None
     if missing:
         raise ModelError(f"the model {name} has no {' and no '.join(missing)}", "fetch the whole model again")
+    check_links(name, path, family.parts)
+    index = read_json(path / "model_index.json")
+    check_index(name, path, index)
     files = dict.fromkeys(family.networks, "config.json") | {"scheduler": "scheduler_config.json"}
-    configs = {part: _DEFAULTS.get(part, {}) | read_json(path / part / file) for part, file in files.items()}
+    configs = {part: _DEFAULTS.get(part, {}) | read_config(path / part / file) for part, file in files.items()}
     for encoder in family.encoders:
         if isinstance(inner := configs[encoder.folder].get("text_config"), dict):
             configs[encoder.folder] = {**inner, **configs[encoder.folder]}
     family, task = check_configs(name, family, configs)
     for tokenizer in family.tokenizers:
         check_tokenizer(path / tokenizer)
-    folder = ModelFolder(name, path, family, task, configs, read_json(path / "model_index.json"))
+    folder = ModelFolder(name, path, family, task, configs, index)
     if weights:
         for part in family.networks:
             for file in folder.weights(part, half=False).names:

@@ -38,7 +38,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_index(name: str, path: Path, index: Mapping[str, Any]) -> None:
+def check_index(name: str, folder: Path, index: Mapping[str, Any]) -> None:
     """Check the classes that a model_index.json names against those that are made here.
 
     Raises `ModelError` for another class of a part that is used, and for any class that lies in the folder.
@@ -47,7 +47,7 @@ def check_index(name: str, path: Path, index: Mapping[str, Any]) -> None:
         if not isinstance(value, list) or len(value) != 2 or not all(isinstance(each, str) for each in value):
             continue
         library, kind = value
-        if any((place / f"{library}.py").exists() for place in (path.parent, path.parent / part) if _is_name(library)):
+        if any((place / f"{library}.py").exists() for place in (folder, folder / part) if _is_name(library)):
             raise ModelError(f"the {part} of {name} is code of its own ({quote(library)})", _DO_NOT_USE)
         allowed = _CLASSES.get(part)
         if allowed and (library not in _LIBRARIES or kind not in allowed):

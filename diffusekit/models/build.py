@@ -212,6 +212,8 @@ def _vae(files: ModelFolder, placement: Placement) -> Any:
 def _network(network: Any, files: ModelFolder, part: str, placement: Placement) -> Any:
     """Load one network from its folder, frozen, on its device. Raises `ModelError` when weights are missing."""
     chosen = files.weights(part, half=placement.is_half)
+    for file in chosen.names:
+        read_header(files.path / part / file)
     misfit = f"the weights of the {part} of {files.name} do not fit its config.json"
     try:
         with _silence(), _plain_names(files.path / part, chosen, stem_of(part)) as folder:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -121,15 +122,53 @@ def test_unknown_pipelines_are_refused(copy, kind):
     assert not (copy / "ran").exists()
 
 
-def test_remote_code_in_a_configuration_is_not_run(copy):
-    code = f"open({str(copy / 'ran')!r}, 'w')"
-    for part in ("text_encoder", "unet"):
-        config = json.loads((copy / part / "config.json").read_text())
-        config |= {"auto_map": {"AutoModel": "evil.Evil"}, "trust_remote_code": True}
-        (copy / part / "config.json").write_text(json.dumps(config))
-        (copy / part / "evil.py").write_text(code)
-    models.load(str(copy), "cpu")
+def test_a_configuration_that_asks_for_code_is_refused_and_the_code_is_not_run(copy):
+    (copy / "unet" / "evil.py").write_text(f"open({str(copy / 'ran')!r}, 'w')")
+    config = json.loads((copy / "unet" / "config.json").read_text())
+    for asks in (
+        {"auto_map": {"AutoModel": "evil.Evil"}},
+        {"trust_remote_code": True},
+        {"_attn_implementation_internal": "someone/kernel"},
+    ):
+        (copy / "unet" / "config.json").write_text(json.dumps(config | asks))
+        assert re.search("asks for (code|attention)", refused(copy).message)
     assert not (copy / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "says"),
+    [
+        ("unet", ["my_unet", "MyUNet"], "is a 'MyUNet' of 'my_unet', expected UNet2DConditionModel"),
+        ("text_encoder", ["transformers", "T5EncoderModel"], "is a 'T5EncoderModel'"),
+        ("my_part", ["evil", "Evil"], "is code of its own"),
+    ],
+)
+def test_only_classes_of_the_libraries_are_accepted(copy, part, value, says):
+    (copy / "evil.py").write_text(f"open({str(copy / 'ran')!r}, 'w')")
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {part: value}))
+    assert says in refused(copy).message
+    assert not (copy / "ran").exists()
+
+
+@pytest.mark.parametrize("link", ["vae", "unet/config.json", "model_index.json", "tokenizer/tokenizer.json"])
+def test_links_that_leave_the_folder_are_refused(copy, tmp_path, link):
+    outside = tmp_path / "outside"
+    (copy / link).rename(outside)
+    (copy / link).symlink_to(outside)
+    message = refused(copy).message
+    assert f"{link} of copy is a link to something outside its folder" in message and str(tmp_path) not in message
+
+
+def test_links_within_the_folder_and_into_a_hub_cache_are_followed(copy, tmp_path):
+    blobs = tmp_path / "hub" / "models--someone--tiny" / "blobs"
+    blobs.mkdir(parents=True)
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(blobs / ("a" * 64))
+    weights.symlink_to(blobs / ("a" * 64))
+    (copy / "vae").rename(copy / "other")
+    (copy / "vae").symlink_to("other")
+    assert models.load(str(copy), "cpu").name == "copy"
 
 
 @pytest.mark.parametrize("shard", ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "C:\\x", "\\\\h\\s"])
