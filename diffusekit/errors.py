@@ -69,3 +69,9 @@ class Overloaded(DiffusekitError):
     def __init__(self, message: str, hint: str = "", *, retry_after: int = 1):
         super().__init__(message, hint)
         self.retry_after = retry_after
+
+
+class BatchIncomplete(DiffusekitError):
+    """A list of prompts of which some lines failed. The images of the others are there."""
+
+    exit_code = 11

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from . import images, latents, metadata, models, prompt_encoder, schedule
+from .batch_size import choose_batch
 from .device import make_generators
 from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
 from .errors import DiffusekitError, OutOfMemory, UsageError
@@ -80,10 +81,11 @@ class Generation:
         model: Model | None = None,
         folder: str | Path | None = None,
         image: StartImage | None = None,
+        seeds: Sequence[int] | None = None,
     ):
         """Without `tokens`, those that the prompts name are found; without `model`, that of the settings is loaded.
 
-        `folder` is that of the learned tokens: warnings name what is in it.
+        `folder` is that of the learned tokens: warnings name what is in it. `seeds` has the first seed of each prompt.
         """
         self.warnings: list[str] = []
         if tokens is None:
@@ -101,11 +103,9 @@ class Generation:
         )
         self._warn_about_prompts(prompts, folder)
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
-        seed = _known(self.settings.seed)
-        _check_seeds(seed, settings.images)
-        self._tasks = [_Task(p, seed + i) for p in prompts for i in range(settings.images)]
-        on_gpu = self.model.placement.device.type != "cpu"
-        self._batch = settings.batch if settings.batch is not None else (4 if on_gpu else 1)
+        self._tasks = _list_tasks(prompts, seeds or [_known(self.settings.seed)] * len(prompts), settings.images)
+        batch = settings.batch if settings.batch is not None else choose_batch(self.model, self._size)
+        self._batch = max(min(batch, len(self._tasks)), 1)
         self._tiled = False
         scheduler = self._scheduler()
         self.first_step = self._find_first_step(scheduler)
@@ -284,11 +284,13 @@ def _known(value: Any) -> Any:
     return value
 
 
-def _check_seeds(first: int, count: int) -> None:
-    if first + count > MAX_SEED:
+def _list_tasks(prompts: Sequence[str], seeds: Sequence[int], count: int) -> list[_Task]:
+    """List the images: `count` for each prompt, with seeds upwards from that of the prompt."""
+    if (first := max(seeds, default=0)) + count > MAX_SEED:
         raise UsageError(
             f"`seed` + `images` exceeds the largest seed, 2^63 - 1: got {first} + {count}", "use a smaller `seed`"
         )
+    return [_Task(prompt, seed + i) for prompt, seed in zip(prompts, seeds, strict=True) for i in range(count)]
 
 
 def _completed(settings: GenerateSettings, model: Model, image: StartImage | None) -> GenerateSettings:

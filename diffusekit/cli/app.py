@@ -10,6 +10,7 @@ from ..version import __version__
 VERBS = (
     "generate",
     "again",
+    "batch",
     "invert",
     "serve",
     "info",

@@ -12,7 +12,7 @@ from ..workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-_ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
 class Destination:
@@ -24,12 +24,12 @@ class Destination:
         Raises `UsageError`, before any work, for an ending that is not an image's, for a file that exists and for a
         name that cannot be written, and `DiskError` for a folder that cannot be written.
         """
-        if kind is not None and kind not in _ENDINGS:
-            raise UsageError(f"unknown image format {kind!r}", f"formats: {', '.join(_ENDINGS)}")
+        if kind is not None and kind not in ENDINGS:
+            raise UsageError(f"unknown image format {kind!r}", f"formats: {', '.join(ENDINGS)}")
         self.overwrite, self._count, self._index = overwrite, count, 0
         self._file: Path | None = None
         self._folder = Workspace().outputs / date.today().isoformat()
-        self._ending = _ENDINGS[kind or "png"]
+        self._ending = ENDINGS[kind or "png"]
         if output is None or _is_folder(output):
             self._folder = self._folder if output is None else Path(output)
             check_destination(self._folder / f"image{self._ending}")
