@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -80,7 +80,7 @@ class ImageBatch:
         names = [row.id] if count == 1 else [f"{row.id}-{i + 1:0{len(str(count))}}" for i in range(count)]
         return [self.folder / f"{name}{self._ending}" for name in names]
 
-    def __iter__(self) -> Iterator[Outcome | None]:
+    def __iter__(self) -> Generator[Outcome | None, None, None]:
         atomic.check_destination(self.folder / MANIFEST)
         with self._lock(), ThreadPoolExecutor(2) as writers:
             todo = []

@@ -75,7 +75,7 @@ def test_a_run_that_was_stopped_goes_on(defaults):
     first = iter(batch(defaults, *LINES))
     while next(first) is None:
         pass
-    first.close()  # type: ignore[attr-defined]
+    first.close()
     there = {path.name for path in OUT.glob("*.png")}
     again = outcomes(batch(defaults, *LINES))
     assert there and {o.id for o in again if o.status == "kept"} <= {Path(name).stem for name in there}
