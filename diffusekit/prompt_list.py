@@ -12,7 +12,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -47,18 +47,24 @@ def read_prompts(path: Path, defaults: GenerateSettings) -> list[PromptRow]:
     image. Without an `id`, a line is named by its first words and a hash of its settings. So its name does not
     depend on the other lines. Raises `UsageError` for a file that is not a list. A bad line is a row with an error.
     """
+    rows = list_prompts(_read_lines(path), defaults)
+    if not rows:
+        raise UsageError(f"{path} has no prompts", "write one prompt per line")
+    return rows
+
+
+def list_prompts(lines: Iterable[tuple[int, Mapping[str, Any] | str]], defaults: GenerateSettings) -> list[PromptRow]:
+    """Make rows of numbered lines, each with its settings or a sentence that says what is wrong with it."""
     values = defaults.model_dump(exclude_unset=True)
     rows: list[PromptRow] = []
     seen: dict[str, int] = {}
     ids: dict[str, int] = {}
-    for line, own in _read_lines(path):
+    for line, own in lines:
         row = _make_row(line, own, values, seen)
         if row.id in ids and not row.error:
             row = PromptRow(line, f"line-{line}", error=f"the id {quote(row.id)} is that of line {ids[row.id]} too")
         ids.setdefault(row.id, line)
         rows.append(row)
-    if not rows:
-        raise UsageError(f"{path} has no prompts", "write one prompt per line")
     return rows
 
 

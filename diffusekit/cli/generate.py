@@ -5,7 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ from .options import with_group, with_settings
 from .output import Destination
 from .progress import follow, quiet_libraries
 from .streams import read_stdin
+from .sweep import SweepOutput, run_sweep
 
 if TYPE_CHECKING:
     from ..pipeline import GeneratedImage
@@ -75,6 +76,15 @@ def command(
         typer.Option("--prompts", metavar="FILE", help="Text file with one prompt per line."),
     ] = None,
     image: StartImagePath = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="SETTING=VALUES",
+            help="One image for each value, and a labeled sheet: steps=10,20 or prompt:red=blue,green. "
+            "Can be given up to three times.",
+        ),
+    ] = None,
 ) -> None:
     """Generate images from prompts.
 
@@ -89,7 +99,20 @@ def command(
         raise UsageError("no prompt was given", 'for example: diffusekit generate "A beautiful galaxy"')
     for prompt in texts:
         validate(GenerateSettings, {"prompt": prompt})
-    run(resolved, texts, options, image)
+    if sweep:
+        _check_sweep(texts, image)
+        shared = {field.name: getattr(options, field.name) for field in fields(SweepOutput)}
+        run_sweep(resolved, texts[0], sweep, SweepOutput(**shared))
+    else:
+        run(resolved, texts, options, image)
+
+
+def _check_sweep(prompts: list[str], image: Path | None) -> None:
+    """Refuse what a sweep does not take."""
+    if len(prompts) > 1:
+        raise UsageError(f"a sweep takes one prompt, got {len(prompts)}", "sweep words: --sweep prompt:red=blue,green")
+    if image is not None:
+        raise UsageError("a sweep does not take a start image", "leave out --image or --sweep")
 
 
 def split_size(size: str | None, given: dict[str, Any]) -> dict[str, int]:

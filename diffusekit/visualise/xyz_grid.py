@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import math
 import re
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw
 from ..errors import UsageError
 from ..metadata import Record
 from ..schedule import SAMPLERS
-from ..settings import GenerateSettings, validate
+from ..settings import GenerateSettings, flags_of, validate
 from .contact_sheet import GAP, INK, PAPER, SOFT, load_font, truncate_lines
 
 MAX_IMAGES = 25
@@ -47,7 +48,7 @@ class GridCell:
     settings: dict[str, Any]
 
 
-def parse_axis(name: str, text: str) -> Axis:
+def parse_axis(name: str, text: str, *, limit: int = MAX_IMAGES) -> Axis:
     """Parse an axis: values separated by commas. Numbers may be ranges like `4-20 (+8)` or `1-9 [3]`.
 
     The prompt axis takes the words to replace, then their replacements. Raises `UsageError`.
@@ -64,15 +65,55 @@ def parse_axis(name: str, text: str) -> Axis:
                 "give the words to replace, then their replacements: cat, dog, owl",
             )
         return Axis(name, tuple((part, (parts[0], part)) for part in parts))
-    numbers = [number for part in parts for number in _numbers(AXES[name], part)]
+    numbers = [number for part in parts for number in _numbers(AXES[name], part, limit)]
     if name != "guidance_scale":
         numbers = [round(number) for number in numbers]
     labels = [f"{number:g}" if name == "guidance_scale" else str(number) for number in numbers]
     return Axis(name, tuple((f"{AXES[name]} {label}", number) for label, number in zip(labels, numbers, strict=True)))
 
 
-def grid_cells(axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> list[GridCell]:
-    """List all images of a grid, row by row and sheet by sheet. Raises `UsageError` beyond `MAX_IMAGES`.
+def parse_sweep(text: str, *, limit: int = MAX_IMAGES) -> Axis:
+    """Parse an axis of any setting, `steps=10,20,30`, or of words in the prompt, `prompt:red=blue,green`.
+
+    A setting has the name of its flag or its field. Values with commas stand in quotes. Raises `UsageError`.
+    """
+    name, is_complete, values = text.partition("=")
+    name, _, words = name.strip().partition(":")
+    if not is_complete or not values.strip():
+        raise UsageError(f"a sweep should be SETTING=VALUES, got {text[:60]!r}", "for example steps=10,20,30")
+    if name == REPLACE:
+        if not words.strip():
+            raise UsageError(f"a sweep of the prompt needs words to replace, got {text[:60]!r}", f"{REPLACE}:red=blue")
+        old = words.strip()
+        return Axis(REPLACE, tuple((new, (old, new)) for new in _split_values(values)))
+    field = _find_setting(name)
+    if field in AXES:
+        axis = parse_axis(field, values, limit=limit)
+    else:
+        axis = Axis(field, tuple((f"{name} {value}", value) for value in _split_values(values)))
+    for _, value in axis.values:
+        validate(GenerateSettings, {field: value})
+    return axis
+
+
+def _split_values(text: str) -> list[str]:
+    return [value.strip() for value in next(csv.reader([text], skipinitialspace=True)) if value.strip()]
+
+
+def _find_setting(name: str) -> str:
+    """Return the field of a setting that decides about an image, given its name or a flag of it."""
+    fields = [field for field in GenerateSettings.model_fields if field not in ("prompt", "images", "batch", "device")]
+    known = {flag.lstrip("-"): field for field in fields for flag in flags_of(GenerateSettings, field)}
+    known |= {field: field for field in fields}
+    if name not in known:
+        raise UsageError(
+            f"there is no setting {name[:40]!r} to sweep", f"settings: {', '.join(known)}, {REPLACE}:WORDS"
+        )
+    return known[name]
+
+
+def grid_cells(axes: Sequence[Axis | None], settings: Mapping[str, Any], *, limit: int = MAX_IMAGES) -> list[GridCell]:
+    """List all images of a grid, row by row and sheet by sheet. Raises `UsageError` beyond `limit` images.
 
     All images have the same seed, unless the seed is an axis.
     """
@@ -83,8 +124,8 @@ def grid_cells(axes: Sequence[Axis | None], settings: Mapping[str, Any]) -> list
         raise UsageError("two axes of the grid change the same setting", "choose another one for one of them")
     spans = [range(len(a.values)) if a else range(1) for a in axes]
     count = len(spans[0]) * len(spans[1]) * len(spans[2])
-    if count > MAX_IMAGES:
-        raise UsageError(f"the grid has {count} images, the maximum is {MAX_IMAGES}", "use fewer values")
+    if count > limit:
+        raise UsageError(f"the grid has {count} images, the maximum is {limit}", "use fewer values")
     cells = []
     for z, y, x in itertools.product(spans[2], spans[1], spans[0]):
         changed = dict(settings) | {"images": 1}
@@ -105,7 +146,8 @@ def sheet_record(first: Record, axes: Sequence[Axis | None], settings: Mapping[s
     if REPLACE in changed:
         changed.add("negative_prompt")
     base = {name: settings[name] for name in changed if name in settings}
-    labels = {AXES[a.name]: tuple(label.removeprefix(f"{AXES[a.name]} ") for label, _ in a.values) for a in named}
+    titles = {a.name: AXES.get(a.name, a.name) for a in named}
+    labels = {titles[a.name]: tuple(label.removeprefix(f"{titles[a.name]} ") for label, _ in a.values) for a in named}
     whole = validate(GenerateSettings, first.settings.model_dump() | base)
     return first.model_copy(update={"settings": whole, "axes": labels})
 
@@ -132,8 +174,11 @@ def _sampler(text: str) -> tuple[str, str]:
     raise UsageError(f"unknown sampler {text!r}", f"samplers: {', '.join(labels)}")
 
 
-def _numbers(label: str, text: str) -> list[float]:
-    """Parse `7`, or a range: in steps of one, with a stride `(+2)`, or with a number of values `[5]`."""
+def _numbers(label: str, text: str, limit: int) -> list[float]:
+    """Parse `7`, or a range: in steps of one, with a stride `(+2)`, or with a number of values `[5]`.
+
+    A range of more than `limit` numbers ends one beyond it, which `grid_cells` refuses.
+    """
     if len(text) > 60:
         raise UsageError(f"{label} takes numbers, got {text[:40]!r}…", "for example 4, 8, 16 or 4-20 (+8)")
     if re.fullmatch(r"\d+", text):
@@ -145,12 +190,12 @@ def _numbers(label: str, text: str) -> list[float]:
     try:
         low, high = float(match[1]), float(match[2])
         if match[4]:
-            count = min(max(int(match[4]), 1), MAX_IMAGES + 1)
+            count = min(max(int(match[4]), 1), limit + 1)
             return [low + (high - low) * i / max(count - 1, 1) for i in range(count)]
         stride = float(match[3] or 1)
         if stride <= 0 or high < low:
             raise ValueError
-        return [low + i * stride for i in range(min(int((high - low) / stride + 1e-9) + 1, MAX_IMAGES + 1))]
+        return [low + i * stride for i in range(min(int((high - low) / stride + 1e-9) + 1, limit + 1))]
     except (ValueError, OverflowError):
         raise UsageError(f"{label} has an invalid range {text[:40]!r}", "for example 4-20 (+8)") from None
 
