@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from . import attention, models
-from .embeddings import LearnedToken, Vocabulary
+from .embeddings import LearnedToken, make_vocabularies
 from .inversion import dataset, placeholder
 from .inversion.batches import Batches
 from .inversion.captions import make_captions
@@ -181,15 +181,15 @@ def _trained_bytes(weights: torch.Tensor) -> int:
 
 def _ours(model: Model, folder: Path, batch: int) -> tuple[Callable[[int], object], int]:
     settings = InvertSettings(pictures=str(folder), batch=batch)
-    vocabulary = Vocabulary(model)
-    holder = placeholder.create(model, vocabulary, "cat", count=1, start="word", norm_bound=1.0)
-    token = LearnedToken("bench", "S*", (holder.vectors.detach().cpu(),), {})
+    vocabularies = make_vocabularies(model)
+    holders = placeholder.create(model, vocabularies, "cat", count=1, start="word", norm_bound=1.0)
+    token = LearnedToken("bench", "S*", tuple(each.vectors.detach().cpu() for each in holders), {})
     data = dataset.collect(folder)
     encoded = encode(model, data, side=model.native_size)
     samples = Batches(model, encoded, make_captions(data, "object", "templates"), token, 0)
     accelerator = Accelerator(cpu=model.placement.device.type == "cpu")
-    learner = EmbeddingOptimizer(model, vocabulary, holder, samples, settings, accelerator)
-    return learner.step, _trained_bytes(holder.vectors)
+    learner = EmbeddingOptimizer(model, holders, samples, settings, accelerator)
+    return learner.step, sum(_trained_bytes(each.vectors) for each in holders)
 
 
 class ReferenceInversion:

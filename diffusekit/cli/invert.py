@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -116,7 +116,7 @@ def train(run: "Inversion", signals: list[int], *, show: bool) -> None:
         description = f"learning {run.settings.token}"
         task = bar.add_task(description, total=run.settings.steps, completed=run.step, note="")
         for progress in run:
-            bar.update(task, completed=progress.step, note=_format_progress(progress, run.learning_rate))
+            bar.update(task, completed=progress.step, note=_format_progress(progress, run.learning_rates))
             if progress.evaluation is not None:
                 console.print(_format_scores(progress), highlight=False, markup=False)
             if signals:
@@ -139,9 +139,11 @@ def _resume_command(run: "Inversion") -> str:
     return shlex.join([*launch, "diffusekit", *words, "--resume"])
 
 
-def _format_progress(progress: "TrainingProgress", rate: float) -> str:
-    nearest = ", ".join(progress.nearest)
-    return f"loss {progress.smoothed:.4f}  rate {rate:.3g}  moved {progress.moved:.2f}  nearest {nearest} "
+def _format_progress(progress: "TrainingProgress", rates: Sequence[float]) -> str:
+    rate = " ".join(dict.fromkeys(f"{each:.3g}" for each in rates))
+    moved = " ".join(f"{each.moved:.2f}" for each in progress.vectors)
+    nearest = " | ".join(", ".join(each.nearest) for each in progress.vectors)
+    return f"loss {progress.smoothed:.4f}  rate {rate}  moved {moved}  nearest {nearest} "
 
 
 def _format_scores(progress: "TrainingProgress") -> str:

@@ -10,8 +10,8 @@ from .formats.export import EXPORT_FORMATS, export_token
 from .lookup import find_mentions, list_files, load_token, tokens_in_prompts
 from .names import name_error, safe_name, token_error
 from .omissions import find_omissions, list_omitted
-from .token import MAX_VECTORS, LearnedToken, check, check_compatible, decode_vectors, encode_vectors
-from .vocabulary import Vocabulary
+from .token import MAX_VECTORS, LearnedToken, check, check_compatible, decode_vectors, encode_vectors, key_suffix
+from .vocabulary import Vocabulary, make_vocabularies
 
 __all__ = [
     "ENDINGS",
@@ -29,9 +29,11 @@ __all__ = [
     "find_omissions",
     "import_token",
     "interpolate",
+    "key_suffix",
     "list_files",
     "list_omitted",
     "load_token",
+    "make_vocabularies",
     "name_error",
     "read",
     "safe_name",

@@ -133,6 +133,11 @@ def _join(width: tuple[int, ...]) -> str:
     return " and ".join(str(w) for w in width)
 
 
+def key_suffix(encoder: int) -> str:
+    """Return how names end that are about one text encoder: "" for the first, "_2" for the second, as in diffusers."""
+    return f"_{encoder + 1}" if encoder else ""
+
+
 def encode_vectors(vectors: tuple[torch.Tensor, ...]) -> str:
     """Encode vectors as metadata text: base64 of little-endian float32, encoders separated by commas."""
     raw = (v.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes() for v in vectors)

@@ -89,6 +89,11 @@ class Vocabulary:
         return unknown
 
 
+def make_vocabularies(model: TextModel) -> tuple[Vocabulary, ...]:
+    """Make the vocabulary of each text encoder of a model. SDXL has two."""
+    return tuple(Vocabulary(model, encoder) for encoder in range(len(model.text_encoders)))
+
+
 @cache
 def _bytes_by_character() -> dict[str, int]:
     """Map each character of a piece to the byte it stands for (GPT-2's table, which CLIP uses too)."""

@@ -12,7 +12,11 @@ from ..settings import InvertSettings
 
 
 def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSettings, models.Model]:
-    """Fill in device, precision and validation prompt, and load the model. Raises `UsageError` for a distilled one."""
+    """Fill in device, precision and validation prompt, and load the model.
+
+    Raises `UsageError` for a model that no token can be learned with: one for inpainting, or a distilled one.
+    """
+    _check_kind(settings.model)
     device = str(accelerator.device) if accelerator.num_processes > 1 else settings.device
     chosen, dtype = choose_device(device).device, settings.dtype
     if dtype == "auto":
@@ -28,3 +32,13 @@ def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSett
             "learn the token with the model that it was distilled from",
         )
     return complete, model
+
+
+def _check_kind(name: str) -> None:
+    """Raise `UsageError` for a kind of model that no token can be learned with, before its weights are loaded."""
+    described = models.describe(name)
+    if described.task == "inpainting":
+        raise UsageError(
+            f"{described.name} is a model for inpainting, which is trained with masks, and no token is learned with it",
+            f"learn the token with a {described.family.label} model that is not for inpainting; it works in both",
+        )

@@ -25,10 +25,10 @@ from .rng import stream
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B samples: `latents` and `noise` (B, C, h, w), `timesteps` (B,), captions as token `ids` (B, T).
+    """B samples: `latents` and `noise` (B, C, h, w), `timesteps` (B,), captions as token `ids` (B, E, T).
 
-    `vector_index` (B, T) says which learned vector is at a position, -1 for none. `weights` (B, 1, h, w) are those
-    of the loss, or None.
+    E is the number of text encoders. `vector_index` (B, E, T) says which learned vector is at a position, -1 for none.
+    `weights` (B, 1, h, w) are those of the loss, or None. `size_ids` (B, 6) are there if the U-Net takes them.
     """
 
     latents: torch.Tensor
@@ -36,11 +36,12 @@ class Batch:
     timesteps: torch.Tensor
     ids: torch.Tensor
     vector_index: torch.Tensor
-    weights: torch.Tensor | None
+    weights: torch.Tensor | None = None
+    size_ids: torch.Tensor | None = None
 
 
 class Batches:
-    """All samples of a run, by number. `ids` and `vector_index` hold (captions, T) for each photo."""
+    """All samples of a run, by number. `ids` and `vector_index` hold (captions, E, T) for each photo."""
 
     def __init__(
         self,
@@ -53,20 +54,20 @@ class Batches:
         """`captions` are those of each photo, with `{}` in the place of the token."""
         self._encoded, self._seed, self._device = encoded, seed, model.placement.device
         self._timesteps = int(model.scheduler_config.get("num_train_timesteps", 1000))
-        texts = [[caption.replace("{}", token.token) for caption in group] for group in captions]
-        tokenized = [[text.tokenize(model, caption, [token]) for caption in group] for group in texts]
-        self.ids = [torch.tensor([caption.ids for caption in group]) for group in tokenized]
-        self.vector_index = [torch.tensor([caption.vector_index for caption in group]) for group in tokenized]
+        self._takes_size = model.family.takes_size
+        tokenized = [[_tokenize(model, caption, token) for caption in group] for group in captions]
+        self.ids = [torch.tensor([[each.ids for each in caption] for caption in group]) for group in tokenized]
+        self.vector_index = [
+            torch.tensor([[each.vector_index for each in caption] for caption in group]) for group in tokenized
+        ]
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The samples of these numbers. In every epoch each photo comes once."""
         samples = [self._sample(number) for number in numbers]
-        latents, noise, timesteps, ids, vector_index, *weights = (
-            torch.stack(column).to(self._device) for column in zip(*samples, strict=True)
-        )
-        return Batch(latents, noise, timesteps, ids, vector_index, weights[0] if weights else None)
+        return Batch(**{name: torch.stack([each[name] for each in samples]).to(self._device) for name in samples[0]})
 
-    def _sample(self, number: int) -> tuple[torch.Tensor, ...]:
+    def _sample(self, number: int) -> dict[str, torch.Tensor]:
+        """The tensors of one sample, by their names in a `Batch`."""
         encoded, rng = self._encoded, stream(self._seed, "sample", number)
         photos, views = encoded.mean.shape[:2]
         epoch, position = divmod(number, photos)
@@ -75,10 +76,24 @@ class Batches:
         caption = int(rng.integers(len(self.ids[photo])))
         timestep = torch.tensor(int(rng.integers(self._timesteps)))
         mean, std = encoded.mean[photo, view], encoded.std[photo, view]
-        latents = mean + std * _normal(rng, mean)
-        noise = _normal(rng, mean)
-        weights = () if encoded.mask is None else (encoded.mask[photo, view],)
-        return latents, noise, timestep, self.ids[photo][caption], self.vector_index[photo][caption], *weights
+        sample = {
+            "latents": mean + std * _normal(rng, mean),
+            "noise": _normal(rng, mean),
+            "timesteps": timestep,
+            "ids": self.ids[photo][caption],
+            "vector_index": self.vector_index[photo][caption],
+        }
+        if encoded.mask is not None:
+            sample["weights"] = encoded.mask[photo, view]
+        if self._takes_size:
+            sample["size_ids"] = encoded.size_ids[photo, view]
+        return sample
+
+
+def _tokenize(model: Model, caption: str, token: LearnedToken) -> list[text.TokenizedPrompt]:
+    """Read a caption with the token in the place of `{}`, as each text encoder does."""
+    prompt = caption.replace("{}", token.token)
+    return [text.tokenize(model, prompt, [token], encoder=number) for number in range(len(model.tokenizers))]
 
 
 def usable_captions(
@@ -110,8 +125,8 @@ def usable_captions(
 
 
 def _has_room(model: Model, caption: str, token: LearnedToken) -> bool:
-    """Whether the token is within the positions that the model reads of a caption."""
-    return max(text.tokenize(model, caption.replace("{}", token.token), [token]).vector_index) >= 0
+    """Whether the token is within the positions that the model reads of a caption, with every text encoder."""
+    return all(max(each.vector_index) >= 0 for each in _tokenize(model, caption, token))
 
 
 def _no_room(model: Model, file: str, caption: str, token: LearnedToken) -> DataSetError:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .. import atomic
+from ..embeddings import key_suffix
 from ..errors import FileRefused, UsageError
 from ..settings import InvertSettings
 from .selection import Selection
@@ -22,32 +23,36 @@ from .selection import Selection
 log = logging.getLogger(__name__)
 
 KEEP = 3  # checkpoints of a run
-_TENSORS = ("rows", "start", "first_moment", "second_moment", "best")  # names in the file
+_TENSORS = ("rows", "start", "first_moment", "second_moment", "best")  # names in the file, for each text encoder
 
 
 @dataclass(frozen=True, eq=False)
-class OptimizerState:
-    """The vectors, where they started, and AdamW's moments, all (k, D) float32.
-
-    `chunks` is the number of pieces that a batch is computed in.
-    """
+class VectorState:
+    """The vectors for one text encoder, where they started, and AdamW's moments, all (k, D) float32."""
 
     vectors: torch.Tensor
     start: torch.Tensor
     first_moment: torch.Tensor
     second_moment: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class OptimizerState:
+    """The state of the vectors for each text encoder. `chunks` is the number of pieces of a batch."""
+
+    encoders: tuple[VectorState, ...]
     chunks: int = 1
 
 
 @dataclass(eq=False)
 class TrainingState:
-    """A run after `step` steps: the vectors (k, D) of its best evaluation, and how they were chosen.
+    """A run after `step` steps: the vectors (k, D) of its best evaluation for each encoder, and how they were chosen.
 
     `pending_loss` is the loss of the last step when its validation has not taken place, or does not count for a
     longer run. `image_counts` are the validation images of the token alone and of edit prompts.
     """
 
-    best_vectors: torch.Tensor
+    best_vectors: tuple[torch.Tensor, ...]
     step: int = 0
     smoothed_loss: float | None = None
     selection: Selection = field(default_factory=Selection)
@@ -67,14 +72,13 @@ class Checkpoint:
 def write(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint and remove all but the newest few."""
     training, optimizer = checkpoint.training, checkpoint.optimizer
-    values = (
-        optimizer.vectors,
-        optimizer.start,
-        optimizer.first_moment,
-        optimizer.second_moment,
-        training.best_vectors,
-    )
-    tensors = {name: t.detach().cpu().clone().contiguous() for name, t in zip(_TENSORS, values, strict=True)}
+    rows = [
+        value
+        for each, best in zip(optimizer.encoders, training.best_vectors, strict=True)
+        for value in (each.vectors, each.start, each.first_moment, each.second_moment, best)
+    ]
+    names = _tensor_names(len(optimizer.encoders))
+    tensors = {name: t.detach().cpu().clone().contiguous() for name, t in zip(names, rows, strict=True)}
     state = {"smoothed": training.smoothed_loss, **asdict(training.selection), "pieces": optimizer.chunks}
     newer = {"pending_loss": training.pending_loss, "image_counts": training.image_counts}
     state |= {name: value for name, value in newer.items() if value is not None}
@@ -93,23 +97,25 @@ def read(path: Path) -> Checkpoint:
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {})["diffusekit"])
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            encoders = sum(name.startswith("rows") for name in file.keys())  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in _tensor_names(max(encoders, 1))}
         if metadata.pop("sum") != _checksum(tensors, metadata):
             raise ValueError("its checksum differs")
         state = metadata["told"]
         selection = Selection(**{f.name: state[f.name] for f in fields(Selection) if f.name in state})
-        *vectors, best = tensors.values()
+        values = list(tensors.values())
+        groups = [values[i : i + len(_TENSORS)] for i in range(0, len(values), len(_TENSORS))]
         return Checkpoint(
             identity=metadata["identity"],
             training=TrainingState(
-                best_vectors=best,
+                best_vectors=tuple(group[-1] for group in groups),
                 step=metadata["step"],
                 smoothed_loss=state.get("smoothed"),
                 selection=selection,
                 pending_loss=state.get("pending_loss"),
                 image_counts=tuple(state["image_counts"]) if "image_counts" in state else None,
             ),
-            optimizer=OptimizerState(*vectors, chunks=state.get("pieces", 1)),
+            optimizer=OptimizerState(tuple(VectorState(*group[:-1]) for group in groups), state.get("pieces", 1)),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise FileRefused(f"the checkpoint {path} is damaged: {error}", "it is not used") from None
@@ -143,9 +149,13 @@ def keep_interval(settings: InvertSettings, saved: Checkpoint | None) -> InvertS
 
 
 def check_same_run(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise `UsageError` naming the first difference between two runs' identities."""
+    """Raise `UsageError` naming the first difference between two runs' identities.
+
+    A setting that the version of the earlier run did not have was at its default.
+    """
+    defaults = {name: field.default for name, field in InvertSettings.model_fields.items()}
     for key in sorted((old.keys() | new.keys()) - {"model"}):  # `model_weights` says whether it is the same one
-        was, now = old.get(key), new.get(key)
+        was, now = (each.get(key, defaults.get(key)) for each in (old, new))
         if was != now:
             raise UsageError(
                 f"the interrupted run was another one: {key.replace('_', ' ')} was {was!r} and is {now!r}",
@@ -157,9 +167,14 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.safetensors"))
 
 
+def _tensor_names(encoders: int) -> list[str]:
+    """Names of the tensors in the file. Those for the first text encoder are the same as when there is only one."""
+    return [f"{name}{key_suffix(encoder)}" for encoder in range(encoders) for name in _TENSORS]
+
+
 def _checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> str:
-    """SHA-256 of everything in a checkpoint, so that a flipped bit is noticed."""
+    """SHA-256 of everything in a checkpoint, so that a flipped bit is noticed. The order of tensors matters."""
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in _TENSORS:
-        digest.update(tensors[name].numpy().tobytes())
+    for tensor in tensors.values():
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -24,6 +24,7 @@ class EncodedDataSet:
     mean: torch.Tensor  # (N, V, C, h, w)
     std: torch.Tensor  # (N, V, C, h, w)
     mask: torch.Tensor | None  # (N, V, 1, h, w) in [0, 1], 1 where the photo is opaque
+    size_ids: torch.Tensor  # (N, V, 6): height and width of the photo, top and left of the square, its side twice
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def encode(
     """
     assert crops >= 1 and data.photos, (crops, len(data.photos))
     _, height, width = latents.shape(model, side, side)
-    means, stds, masks = [], [], []
+    means, stds, masks, size_ids = [], [], [], []
     for index, photo in enumerate(data.photos):
         for offset in _offsets(seed, index, crops):
             pixels = images.to_tensor(images.crop_square(photo.image, side, offset=offset))
@@ -56,13 +57,35 @@ def encode(
                 means.append(encoded.latent_dist.mean[0].float())
                 stds.append(encoded.latent_dist.std[0].float())
                 masks.append(mask.flip(-1) if flipped else mask)
+                size_ids.append(find_size_ids(photo.image.size, side, offset, flipped=flipped))
     scale = model.vae.config.scaling_factor
     shape = (len(data.photos), len(means) // len(data.photos))
     return EncodedDataSet(
         mean=(torch.stack(means) * scale).unflatten(0, shape),
         std=(torch.stack(stds) * scale).unflatten(0, shape),
         mask=torch.stack(masks).to(model.vae.device).unflatten(0, shape) if alpha_mask else None,
+        size_ids=torch.tensor(size_ids, device=model.vae.device).unflatten(0, shape),
     )
+
+
+def find_size_ids(
+    size: tuple[int, int], side: int, offset: tuple[float, float] = (0.5, 0.5), *, flipped: bool = False
+) -> list[float]:
+    """Say how a square was made, as U-Nets of SDXL take it (Podell et al., 2023, section 2.2).
+
+    These are height and width of the photo of `size` (width, height), top and left of the square of `side` pixels in
+    the photo that was scaled to it, and height and width of the square. With them a small photo need not teach the
+    token to look enlarged, and a cut one not to be cut.
+    """
+    scale = side / min(size)
+    left, top = (round(free * share) for free, share in zip(_free(size, scale, side), offset, strict=True))
+    left = _free(size, scale, side)[0] - left if flipped else left
+    return [float(value) for value in (size[1], size[0], top, left, side, side)]
+
+
+def _free(size: tuple[int, int], scale: float, side: int) -> tuple[int, int]:
+    """Pixels of the scaled photo outside the square: in its width and in its height."""
+    return round(size[0] * scale) - side, round(size[1] * scale) - side
 
 
 def _offsets(seed: int, index: int, crops: int) -> list[tuple[float, float]]:

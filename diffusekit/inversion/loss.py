@@ -17,8 +17,9 @@ from .batches import Batch
 def loss(unet: Any, cond: Conditioning, batch: Batch, alpha_bar: torch.Tensor, prediction_type: str) -> torch.Tensor:
     """Squared error of the prediction for every sample, (B,) float32 (Ho et al., 2020, eq. 14).
 
-    `cond` is the batch's captions with the learned vectors in them. `alpha_bar` (1000,) is the model's noise
-    schedule. If the batch has weights, the mean over the latents is weighted by them.
+    `cond` is the batch's captions with the learned vectors in them, and the sizes if the U-Net takes them.
+    `alpha_bar` (1000,) is the model's noise schedule. If the batch has weights, the mean over the latents is weighted
+    by them.
     """
     alpha = alpha_bar[batch.timesteps].sqrt()[:, None, None, None]
     sigma = (1 - alpha_bar[batch.timesteps]).sqrt()[:, None, None, None]

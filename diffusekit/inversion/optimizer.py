@@ -1,4 +1,4 @@
-"""Optimize the vectors of a token: one AdamW step at a time, through frozen networks.
+"""Optimize the vectors of a token for every text encoder: one AdamW step at a time, through frozen networks.
 
 Works on one device or several, with a batch in one chunk or, when memory is short, in several. The batch is the same.
 """
@@ -8,18 +8,19 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
 
 from .. import text
-from ..embeddings import Vocabulary
 from ..errors import Diverged, OutOfMemory
 from ..models import Model
 from ..schedule import make_scheduler
 from ..settings import InvertSettings
 from .batches import Batches
-from .checkpoint import OptimizerState
+from .checkpoint import OptimizerState, VectorState
 from .loss import loss
 from .placeholder import Placeholder
 
@@ -35,19 +36,21 @@ class EmbeddingOptimizer:
     def __init__(
         self,
         model: Model,
-        vocabulary: Vocabulary,
-        placeholder: Placeholder,
+        placeholders: Sequence[Placeholder],
         batches: Batches,
         settings: InvertSettings,
         accelerator: Accelerator,
     ):
-        self.placeholder = placeholder
+        """`placeholders` are the vectors for each text encoder of the model."""
+        self.placeholders = tuple(placeholders)
         self._model, self._batches, self._settings, self._accelerator = model, batches, settings, accelerator
-        self._typical_norm = vocabulary.typical_norm
-        self.usual_learning_rate = RATE * self._typical_norm / math.sqrt(placeholder.vectors.shape[1])
-        self.learning_rate = settings.learning_rate or self.usual_learning_rate
+        self.usual_learning_rates = tuple(
+            RATE * each.typical_norm / math.sqrt(each.vectors.shape[1]) for each in self.placeholders
+        )
+        self.learning_rates = tuple(settings.learning_rate or usual for usual in self.usual_learning_rates)
         self.chunks = 1
-        self._adamw = torch.optim.AdamW([placeholder.vectors], lr=self.learning_rate, weight_decay=0.0)
+        pairs = zip(self.placeholders, self.learning_rates, strict=True)
+        self._adamw = torch.optim.AdamW([{"params": [p.vectors], "lr": rate} for p, rate in pairs], weight_decay=0.0)
         # The gradient passes through the text encoders, so they work in full precision.
         self._encoders = [e if e.dtype == torch.float32 else copy.deepcopy(e).float() for e in model.text_encoders]
         alpha_bar = make_scheduler("ddim", model.scheduler_config).alphas_cumprod
@@ -59,42 +62,50 @@ class EmbeddingOptimizer:
         Raises `OutOfMemory`, and `Diverged` before a value that is not finite reaches the vectors.
         """
         world, rank = self._accelerator.num_processes, self._accelerator.process_index
-        size, vectors = self._settings.batch, self.placeholder.vectors
+        size = self._settings.batch
         samples = list(range(number * size, (number + 1) * size)[rank::world])
         value = self._gradient_within_memory(samples)
         if world > 1:
-            vectors.grad = self._accelerator.reduce(vectors.grad, "sum")  # type: ignore[assignment]
-            total = self._accelerator.reduce(torch.tensor(value, device=vectors.device), "sum")
-            value = float(total)  # type: ignore[arg-type]
-        assert vectors.grad is not None
-        if not (math.isfinite(value) and bool(vectors.grad.isfinite().all())):
+            value = self._add_up_processes(value)
+        gradients = [each.vectors.grad for each in self.placeholders]
+        if not (math.isfinite(value) and all(g is not None and bool(g.isfinite().all()) for g in gradients)):
             raise self._diverged(number, "the loss or its gradient is not a number")
         try:
             self._adamw.step()
             self._check(number)
-            self.placeholder.clip_norms()
+            for each in self.placeholders:
+                each.clip_norms()
         except (OverflowError, RuntimeError) as error:  # PyTorch refuses numbers that float32 cannot hold
             if "overflow" not in str(error) and "too large" not in str(error):
                 raise
             raise self._diverged(number, "the step is larger than the largest number") from None
-        if not bool(self.placeholder.vectors.isfinite().all()):
+        if not self._is_finite():
             raise self._diverged(number, "the vectors are not finite")
         return value
 
+    def _add_up_processes(self, value: float) -> float:
+        """Add up the gradients and the losses of all processes; return the loss."""
+        for each in self.placeholders:
+            each.vectors.grad = self._accelerator.reduce(each.vectors.grad, "sum")  # type: ignore[assignment]
+        total = self._accelerator.reduce(torch.tensor(value, device=self.placeholders[0].vectors.device), "sum")
+        return float(total)  # type: ignore[arg-type]
+
     def compute_gradient(self, samples: list[int]) -> float:
-        """Set the gradient of the vectors from samples of a batch; return their part of the batch's mean loss."""
-        vectors, total = self.placeholder.vectors, 0.0
-        vectors.grad = torch.zeros_like(vectors)
+        """Set the gradient of all vectors from samples of a batch; return their part of the batch's mean loss."""
+        vectors, total = [each.vectors for each in self.placeholders], 0.0
+        for each in vectors:
+            each.grad = torch.zeros_like(each)
         size = max(-(-len(samples) // self.chunks), 1)
         for start in range(0, len(samples), size):
             batch = self._batches.batch(samples[start : start + size])
-            cond = text.encode_ids(self._encoders, [batch.ids], [batch.vector_index], [vectors])
+            cond = text.encode_ids(self._encoders, batch.ids.unbind(1), batch.vector_index.unbind(1), vectors)
+            cond = replace(cond, size_ids=batch.size_ids)
             losses = loss(self._model.unet, cond, batch, self._alpha_bar, self._model.prediction_type)
             share = losses.sum() / self._settings.batch
             share.backward()
             total += float(share.detach())
-        if self._settings.pull:
-            distance = ((vectors - self.placeholder.start) / self._typical_norm).pow(2).sum()
+        for each in self.placeholders if self._settings.pull else ():
+            distance = ((each.vectors - each.start) / each.typical_norm).pow(2).sum()
             (distance * self._settings.pull / self._accelerator.num_processes).backward()
         return total
 
@@ -121,38 +132,47 @@ class EmbeddingOptimizer:
 
     def _check(self, number: int) -> None:
         """Stop a run that went wrong, before any of it is saved."""
-        placeholder = self.placeholder
-        if not bool(placeholder.vectors.isfinite().all()):
+        if not self._is_finite():
             raise self._diverged(number, "the vectors are not finite")
-        if (ratio := placeholder.mean_norm() / self._typical_norm) > 100:
+        if (ratio := max(each.mean_norm() / each.typical_norm for each in self.placeholders)) > 100:
             raise self._diverged(number, f"the norm of the vectors grew to {ratio:.3g} times the usual one")
-        if number == 9 and placeholder.distance() < 1e-6:
+        if number == 9 and min(each.distance() for each in self.placeholders) < 1e-6:
             raise self._diverged(number, "the vectors have not moved in ten steps")
 
+    def _is_finite(self) -> bool:
+        return all(bool(each.vectors.isfinite().all()) for each in self.placeholders)
+
     def _diverged(self, number: int, reason: str) -> Diverged:
+        rates, usual = (
+            " and ".join(dict.fromkeys(f"{rate:.3g}" for rate in each))
+            for each in (self.learning_rates, self.usual_learning_rates)
+        )
         return Diverged(
-            f"training diverged at step {number + 1}: {reason} (learning rate {self.learning_rate:.3g})",
-            f"the usual `learning_rate` for this model is {self.usual_learning_rate:.2g}",
+            f"training diverged at step {number + 1}: {reason} (learning rate {rates})",
+            f"the usual `learning_rate` for this model is {usual}",
         )
 
     # --- state, for checkpoints --------------------------------------------------------------
 
     def state(self) -> OptimizerState:
         """Everything that the next step depends on."""
-        vectors = self.placeholder.vectors
-        moments, zeros = self._adamw.state.get(vectors, {}), torch.zeros_like(vectors)
-        first, second = moments.get("exp_avg", zeros), moments.get("exp_avg_sq", zeros)
-        return OptimizerState(vectors, self.placeholder.start, first, second, self.chunks)
+        encoders = []
+        for each in self.placeholders:
+            moments, zeros = self._adamw.state.get(each.vectors, {}), torch.zeros_like(each.vectors)
+            first, second = moments.get("exp_avg", zeros), moments.get("exp_avg_sq", zeros)
+            encoders.append(VectorState(each.vectors, each.start, first, second))
+        return OptimizerState(tuple(encoders), self.chunks)
 
     @torch.no_grad()
     def restore(self, state: OptimizerState, step: int) -> None:
         """Go back to a state after `step` steps."""
-        placeholder, device = self.placeholder, self.placeholder.vectors.device
-        placeholder.vectors.copy_(state.vectors)
-        placeholder.start = state.start.to(device)
-        self._adamw.state[placeholder.vectors] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": state.first_moment.to(device),
-            "exp_avg_sq": state.second_moment.to(device),
-        }
+        for placeholder, saved in zip(self.placeholders, state.encoders, strict=True):
+            device = placeholder.vectors.device
+            placeholder.vectors.copy_(saved.vectors)
+            placeholder.start = saved.start.to(device)
+            self._adamw.state[placeholder.vectors] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": saved.first_moment.to(device),
+                "exp_avg_sq": saved.second_moment.to(device),
+            }
         self.chunks = state.chunks

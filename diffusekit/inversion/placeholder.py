@@ -1,4 +1,4 @@
-"""The vectors that are learned: k rows beside a frozen token table, their start, and their longest norm.
+"""The vectors that are learned: k rows beside each frozen token table, their start, and their longest norm.
 
 Nothing of the model is trainable, so nothing has to be restored.
 """
@@ -26,13 +26,15 @@ FALLBACK_WORDS = ("thing", "object", "photo", "picture")
 
 @dataclass(eq=False)
 class Placeholder:
-    """`vectors` (k, D) float32 is the only parameter of training; `start` (k, D) is its initial value.
+    """The vectors for one text encoder. SDXL has two encoders, and learns the vectors for both at once.
 
-    `max_norm` is the largest norm a vector may have, 0 for any.
+    `vectors` (k, D) float32 is the only parameter of training; `start` (k, D) is its initial value. `typical_norm` is
+    the median norm of the encoder's token table, `max_norm` the largest norm a vector may have, 0 for any.
     """
 
     vectors: torch.nn.Parameter
     start: torch.Tensor
+    typical_norm: float
     max_norm: float
 
     @torch.no_grad()
@@ -54,51 +56,59 @@ class Placeholder:
 
 
 def create(
-    model: Model, vocabulary: Vocabulary, words: str, *, count: int, start: str, norm_bound: float
-) -> Placeholder:
-    """Make `count` vectors that start from some words, of one token or several.
+    model: Model, vocabularies: Sequence[Vocabulary], words: str, *, count: int, start: str, norm_bound: float
+) -> tuple[Placeholder, ...]:
+    """Make `count` vectors for each text encoder that start from some words, of one token or several.
 
-    If `start` is "word", they start from the words' rows of the token table. If it is "output", they start from the
-    text encoder's states at the words' positions (Cross-Initialization, Pang et al., 2023). `norm_bound` is in
-    typical norms of the table, 0 for none. With a bound, the states are scaled to the typical norm.
+    If `start` is "word", they start from the words' rows of the token tables. If it is "output", they start from the
+    text encoders' states at the words' positions (Cross-Initialization, Pang et al., 2023). `norm_bound` is in
+    typical norms of each table, 0 for none. With a bound, the states are scaled to the typical norm.
     Raises `UsageError` if the model has no token for the words.
     """
-    rows = vocabulary.vectors(words)
+    tables = [vocabulary.vectors(words) for vocabulary in vocabularies]
     if start == "output":
-        rows = _encoder_states(model, words, len(rows))
+        tables = _encoder_states(model, words, [len(rows) for rows in tables])
         if norm_bound:
-            rows = rows * (vocabulary.typical_norm / rows.norm(dim=1, keepdim=True))
-    return _placeholder(model, vocabulary, resample(rows.float(), count), norm_bound)
+            pairs = zip(tables, vocabularies, strict=True)
+            tables = [rows * (each.typical_norm / rows.norm(dim=1, keepdim=True)) for rows, each in pairs]
+    return _placeholders(model, vocabularies, [resample(rows.float(), count) for rows in tables], norm_bound)
 
 
 def create_initial(
-    model: Model, vocabulary: Vocabulary, settings: InvertSettings, init: str, folders: Sequence[Path]
-) -> tuple[Placeholder, LearnedToken | None]:
+    model: Model, vocabularies: Sequence[Vocabulary], settings: InvertSettings, init: str, folders: Sequence[Path]
+) -> tuple[tuple[Placeholder, ...], LearnedToken | None]:
     """Make the vectors that training starts from: of words, or of a learned token, which is returned too.
 
     The token is looked for in `folders`. Words that the model does not know are warned of.
     Raises `UsageError` and `FileRefused`.
     """
-    token, bound = find_token(init, vocabulary, folders), settings.norm_bound
+    token, bound = find_token(init, vocabularies[0], folders), settings.norm_bound
     if token is None:
-        warn_of_unknown_words(init, vocabulary)
+        warn_of_unknown_words(init, vocabularies)
         count, start = settings.vectors, settings.start
-        return create(model, vocabulary, init, count=count, start=start, norm_bound=bound), None
+        return create(model, vocabularies, init, count=count, start=start, norm_bound=bound), None
     check_token(token, model, count=settings.vectors, start=settings.start)
-    return _placeholder(model, vocabulary, token.vectors[0].float(), bound), token
+    return _placeholders(model, vocabularies, [vectors.float() for vectors in token.vectors], bound), token
 
 
-def _placeholder(model: Model, vocabulary: Vocabulary, rows: torch.Tensor, norm_bound: float) -> Placeholder:
-    vectors = rows.to(model.placement.device)
-    placeholder = Placeholder(torch.nn.Parameter(vectors.clone()), vectors, norm_bound * vocabulary.typical_norm)
-    placeholder.clip_norms()
-    placeholder.start = placeholder.vectors.detach().clone()
-    return placeholder
+def _placeholders(
+    model: Model, vocabularies: Sequence[Vocabulary], tables: Sequence[torch.Tensor], norm_bound: float
+) -> tuple[Placeholder, ...]:
+    made = []
+    for rows, vocabulary in zip(tables, vocabularies, strict=True):
+        vectors, typical = rows.to(model.placement.device), vocabulary.typical_norm
+        placeholder = Placeholder(torch.nn.Parameter(vectors.clone()), vectors, typical, norm_bound * typical)
+        placeholder.clip_norms()
+        placeholder.start = placeholder.vectors.detach().clone()
+        made.append(placeholder)
+    return tuple(made)
 
 
 @torch.no_grad()
-def _encoder_states(model: Model, words: str, count: int) -> torch.Tensor:
-    return text.encode(model, [words]).states[0, 1 : 1 + count].cpu()
+def _encoder_states(model: Model, words: str, counts: Sequence[int]) -> list[torch.Tensor]:
+    """The states of each text encoder at the positions of some words; SDXL has both side by side."""
+    states = text.encode(model, [words]).states[0].cpu().split(model.widths, dim=-1)
+    return [each[1 : 1 + count] for each, count in zip(states, counts, strict=True)]
 
 
 def resample(rows: torch.Tensor, count: int) -> torch.Tensor:
@@ -160,9 +170,12 @@ def check_token(token: LearnedToken, model: Model, *, count: int, start: str) ->
         )
 
 
-def warn_of_unknown_words(init: str, vocabulary: Vocabulary) -> None:
+def warn_of_unknown_words(init: str, vocabularies: Sequence[Vocabulary]) -> None:
     """Log each init word that the model does not know as a word, with the pieces that it reads instead."""
-    for word, pieces in vocabulary.unknown_words(init).items():
+    unknown: dict[str, list[str]] = {}
+    for vocabulary in vocabularies:
+        unknown = vocabulary.unknown_words(init) | unknown
+    for word, pieces in unknown.items():
         readable = [printable(piece) for piece in pieces if piece]
         parts = ", ".join(map(repr, readable)) if len(readable) == len(pieces) else "parts of characters"
         log.warning(

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .. import atomic, charts, images
 from ..display import format_count
+from ..embeddings import key_suffix
 from ..settings import InvertSettings
 from .dataset import FileStatus
 from .run_folder import INIT_STEP, RunFolder, RunLog, read_images
@@ -221,7 +222,12 @@ def _charts(log: RunLog) -> str:
         charts.Line("editability", log.curve("editability"), level("of the init words", "editability")),
     ]
     loss = log.curve("smoothed") or log.curve("loss")
-    vectors = [charts.Line("distance from the start", log.curve("moved")), charts.Line("norm", log.curve("norm"))]
+    first = charts.COLORS[:2]
+    vectors = [
+        charts.Line(f"{name}{second}", log.curve(f"{key}{suffix}"), color=color, dashed=bool(suffix))
+        for suffix, second in (("", ""), (key_suffix(1), ", second encoder"))
+        for (name, key), color in zip((("distance from the start", "moved"), ("norm", "norm")), first, strict=True)
+    ]
     figures = (
         charts.line_chart("Loss", [charts.Line("loss", loss)], subtitle="smoothed", marker=best),
         charts.line_chart("Scores", scores, subtitle="similarity by CLIP", marker=best),
@@ -235,15 +241,17 @@ def _scores(log: RunLog) -> str:
     entries = log.evaluations or [entry for entry in log.entries if entry.get("nearest")][-1:]
     if not entries:
         return ""
+    lists = {"nearest": "nearest words", f"nearest{key_suffix(1)}": "nearest words, second encoder"}
+    lists = {key: title for key, title in lists.items() if key == "nearest" or any(key in entry for entry in entries)}
     rows = [
         (
             f"{entry['step']:,}" + (" (best)" if entry is log.best else ""),
             *(_format(entry.get(key)) for key in ("reconstruction", "editability")),
-            ", ".join(map(str, entry.get("nearest", ()))),
+            *(", ".join(map(str, entry.get(key, ()))) for key in lists),
         )
         for entry in entries
     ]
-    return "<h2>Scores</h2>" + _table(("step", "reconstruction", "editability", "nearest words"), rows)
+    return "<h2>Scores</h2>" + _table(("step", "reconstruction", "editability", *lists.values()), rows)
 
 
 def _image(image: Image.Image, alt: str, max_side: int = 0) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,25 @@ def describe(
     model: Model,
     selection: Selection,
     *,
-    start: torch.Tensor,
-    learning_rate: float,
+    start: Sequence[torch.Tensor],
+    learning_rates: Sequence[float],
     pictures: int,
 ) -> dict[str, str]:
     """Return the metadata of a token that started from the vectors `start` (k, D) and learned from `pictures` images.
 
-    `selection` says which step it is of, and its scores beside those of the init words.
+    `start` and `learning_rates` have an entry for each text encoder. `selection` says which step the token is of, and
+    its scores beside those of the init words.
     """
+    rates = list(dict.fromkeys(round(rate, 6) for rate in learning_rates))
     values: dict[str, Any] = {
         "base_model": Path(model.name).name,
         "base_hash": models.fingerprint(model),
         "init": settings.init,
-        "start_vectors": embeddings.encode_vectors((start,)),
+        "start_vectors": embeddings.encode_vectors(tuple(start)),
         "property": settings.property,
         "pictures": pictures,
         "seed": settings.seed,
-        "learning_rate": round(learning_rate, 6),
+        "learning_rate": rates[0] if len(rates) == 1 else rates,
         "steps": selection.best_step,
         "scores": selection.best | {f"init_{key}": value for key, value in (selection.baseline or {}).items()},
         "version": f"diffusekit {__version__}",

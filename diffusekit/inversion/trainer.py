@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from .. import embeddings, models
-from ..embeddings import LearnedToken, Vocabulary
+from ..embeddings import LearnedToken
 from ..errors import Diverged, UsageError
 from ..options import InvertOptions
 from ..settings import InvertSettings, validate
@@ -94,15 +94,15 @@ class Inversion:
     def _prepare(self, data: dataset.DataSet, saved: Checkpoint | None) -> None:
         """Make the initial vectors, the batches, the optimizer and the evaluator."""
         model, settings = self.model, checkpoint.keep_interval(self.settings, saved)
-        self.vocabulary = vocabulary = Vocabulary(model)
-        if settings.token.lower() in vocabulary.words:
+        self.vocabularies = vocabularies = embeddings.make_vocabularies(model)
+        if any(settings.token.lower() in each.words for each in vocabularies):
             raise UsageError(
                 f"the token {settings.token!r} is a word of the model, which prompts could no longer use",
                 "use another `token`, for example S* or <my-cat>",
             )
-        init = settings.init or placeholder.guess_init(self.name, vocabulary)
+        init = settings.init or placeholder.guess_init(self.name, vocabularies[0])
         folders = [self.folder.token.parent, Workspace().embeddings]
-        vectors, self._init_token = placeholder.create_initial(model, vocabulary, settings, init, folders)
+        vectors, self._init_token = placeholder.create_initial(model, vocabularies, settings, init, folders)
         # a path would say where this machine keeps the token
         init = f"<{self._init_token.name}>" if self._init_token else init
         self.settings = settings = settings.model_copy(update={"init": init})
@@ -115,11 +115,11 @@ class Inversion:
             alpha_mask=settings.alpha_mask,
             seed=settings.seed,
         )
-        token = self._unnamed_token(vectors.vectors)
+        token = self._unnamed_token([each.vectors for each in vectors])
         self.dataset, captions = usable_captions(model, dataset.note_enlarged(data, model.native_size), settings, token)
         self.batches = Batches(model, encoded, captions, token, settings.seed)
-        self.optimizer = EmbeddingOptimizer(model, vocabulary, vectors, self.batches, settings, self._accelerator)
-        self.measures = Measures(vocabulary, vectors, warns=self.is_main)
+        self.optimizer = EmbeddingOptimizer(model, vectors, self.batches, settings, self._accelerator)
+        self.measures = Measures(vocabularies, vectors, warns=self.is_main)
         prompt = mark_token(settings.preview or "", settings.token)
         if "{}" not in prompt:
             raise UsageError(
@@ -133,7 +133,7 @@ class Inversion:
     def _start(self, saved: Checkpoint | None, *, resume: bool) -> None:
         """Start from scratch, or where a checkpoint ends."""
         if saved is None:
-            self._state = TrainingState(self.optimizer.placeholder.start.clone())
+            self._state = TrainingState(tuple(start.clone() for start in self._start_vectors))
             if resume and self.is_main:
                 log.warning("nothing to resume: there is no run in %s; a new one starts", self.folder.path)
         else:
@@ -213,9 +213,13 @@ class Inversion:
         return self._state.step
 
     @property
-    def learning_rate(self) -> float:
-        """The learning rate in use: the setting, or the default for the model."""
-        return self.optimizer.learning_rate
+    def learning_rates(self) -> tuple[float, ...]:
+        """The learning rate in use for each text encoder: the setting, or the default for its token table."""
+        return self.optimizer.learning_rates
+
+    @property
+    def _start_vectors(self) -> list[torch.Tensor]:
+        return [each.start for each in self.optimizer.placeholders]
 
     @property
     def has_converged(self) -> bool:
@@ -261,7 +265,7 @@ class Inversion:
         """Evaluate the init words or token, to compare with."""
         word, tokens = str(self.settings.init), []
         if self._init_token is not None:
-            tokens = [self._unnamed_token(self.optimizer.placeholder.start)]
+            tokens = [self._unnamed_token(self._start_vectors)]
             word = tokens[0].token
         try:
             evaluation = self._evaluate_on_main(word, tokens)
@@ -276,11 +280,11 @@ class Inversion:
 
     def _evaluate(self) -> Evaluation:
         """Evaluate the token, and remember its vectors if they are the best so far."""
-        vectors, state = self.optimizer.placeholder.vectors, self._state
+        vectors, state = [each.vectors for each in self.optimizer.placeholders], self._state
         token = self._unnamed_token(vectors)
         evaluation = self._evaluate_on_main(token.token, [token])
         if state.selection.update(self.step, evaluation.scores()):
-            state.best_vectors = vectors.detach().clone()
+            state.best_vectors = tuple(each.detach().clone() for each in vectors)
         if self.is_main:
             self.folder.save_images(self.step, evaluation.images)
         return evaluation
@@ -306,7 +310,7 @@ class Inversion:
 
     def _log(self, progress: TrainingProgress) -> None:
         """Write a line to the log, and to the trackers."""
-        entry = self.measures.log_entry(progress, self.learning_rate)
+        entry = self.measures.log_entry(progress, self.learning_rates)
         if self.is_main:
             self.folder.append_log(entry)
         if self.settings.trackers:
@@ -328,10 +332,10 @@ class Inversion:
             self.settings,
             self.model,
             self._state.selection,
-            start=self.optimizer.placeholder.start,
-            learning_rate=self.learning_rate,
+            start=self._start_vectors,
+            learning_rates=self.learning_rates,
             pictures=len(self.dataset.photos),
-        ) | self.vocabulary.word_metadata(self.name)
+        ) | self.vocabularies[0].word_metadata(self.name)
         token = replace(self._unnamed_token(self._state.best_vectors), name=self.name, metadata=metadata)
         if self.is_main:
             embeddings.save(token, self.folder.token, overwrite=True)
@@ -356,9 +360,10 @@ class Inversion:
             ),
         )
 
-    def _unnamed_token(self, vectors: torch.Tensor) -> LearnedToken:
+    def _unnamed_token(self, vectors: Sequence[torch.Tensor]) -> LearnedToken:
         """The token during training. It has no other name, so that captions keep all their words."""
-        return LearnedToken(self.settings.token, self.settings.token, (vectors.detach().float().cpu().clone(),))
+        own = tuple(each.detach().float().cpu().clone() for each in vectors)
+        return LearnedToken(self.settings.token, self.settings.token, own)
 
     def close(self) -> None:
         """Release the run's folder and the trackers."""

@@ -35,6 +35,11 @@ class Family:
         return tuple(encoder.tokenizer for encoder in self.encoders)
 
     @property
+    def takes_size(self) -> bool:
+        """Whether the U-Net takes the pooled prompt and the size of the image beside the text states."""
+        return len(self.encoders) > 1
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Every folder that a model needs."""
         return (*self.tokenizers, *self.networks, "scheduler")

@@ -18,7 +18,7 @@ def prepare(settings, tmp_path) -> Inversion:
 
 def counts(run: Inversion) -> list[list[int]]:
     """For each photo, how many of its captions' positions are learned vectors."""
-    return [(index >= 0).sum(1).tolist() for index in run.batches.vector_index]
+    return [(index[:, 0] >= 0).sum(1).tolist() for index in run.batches.vector_index]
 
 
 def notes(run: Inversion) -> dict[str, str]:
@@ -41,7 +41,7 @@ def test_a_caption_that_names_the_token_has_it_once(families, tmp_path):
     run = prepare(quick(tmp_path, families["sd1"], vectors=1, captions="auto"), tmp_path)
     assert counts(run)[:2] == [[1], [1]]
     words = run.model.tokenizers[0]("a photo of", add_special_tokens=False).input_ids
-    assert run.batches.ids[0][0, 1 : 1 + len(words)].tolist() == words
+    assert run.batches.ids[0][0, 0, 1 : 1 + len(words)].tolist() == words
 
 
 def test_own_captions_stay_whatever_their_words(families, tmp_path):

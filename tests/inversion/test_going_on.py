@@ -134,7 +134,7 @@ def learned(families, tmp_path) -> LearnedToken:
 def test_a_learned_token_is_a_start_by_name_or_path(families, tmp_path, learned, form, caplog):
     settings = quick(tmp_path, families["sd1"], init=form.format(folder=tmp_path / "out"), steps=1)
     run = Inversion(settings, tmp_path / "out")
-    assert torch.allclose(run.optimizer.placeholder.start, learned.vectors[0], rtol=1e-6)
+    assert torch.allclose(run.optimizer.placeholders[0].start, learned.vectors[0], rtol=1e-6)
     baseline = next(iter(run)).evaluation
     run.close()
     assert run.settings.init == "<my_disc>" and "does not know" not in caplog.text
@@ -171,7 +171,7 @@ def test_a_word_of_the_model_is_the_word(families, tmp_path, learned):
     for run in (word, token):
         run.close()
     assert word.settings.init == "cat" and token.settings.init == "<cat>"
-    assert not torch.equal(word.optimizer.placeholder.start, token.optimizer.placeholder.start)
+    assert not torch.equal(word.optimizer.placeholders[0].start, token.optimizer.placeholders[0].start)
 
 
 @pytest.mark.parametrize(

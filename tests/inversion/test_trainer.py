@@ -36,14 +36,14 @@ def test_only_the_new_rows_are_learned(families, tmp_path):
     assert not any(p.grad is not None for p in model.text_encoders[0].parameters())
     token = run.result
     assert token is not None and token.vectors[0].shape == (2, 32)
-    assert not torch.equal(token.vectors[0], run.optimizer.placeholder.start)
+    assert not torch.equal(token.vectors[0], run.optimizer.placeholders[0].start)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 def test_the_gradient_is_that_of_the_loss(families, tmp_path, family):
     """Against finite differences, for epsilon and for velocity. Every vector has a gradient of its own."""
     run = Inversion(quick(tmp_path, families[family], norm_bound=0.0), tmp_path / "out")
-    vectors, compute_gradient = run.optimizer.placeholder.vectors, run.optimizer.compute_gradient
+    vectors, compute_gradient = run.optimizer.placeholders[0].vectors, run.optimizer.compute_gradient
     compute_gradient([0, 1])
     gradient = vectors.grad.clone()
     for row in range(2):
@@ -72,10 +72,10 @@ def test_it_learns_what_the_images_show(mini, tmp_path):
 def test_steps_are_the_same_in_any_number_of_chunks(families, tmp_path):
     run = Inversion(quick(tmp_path, families["sd1"], batch=4), tmp_path / "out")
     run.optimizer.compute_gradient([0, 1, 2, 3])
-    whole = run.optimizer.placeholder.vectors.grad.clone()
+    whole = run.optimizer.placeholders[0].vectors.grad.clone()
     run.optimizer.chunks = 3
     run.optimizer.compute_gradient([0, 1, 2, 3])
-    assert torch.allclose(run.optimizer.placeholder.vectors.grad, whole, rtol=1e-4, atol=1e-7)
+    assert torch.allclose(run.optimizer.placeholders[0].vectors.grad, whole, rtol=1e-4, atol=1e-7)
     run.close()
 
 
@@ -157,16 +157,16 @@ def test_training_that_does_nothing_is_noticed(families, tmp_path):
 @pytest.mark.slow
 def test_vectors_stay_as_long_as_words_are(families, tmp_path):
     run = Inversion(quick(tmp_path, families["sd1"], learning_rate=1.0), tmp_path / "out")
-    typical = run.vocabulary.typical_norm
+    typical = run.vocabularies[0].typical_norm
     for progress in run:
-        assert progress.norm <= typical * 1.0001
+        assert progress.vectors[0].norm <= typical * 1.0001
     run.close()
 
 
 def test_init_words_of_several_tokens_and_of_none(families, tmp_path):
     run = Inversion(quick(tmp_path, families["sd1"], init="a red cat", vectors=3), tmp_path / "a")
-    words = run.vocabulary.vectors("a red cat")
-    directions = torch.nn.functional.cosine_similarity(run.optimizer.placeholder.start, words)
+    words = run.vocabularies[0].vectors("a red cat")
+    directions = torch.nn.functional.cosine_similarity(run.optimizer.placeholders[0].start, words)
     assert directions.min() > 0.999
     run.close()
     folder = pictures(tmp_path / "my_cat")
@@ -182,9 +182,9 @@ def test_starting_from_the_encoders_output(families, tmp_path):
         Inversion(quick(tmp_path, families["sd1"], start=start, vectors=1), tmp_path / start)
         for start in ("word", "output")
     ]
-    starts = [run.optimizer.placeholder.start for run in runs]
+    starts = [run.optimizer.placeholders[0].start for run in runs]
     assert not torch.allclose(*starts)
-    assert starts[1].norm() == pytest.approx(runs[1].vocabulary.typical_norm, rel=1e-4)
+    assert starts[1].norm() == pytest.approx(runs[1].vocabularies[0].typical_norm, rel=1e-4)
     for run in runs:
         run.close()
 

@@ -76,7 +76,7 @@ def test_a_very_short_run_draws_one_image_and_keeps_its_last_vectors(mini, tmp_p
     evaluated = [progress.step for progress in run if progress.evaluation]
     run.close()
     assert evaluated == [3] and run.result is not None and not caplog.records
-    assert torch.equal(run.result.vectors[0], run.optimizer.placeholder.vectors.detach())
+    assert torch.equal(run.result.vectors[0], run.optimizer.placeholders[0].vectors.detach())
     assert run.result.metadata["scores"] == "{}" and run.result.metadata["steps"] == "3"
     assert len(RunFolder(tmp_path / "out", "three").latest_images()) == 1
     assert "too short for scores" in (tmp_path / "out/three/index.html").read_text()
