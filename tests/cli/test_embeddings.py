@@ -242,3 +242,33 @@ def test_help_imports_no_heavy_library():
     assert done.returncode == 0
     verbs = ("list", "show", "import", "export", "remove", "combine", "interpolate")
     assert all(verb in done.stdout for verb in verbs)
+
+
+@pytest.mark.slow
+def test_tokens_of_two_text_encoders(capsys, random_models):
+    """SDXL: words near to the vectors for each encoder, and start vectors of both."""
+    from diffusekit import models
+    from diffusekit.embeddings import make_vocabularies
+
+    folder = str(random_models["sdxl"])
+    words = make_vocabularies(models.load_text(folder))
+    cat, dog, star = (tuple(each.vectors(word) for each in words) for word in ("cat", "dog", "star"))
+    facts = {"init": "dog", "base_model": "sdxl", "start_vectors": embeddings.encode_vectors(dog)}
+    embeddings.save(LearnedToken("xl", "X*", (cat[0], star[1]), facts), "embeddings/xl.safetensors")
+
+    found = json.loads(out(capsys, "show", "xl", "--model", folder, "--json"))["encoders"]
+    assert [each["name"] for each in found] == ["text_encoder", "text_encoder_2"]
+    assert [each["vectors"][0]["nearest"][0][0] for each in found] == ["cat", "star"]
+    lines = out(capsys, "show", "xl", "--model", folder).splitlines()[-4:]
+    assert lines[0] == "text_encoder:" and "nearest words: cat 1.00" in lines[1]
+    assert lines[2] == "text_encoder_2:" and "nearest words: star 1.00" in lines[3]
+
+    sums = json.loads(out(capsys, "combine", "<xl> + 0.1 * dog", "--model", folder, "--count", "1", "--json"))
+    assert [each[0][0] for each in sums["encoders"]] == ["cat", "star"] and sums["nearest"] == sums["encoders"][0]
+    printed = out(capsys, "combine", "<xl> + 0.1 * dog", "--model", folder, "--count", "1").splitlines()
+    assert printed[::2] == ["text_encoder:", "text_encoder_2:"] and "star" in printed[3]
+
+    out(capsys, "interpolate", "xl", "0.5", "--model", folder, "-o", "half")
+    half = embeddings.load_token("half")
+    for ours, first, last in zip(half.vectors, dog, (cat[0], star[1]), strict=True):
+        assert torch.allclose(ours, (first + last) / 2, atol=1e-6)

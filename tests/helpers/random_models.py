@@ -83,6 +83,16 @@ def write_model(folder: Path, kind: str) -> Path:
     return folder
 
 
+def correct_end(pipeline) -> None:
+    """Let SDXL's second encoder pool at the end token.
+
+    By the 2 of its config.json, transformers pools at the highest id, which is that of an added token if there is one.
+    """
+    for module in pipeline.text_encoder_2.modules():
+        if hasattr(module, "eos_token_id"):
+            module.eos_token_id = pipeline.tokenizer_2.eos_token_id
+
+
 def tokenizer(pad: str = "<|endoftext|>"):
     from transformers import CLIPTokenizer
 

@@ -16,18 +16,24 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Add and subtract words or tokens; show the nearest words."""
-    from ...embeddings import Vocabulary, check_compatible, combine, tokens_in_prompts
+    from ...embeddings import check_compatible, combine, make_vocabularies, tokens_in_prompts
     from ...models import load
 
     tokens = tokens_in_prompts([expression], setting="")
     base = load(model or "mini")
     for token in tokens:
         check_compatible(token, base)
-    words = Vocabulary(base)
-    vector = combine(words, expression, tokens)
-    (nearest,) = words.nearest(vector[None], count, exclude=expression.split())
+    found = []
+    for encoder, words in enumerate(make_vocabularies(base)):
+        vector = combine(words, expression, tokens, encoder)
+        (nearest,) = words.nearest(vector[None], count, exclude=expression.split())
+        found.append(nearest)
     if as_json:
-        print(json.dumps({"expression": expression, "nearest": nearest}))
+        several = {"encoders": found} if len(found) > 1 else {}
+        print(json.dumps({"expression": expression, "nearest": found[0]} | several))
         return
-    for word, cosine in nearest:
-        print(f"{cosine:6.3f}  {printable(word)}")
+    for part, nearest in zip(base.family.encoders, found, strict=True):
+        if len(found) > 1:
+            print(f"{part.folder}:")
+        for word, cosine in nearest:
+            print(f"{cosine:6.3f}  {printable(word)}")

@@ -52,7 +52,7 @@ def _word(name: str, token: "LearnedToken", model: str | None) -> dict[str, str]
 
 def _initial_vectors(token: "LearnedToken", model: str | None) -> Any:
     """Return the vectors that training started from: those in the file, or the rows of the initial words."""
-    from ...embeddings import Vocabulary, check_compatible, decode_vectors
+    from ...embeddings import check_compatible, decode_vectors, make_vocabularies
     from ...models import load
 
     for key in ("start_vectors", "start"):
@@ -66,5 +66,5 @@ def _initial_vectors(token: "LearnedToken", model: str | None) -> Any:
         raise FileRefused(f"{token.name} does not say what it was learned from", hint)
     base = load(model or "mini")
     check_compatible(token, base)
-    rows = [Vocabulary(base, i).vectors(words) for i in range(len(token.vectors))]
+    rows = [vocabulary.vectors(words) for vocabulary in make_vocabularies(base)]
     return tuple(r.repeat(-(-token.count // len(r)), 1)[: token.count] for r in rows)

@@ -55,6 +55,7 @@ def _compare(token: "LearnedToken", base: "Model", encoder: int) -> dict[str, An
     norms = vectors.norm(dim=1)
     rows = zip(norms.tolist(), words.norm_percentile(norms), words.nearest(vectors), strict=True)
     return {
+        "name": base.family.encoders[encoder].folder,
         "typical_norm": words.typical_norm,
         "vectors": [{"norm": n, "percentile": p, "nearest": nearest} for n, p, nearest in rows],
     }
@@ -66,7 +67,10 @@ def _print(values: dict[str, Any]) -> None:
     for key, value in rows.items():
         text = value if isinstance(value, str) else json.dumps(value)
         print(f"{key.replace('_', ' '):<12} {printable(text).replace(chr(10), ' ')[:400]}")
-    for encoder in values.get("encoders", []):
+    encoders = values.get("encoders", [])
+    for encoder in encoders:
+        if len(encoders) > 1:
+            print(f"{encoder['name']}:")
         for number, vector in enumerate(encoder["vectors"], 1):
             nearest = ", ".join(f"{word} {cosine:.2f}" for word, cosine in vector["nearest"])
             print(

@@ -237,5 +237,5 @@ def _embeddings(folder: Path) -> dict[str, Any]:
             skipped[path.stem] = {}
             continue
         empty = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None}
-        loaded[token.name] = empty | {"shape": token.width[0], "vectors": token.count}
+        loaded[token.name] = empty | {"shape": sum(token.width), "vectors": token.count}
     return {"loaded": loaded, "skipped": skipped}

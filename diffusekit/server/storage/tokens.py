@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,8 @@ class TokenSummary:
     """What a table of tokens shows. `error` says why a file is not a token, and then the rest is empty.
 
     `percentile` is the share of the model's words, in percent, whose vectors are not longer than the token's longest
-    vector. It and `nearest` are there when the token fits the model.
+    vector. `nearest` are the words nearest to the first vector for each text encoder. Both are there when the token
+    fits the model.
     """
 
     name: str
@@ -35,28 +36,36 @@ class TokenSummary:
     vectors: int = 0
     base: str = ""
     percentile: float | None = None
-    nearest: tuple[str, ...] = ()
+    nearest: tuple[tuple[str, ...], ...] = ()
     scores: tuple[tuple[str, float], ...] = ()
     error: str = ""
 
 
-def list_tokens(folder: Path, vocabulary: Vocabulary | None) -> Iterator[TokenSummary]:
-    """Yield all tokens by name, damaged files too; percentile and nearest words need a `vocabulary`."""
+def list_tokens(folder: Path, vocabularies: Sequence[Vocabulary] = ()) -> Iterator[TokenSummary]:
+    """Yield all tokens by name, damaged files too.
+
+    Percentile and nearest words need the `vocabularies` of a model, one for each text encoder.
+    """
     for path in embeddings.list_files(folder):
         try:
-            yield summarize(embeddings.read(path), vocabulary)
+            yield summarize(embeddings.read(path), vocabularies)
         except DiffusekitError as error:
             yield TokenSummary(name_of(path.stem), error=error.message)
 
 
-def summarize(token: LearnedToken, vocabulary: Vocabulary | None) -> TokenSummary:
-    width = token.width[0]
-    percentile, nearest = None, ()
-    if vocabulary is not None and len(token.vectors) == 1 and width == vocabulary.width:
-        percentile = max(vocabulary.norm_percentile(token.vectors[0].norm(dim=1)))
-        nearest = tuple(word for word, _ in vocabulary.nearest(token.vectors[0], NEAREST_WORDS)[0])
+def summarize(token: LearnedToken, vocabularies: Sequence[Vocabulary] = ()) -> TokenSummary:
+    percentile, nearest = None, []
+    if token.width == _widths(vocabularies):
+        percentile = 0.0
+        for vocabulary, vectors in zip(vocabularies, token.vectors, strict=True):
+            percentile = max(percentile, *vocabulary.norm_percentile(vectors.norm(dim=1)))
+            nearest.append(tuple(word for word, _ in vocabulary.nearest(vectors[:1], NEAREST_WORDS)[0]))
     base = token.metadata.get("base_model") or token.family
-    return TokenSummary(token.name, token.token, token.count, base, percentile, nearest, read_scores(token))
+    return TokenSummary(token.name, token.token, token.count, base, percentile, tuple(nearest), read_scores(token))
+
+
+def _widths(vocabularies: Sequence[Vocabulary]) -> tuple[int, ...]:
+    return tuple(vocabulary.width for vocabulary in vocabularies)
 
 
 def read_scores(token: LearnedToken) -> tuple[tuple[str, float], ...]:
@@ -115,19 +124,24 @@ def export_token(folder: Path, name: str, kind: str, target: Path) -> Path:
 
 
 def combine(
-    folder: Path, vocabulary: Vocabulary, expression: str, count: int = 8
-) -> tuple[list[tuple[str, float]], LearnedToken]:
-    """The words nearest to a sum of words and tokens, and the sum as a token that is not stored yet."""
+    folder: Path, vocabularies: Sequence[Vocabulary], expression: str, count: int = 8
+) -> tuple[list[list[tuple[str, float]]], LearnedToken]:
+    """The words nearest to a sum of words and tokens, and the sum as a token that is not stored yet.
+
+    The words are listed for each text encoder.
+    """
     if len(expression) > 300:
         raise UsageError("the sum is longer than 300 characters", "use fewer words")
     tokens = embeddings.tokens_in_prompts([expression], (), folder, setting="")
     for token in tokens:
-        if token.width != (vocabulary.width,):
+        if token.width != _widths(vocabularies):
             raise UsageError(f"{token.name} is for another model", "leave it out")
-    vector = embeddings.combine(vocabulary, expression, tokens)
-    (nearest,) = vocabulary.nearest(vector[None], count, exclude=expression.split())
+    sums, nearest = [], []
+    for encoder, vocabulary in enumerate(vocabularies):
+        sums.append(embeddings.combine(vocabulary, expression, tokens, encoder)[None])
+        nearest += vocabulary.nearest(sums[-1], count, exclude=expression.split())
     name = embeddings.safe_name(expression)[:40].strip("_.-") or "sum"
-    return nearest, LearnedToken(name, f"<{name}>", (vector[None],), {"sum": expression})
+    return nearest, LearnedToken(name, f"<{name}>", tuple(sums), {"sum": expression})
 
 
 def remove(folder: Path, name: str) -> str:

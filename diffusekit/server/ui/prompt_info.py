@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ... import models, text
-from ...embeddings import LearnedToken, Vocabulary, tokens_in_prompts
+from ...embeddings import LearnedToken, Vocabulary, make_vocabularies, tokens_in_prompts
 from ...inversion import placeholder
 
 _TOKENIZING = threading.Lock()  # a tokenizer changes its own settings while it works
@@ -47,14 +47,14 @@ def _learned_in(tokens: Sequence[LearnedToken], prompt: str, words: Collection[s
 
 
 @lru_cache(maxsize=2)
-def load_vocabulary(model: str) -> Vocabulary:
-    """The words of a model; raises `ModelError` when it cannot be loaded."""
-    return Vocabulary(models.load_text(model))
+def load_vocabularies(model: str) -> tuple[Vocabulary, ...]:
+    """The words of each text encoder of a model; raises `ModelError` when it cannot be loaded."""
+    return make_vocabularies(models.load_text(model))
 
 
 def suggest_init(model: str, name: str) -> str:
     """The word that a training run of this name would start from."""
-    return placeholder.guess_init(name, load_vocabulary(model))
+    return placeholder.guess_init(name, load_vocabularies(model)[0])
 
 
 @lru_cache(maxsize=4)

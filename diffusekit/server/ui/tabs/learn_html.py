@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 from .... import images
 from ....charts import Line, line_chart
 from ....display import format_duration
+from ....embeddings import key_suffix
 from ....errors import DiffusekitError
 from ....inversion.dataset import FileStatus
 from ....inversion.run_folder import RunFolder, RunLog
@@ -130,16 +131,24 @@ def render_details(log: RunLog, steps: int) -> str:
     ]
     charts = line_chart("Loss", [Line("loss", log.curve("smoothed"))], subtitle="smoothed", x_max=steps)
     charts += line_chart("Scores", scores, subtitle="similarity by CLIP", x_max=steps)
-    nearest = latest.get("nearest")
     rows = {
-        "Nearest words": ", ".join(map(str, nearest)) if isinstance(nearest, list) else "",
-        "Distance from the start": _number(latest.get("moved"), " norms of the start"),
-        "Norm of the vectors": _number(latest.get("norm")),
+        "Nearest words": _per_encoder(latest, "nearest"),
+        "Distance from the start": _per_encoder(latest, "moved", " norms of the start"),
+        "Norm of the vectors": _per_encoder(latest, "norm"),
         "Best step": str(log.best.get("step", "")),
-        "Learning rate": _number(latest.get("learning_rate")),
+        "Learning rate": _per_encoder(latest, "learning_rate"),
     }
     return f'<div class="charts">{charts}</div>{render_table(rows)}'
 
 
-def _number(value: object, unit: str = "") -> str:
-    return f"{value:.3g}{unit}" if isinstance(value, (int, float)) else ""
+def _per_encoder(entry: Mapping[str, object], key: str, unit: str = "") -> str:
+    """A measure of the vectors for each text encoder. SDXL has two."""
+    values = [_format(entry.get(f"{key}{key_suffix(encoder)}")) for encoder in range(2)]
+    text = " | ".join(value for value in values if value)
+    return f"{text}{unit}" if text else ""
+
+
+def _format(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, (int, float)) else ""

@@ -89,7 +89,7 @@ class TokensHandlers:
         """Show the words nearest to a sum."""
         if not expression.strip():
             raise UsageError("the sum is empty", 'write for example "cat - red + blue"')
-        nearest, _ = tokens.combine(self.folder, self.load_vocabulary(), expression)
+        nearest, _ = tokens.combine(self.folder, self.load_vocabularies(), expression)
         return {self.tab.combining.nearest: tokens_html.render_nearest(nearest), self.tab.notice: ""}
 
     @errors_as_notice
@@ -98,7 +98,7 @@ class TokensHandlers:
         name = name.strip()
         if error := embeddings.name_error(name):
             raise UsageError(f"the name {name[:60]!r} {error}", "choose one like blue_cat")
-        _, total = tokens.combine(self.folder, self.load_vocabulary(), expression)
+        _, total = tokens.combine(self.folder, self.load_vocabularies(), expression)
         metadata = total.metadata | {"base_model": Path(self.model).name}
         saved = tokens.add_token(self.folder, embeddings.LearnedToken(name, f"<{name}>", total.vectors, metadata))
         return self.open_token(saved.name) | {self.tab.combining.name: ""}
@@ -134,15 +134,15 @@ class TokensHandlers:
             updates |= {self.tab.undo: gr.update(visible=False), self.tab.removed: []}
         return updates
 
-    def load_vocabulary(self) -> embeddings.Vocabulary:
+    def load_vocabularies(self) -> tuple[embeddings.Vocabulary, ...]:
         if not self.jobs.is_ready:  # transformers must not be imported by two threads at once
             raise UsageError("the model is still being loaded", "try again in a moment")
-        return prompt_info.load_vocabulary(self.model)
+        return prompt_info.load_vocabularies(self.model)
 
     def open_token(self, name: str) -> Updates:
         """The table, and the token of that name beside it; with an unknown name the table alone."""
-        vocabulary = prompt_info.load_vocabulary(self.model) if self.jobs.is_ready else None
-        rows = list(tokens.list_tokens(self.folder, vocabulary))
+        vocabularies = prompt_info.load_vocabularies(self.model) if self.jobs.is_ready else ()
+        rows = list(tokens.list_tokens(self.folder, vocabularies))
         chosen = next((row for row in rows if row.name == name and not row.error), None)
         tab, token = self.tab, self.tab.open
         updates: Updates = {

@@ -27,6 +27,7 @@ SCORES = {
     "init_editability": "Editability of the initial word",
 }
 _COLUMNS = ("Name", "Token", "Vectors", "Base model", "Norm percentile", "Nearest words", "Reconstruction")
+NEAREST = ("Nearest words", "Nearest words, second text encoder")
 _METADATA = {
     "init": "Initial word",
     "steps": "Steps",
@@ -59,7 +60,7 @@ def _render_row(row: TokenSummary, is_chosen: bool) -> str:
         str(row.vectors),
         row.base,
         "" if row.percentile is None else f"{row.percentile:.0f} %",
-        ", ".join(row.nearest[:3]),
+        " | ".join(", ".join(words[:3]) for words in row.nearest),
         "" if reconstruction is None else f"{reconstruction:.2f}",
     )
     current = " aria-current=true" if is_chosen else ""
@@ -76,8 +77,8 @@ def render_card(token: LearnedToken, summary: TokenSummary, folder: Path) -> str
         "Vectors": str(token.count),
         "Base model": summary.base,
         "Norm percentile": "" if summary.percentile is None else f"{summary.percentile:.0f} % of the model's words",
-        "Nearest words": ", ".join(summary.nearest),
     }
+    rows |= {title: ", ".join(words) for title, words in zip(NEAREST, summary.nearest, strict=False)}
     scores = dict(summary.scores)
     ordered = [*(name for name in SCORES if name in scores), *(name for name in scores if name not in SCORES)]
     rows |= {SCORES.get(name, name): f"{scores[name]:.3f}" for name in ordered}
@@ -102,11 +103,15 @@ def _render_images(run: RunFolder) -> str:
     )
 
 
-def render_nearest(words: Sequence[tuple[str, float]]) -> str:
-    """Words and their cosine similarity, as bars."""
-    rows = "".join(
-        f'<li><span>{escape(word)}</span><meter min="0" max="1" value="{max(cosine, 0):.3f}"></meter>'
-        f"<b>{cosine:.2f}</b></li>"
-        for word, cosine in words
-    )
-    return f'<ol class="near">{rows}</ol>'
+def render_nearest(nearest: Sequence[Sequence[tuple[str, float]]]) -> str:
+    """Words and their cosine similarity as bars, a list for each text encoder."""
+    lists = [
+        "".join(
+            f'<li><span>{escape(word)}</span><meter min="0" max="1" value="{max(cosine, 0):.3f}"></meter>'
+            f"<b>{cosine:.2f}</b></li>"
+            for word, cosine in words
+        )
+        for words in nearest
+    ]
+    heads = [f"<p>{NEAREST[1]}</p>" if number else "" for number in range(len(lists))]
+    return "".join(f'{head}<ol class="near">{rows}</ol>' for head, rows in zip(heads, lists, strict=True))

@@ -29,17 +29,17 @@ def token(name, *, vectors=2, **facts):
 
 
 @pytest.fixture
-def vocabulary():
-    return prompt_info.load_vocabulary("mini")
+def vocabularies():
+    return prompt_info.load_vocabularies("mini")
 
 
-def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
+def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabularies):
     token("owl", scores='{"reconstruction": 0.5, "editability": true, "x": "y"}')
     token("evil", base_model=EVIL, init=EVIL, scores=f'{{"{EVIL[2:10]}": 1}}')
     Path("embeddings/broken.safetensors").write_bytes(b"nothing")
-    found = {row.name: row for row in tokens.list_tokens(FOLDER, vocabulary)}
+    found = {row.name: row for row in tokens.list_tokens(FOLDER, vocabularies)}
     assert found["broken"].error and not found["owl"].error
-    assert found["owl"].vectors == 2 and len(found["owl"].nearest) == 5
+    assert found["owl"].vectors == 2 and [len(words) for words in found["owl"].nearest] == [5]
     assert 0 <= found["owl"].percentile <= 100 and dict(found["owl"].scores)["reconstruction"] == 0.5
     shown = tokens_html.render_table(list(found.values()), "owl")
     inside, handlers = nodes(shown)
@@ -47,18 +47,18 @@ def test_the_table_tells_everything_and_leaves_out_what_is_no_token(vocabulary):
     assert shown.count("<tbody><tr") == 1 and shown.count("aria-current=true") == 2
     inside, handlers = nodes(tokens_html.render_card(embeddings.load_token("evil"), found["evil"], FOLDER))
     assert "script" not in inside and "img" not in inside and not handlers
-    assert all(row.percentile is None for row in tokens.list_tokens(FOLDER, None))
+    assert all(row.percentile is None for row in tokens.list_tokens(FOLDER))
 
 
-def test_a_word_of_the_model_is_near_itself(vocabulary):
-    vector = vocabulary.vectors("cat")
+def test_a_word_of_the_model_is_near_itself(vocabularies):
+    vector = vocabularies[0].vectors("cat")
     embeddings.save(LearnedToken("my_cat", "S*", (vector,)), "embeddings/my_cat.safetensors")
-    (row,) = tokens.list_tokens(FOLDER, vocabulary)
-    assert row.nearest[0] == "cat"
-    _, made = tokens.combine(FOLDER, vocabulary, "<my_cat> + dog - <my_cat>")
-    assert torch.allclose(made.vectors[0], vocabulary.vectors("dog").mean(0, keepdim=True), atol=1e-4)
+    (row,) = tokens.list_tokens(FOLDER, vocabularies)
+    assert row.nearest[0][0] == "cat"
+    _, made = tokens.combine(FOLDER, vocabularies, "<my_cat> + dog - <my_cat>")
+    assert torch.allclose(made.vectors[0], vocabularies[0].vectors("dog").mean(0, keepdim=True), atol=1e-4)
     with pytest.raises(UsageError, match="300"):
-        tokens.combine(FOLDER, vocabulary, "cat + " * 100)
+        tokens.combine(FOLDER, vocabularies, "cat + " * 100)
 
 
 def test_what_is_removed_comes_back_with_its_run():
@@ -185,3 +185,26 @@ def test_tokens_are_looked_at_combined_exported_removed_and_taken_back(page):
     page.locator("#tokens-trash", has_text="permanently").click()
     page.wait_for_selector("#tokens-notice >> text=The trash is empty")
     assert not Path("embeddings/.trash").exists() and not page.locator("#tokens-undo").is_visible()
+
+
+@pytest.mark.slow
+def test_tokens_of_two_text_encoders(random_models):
+    """SDXL: both are compared with their own words, and a sum is stored for both."""
+    pair = prompt_info.load_vocabularies(str(random_models["sdxl"]))
+    vectors = pair[0].vectors("cat"), pair[1].vectors("star")
+    embeddings.save(LearnedToken("xl", "X*", vectors, {"base_model": "sdxl"}), "embeddings/xl.safetensors")
+    (row,) = tokens.list_tokens(FOLDER, pair)
+    assert [words[0] for words in row.nearest] == ["cat", "star"]
+    percentiles = [each.norm_percentile(own.norm(dim=1))[0] for each, own in zip(pair, vectors, strict=True)]
+    assert row.percentile == max(percentiles)
+    assert "cat" in tokens_html.render_table([row], "") and "star" in tokens_html.render_table([row], "")
+    card = tokens_html.render_card(embeddings.load_token("xl"), row, FOLDER)
+    assert "Nearest words, second text encoder" in card
+    nearest, made = tokens.combine(FOLDER, pair, "<xl> + 0.1 * dog", count=1)
+    assert [words[0][0] for words in nearest] == ["cat", "star"] and made.width == (32, 48)
+    assert tokens_html.render_nearest(nearest).count("<ol") == 2
+    assert tokens.add_token(FOLDER, made).width == (32, 48)
+    (other,) = [each for each in tokens.list_tokens(FOLDER, pair[:1]) if each.name == "xl"]
+    assert other.percentile is None and not other.nearest
+    with pytest.raises(UsageError, match="is for another model"):
+        tokens.combine(FOLDER, pair[:1], "<xl> + dog")
