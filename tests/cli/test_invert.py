@@ -15,7 +15,7 @@ import torch
 from diffusekit import embeddings
 from diffusekit.cli import invert
 from diffusekit.cli.main import StopSignal, run
-from diffusekit.inversion.trainer import TrainingProgress
+from diffusekit.inversion.trainer import TrainingProgress, VectorMeasures
 from diffusekit.settings import InvertSettings
 from tests.helpers.inversions import pictures
 
@@ -118,13 +118,13 @@ def test_only_the_main_process_prints_how_to_resume(capsys, monkeypatch, process
 class RunOfOneStep:
     """The part of an inversion that `train` uses, with one step."""
 
-    step, learning_rate, saved, is_stopped, result = 7, 0.1, False, False, None
+    step, learning_rates, saved, is_stopped, result = 7, (0.1,), False, False, None
 
     def __init__(self, process_count: int, is_main: bool, settings: InvertSettings):
         self.process_count, self.is_main, self.settings = process_count, is_main, settings
 
     def __iter__(self):
-        yield TrainingProgress(7, 0.5, 0.5, 1.0, 0.1, ("cat",))
+        yield TrainingProgress(7, 0.5, 0.5, (VectorMeasures(1.0, 0.1, ("cat",)),))
 
     def stop(self) -> None:
         self.is_stopped = True
