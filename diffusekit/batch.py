@@ -256,4 +256,6 @@ def _has_record(path: Path, row: PromptRow, index: int) -> bool:
     if record.settings.model != hub.record_name(settings.model):
         return False
     wanted = settings.model_fields_set - _NOT_IN_IMAGE - {"seed"}
+    if settings.guidance_scale == 0:  # recorded as 1, which is off as well
+        settings = settings.model_copy(update={"guidance_scale": 1.0})
     return all(getattr(settings, name) == getattr(record.settings, name) for name in wanted)

@@ -18,9 +18,10 @@ class GenerateOptions(TypedDict, total=False):
     negative_prompt: str
     prompt_syntax: Literal["plain", "a1111"]
     strength: float | None
-    steps: int
+    steps: int | None
     guidance_scale: float | None
-    sampler: str
+    sampler: str | None
+    spacing: Literal["leading", "linspace", "trailing"] | None
     fast: bool
     seed: int | None
     images: int

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Unpack
 import torch
 from PIL import Image
 
-from . import images, latents, metadata, models, prompt_encoder, schedule
+from . import defaults, images, latents, metadata, models, prompt_encoder, schedule
 from .batch_size import choose_batch
 from .device import make_generators
 from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
@@ -30,8 +29,6 @@ from .start_image import StartImage
 from .workspace import Workspace
 
 log = logging.getLogger(__name__)
-
-DEFAULT_STRENGTH = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +95,10 @@ class Generation:
             check_compatible(token, self.model)
         self._image = image
         self._encoded: torch.Tensor | None = None  # latents of the start image
-        self.settings = _completed(settings, self.model, image).model_copy(
+        self.settings = defaults.complete(settings, self.model, image).model_copy(
             update={"embedding": tuple(token.name for token in self.tokens), "model": self.model.name}
         )
-        self._warn_about_prompts(prompts, folder)
+        self._warn_of_settings(prompts, folder, given=settings)
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         self._tasks = _list_tasks(prompts, seeds or [_known(self.settings.seed)] * len(prompts), settings.images)
         batch = settings.batch if settings.batch is not None else choose_batch(self.model, self._size)
@@ -134,8 +131,10 @@ class Generation:
     def _warn_of_steps(self) -> None:
         """Warn of a number of steps that spoils images. A run from an image starts at its own noise level."""
         if not self.first_step:
-            settings = self.settings
-            for problem in schedule.find_problems(settings.sampler, self.model.scheduler_config, settings.steps):
+            sampler, suited = _known(self.settings.sampler), self.model.defaults
+            fewest = 1 if suited.kind and sampler == suited.sampler else None
+            noise = defaults.noise_config(self.settings, self.model)
+            for problem in schedule.find_problems(sampler, noise, _known(self.settings.steps), fewest=fewest):
                 self._warn(problem)
 
     def _warn(self, message: str) -> None:
@@ -144,16 +143,16 @@ class Generation:
             self.warnings.append(message)
             log.warning("%s", message)
 
-    def _warn_about_prompts(self, prompts: Sequence[str], folder: str | Path | None) -> None:
-        """Warn of everything in the prompts that has no effect."""
+    def _warn_of_settings(self, prompts: Sequence[str], folder: str | Path | None, *, given: GenerateSettings) -> None:
+        """Say what a model of few steps decided, and everything in the prompts that has no effect."""
+        for sentence in defaults.explain(given, self.settings, self.model):
+            self._warn(sentence)
         negative, is_distilled = self.settings.negative_prompt, self.model.is_guidance_distilled
         if negative and not self.is_guided:
             why = "the model is guidance-distilled" if is_distilled else "`guidance_scale` 1"
             self._warn(f"`negative_prompt` has no effect without guidance ({why})")
         if self.settings.strength is not None and self._image is None:
             self._warn("`strength` has no effect without a start image")
-        if any(prompts) and self.settings.guidance_scale == 0 and not is_distilled:
-            self._warn("the prompt has no effect at `guidance_scale` 0; 1 is without guidance")
         for sentence in check_prompts(
             self.model,
             prompts,
@@ -175,15 +174,15 @@ class Generation:
 
     def parse(self, prompt: str) -> ParsedPrompt:
         """Parse a prompt in the syntax of the settings."""
-        return parse(prompt, self.settings.steps, syntax=self.settings.prompt_syntax)
+        return parse(prompt, _known(self.settings.steps), syntax=self.settings.prompt_syntax)
 
     def _run(self, tasks: list[_Task]) -> Iterator[Step]:
         """Generate one batch and append its images."""
         settings, model = self.settings, self.model
-        guidance_scale = _known(settings.guidance_scale)
+        guidance_scale, steps = _known(settings.guidance_scale), _known(settings.steps)
         scale = guidance_scale if self.is_guided else 1.0
         parsed = [self.parse(task.prompt) for task in tasks]
-        negatives = [parse(settings.negative_prompt, settings.steps, syntax=settings.prompt_syntax, is_negative=True)]
+        negatives = [parse(settings.negative_prompt, steps, syntax=settings.prompt_syntax, is_negative=True)]
         if scale == 1 and all(len(each.parts) == 1 for each in parsed):
             negatives = []
         cond, uncond = prompt_encoder.encode(model, parsed, negatives * len(tasks), self.tokens)
@@ -226,7 +225,7 @@ class Generation:
 
     def _find_first_step(self, scheduler: Any) -> int:
         """Return the step at which a start image enters: 60 % of the steps remain at a strength of 0.6."""
-        steps, strength = self.settings.steps, self.settings.strength
+        steps, strength = _known(self.settings.steps), self.settings.strength
         if self._image is None or strength is None:
             return 0
         if not (remaining := int(steps * strength + 1e-6)):
@@ -237,8 +236,10 @@ class Generation:
         return (steps - remaining) * scheduler.order
 
     def _scheduler(self) -> Any:
-        scheduler = schedule.make_scheduler(self.settings.sampler, self.model.scheduler_config)
-        schedule.set_steps(scheduler, self.settings.steps, self.model.placement.device)
+        scheduler = schedule.make_scheduler(
+            _known(self.settings.sampler), defaults.noise_config(self.settings, self.model)
+        )
+        schedule.set_steps(scheduler, _known(self.settings.steps), self.model.placement.device)
         return scheduler
 
     def _decode(self, x: torch.Tensor) -> list[Image.Image]:
@@ -291,20 +292,6 @@ def _list_tasks(prompts: Sequence[str], seeds: Sequence[int], count: int) -> lis
             f"`seed` + `images` exceeds the largest seed, 2^63 - 1: got {first} + {count}", "use a smaller `seed`"
         )
     return [_Task(prompt, seed + i) for prompt, seed in zip(prompts, seeds, strict=True) for i in range(count)]
-
-
-def _completed(settings: GenerateSettings, model: Model, image: StartImage | None) -> GenerateSettings:
-    """Fill in every `None`, so that the record says what really happened."""
-    width, height = image.default_size(model) if image else (model.native_size, model.native_size)
-    defaults = {
-        "seed": secrets.randbelow(2**32),
-        "guidance_scale": model.guidance_scale,
-        "width": width,
-        "height": height,
-        "strength": DEFAULT_STRENGTH if image else None,
-    }
-    missing = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
-    return settings.model_copy(update=missing)
 
 
 def stream(

@@ -137,6 +137,10 @@ SAMPLERS: dict[str, Sampler] = {
 _IN_SIGMA_SPACE = {sampler.scheduler for sampler in SAMPLERS.values() if sampler.sigma_space}
 
 
+SPACINGS = ("leading", "linspace", "trailing")
+# What A1111 and ComfyUI call trailing spacing, in lower case.
+TRAILING_SCHEDULES = ("sgm uniform", "simple", "trailing")
+
 # diffusers' DDIM and PLMS step by T // n timesteps. Up to this share of T, lost to rounding, their own steps are kept.
 _MAX_DRIFT = 0.05
 
@@ -227,13 +231,19 @@ def set_steps(scheduler: Any, steps: int, device: Any = None) -> None:
         scheduler.set_begin_index(0)  # by default the first timestep is searched, which fails where it occurs twice
 
 
-def find_problems(name: str, config: Mapping[str, Any], steps: int) -> list[str]:
+def uses_spacing(name: str) -> bool:
+    """Whether the timesteps of a sampler follow the spacing: LCM has its own, and Karras' spacing is another."""
+    return name in SAMPLERS and name != "lcm" and not SAMPLERS[name].options.get("use_karras_sigmas")
+
+
+def find_problems(name: str, config: Mapping[str, Any], steps: int, *, fewest: int | None = None) -> list[str]:
     """Return a sentence for each thing that spoils the images of `steps` steps of sampler `name`.
 
-    `config` is a model's noise schedule. Nothing is wrong with most numbers, so the list is usually empty.
+    `config` is a model's noise schedule. `fewest` replaces the sampler's `min_steps`. Nothing is wrong with most
+    numbers, so the list is usually empty.
     """
     found = []
-    fewest = SAMPLERS[name].min_steps
+    fewest = SAMPLERS[name].min_steps if fewest is None else fewest
     if steps < fewest:
         found.append(f"the sampler {name} spoils images of fewer than {fewest} `steps`, got {steps}")
     scheduler = make_scheduler(name, config)

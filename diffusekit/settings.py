@@ -66,16 +66,27 @@ class GenerateSettings(Settings):
         le=1,
         allow_inf_nan=False,
     )
-    steps: int = flag(20, "Denoising steps.", ge=1, le=1000)
+    steps: int | None = flag(
+        None, "Denoising steps. Default: 20, or the few that the model was distilled for.", ge=1, le=1000
+    )
     guidance_scale: float | None = flag(
         None,
-        "Classifier-free guidance scale; 1 turns guidance off. Default: 3 for mini, 7.5 for other models.",
+        "Classifier-free guidance scale; 0 and 1 turn guidance off. Default: 3 for mini, 5 for SDXL, 7.5 for other "
+        "models, and that of its kind for a model of few steps.",
         "--guidance",
         ge=0,
         le=100,
         allow_inf_nan=False,
     )
-    sampler: str = flag("dpm++_2m", f"Sampling algorithm: {', '.join(SAMPLERS)}.")
+    sampler: str | None = flag(
+        None,
+        f"Sampling algorithm: {', '.join(SAMPLERS)}. Default: dpm++_2m, or that of its kind for a model of few steps.",
+    )
+    spacing: Literal["leading", "linspace", "trailing"] | None = flag(
+        None,
+        "How timesteps are spread: leading, linspace or trailing. Default: as the model's scheduler says; trailing for "
+        "most models of few steps.",
+    )
     fast: bool = flag(
         False,
         "Use the model's few-step LoRA, if it has one (mini does). Changes the defaults to 4 steps, no guidance "
@@ -122,8 +133,8 @@ class GenerateSettings(Settings):
 
     @field_validator("sampler")
     @classmethod
-    def _check_sampler(cls, name: str) -> str:
-        if name not in SAMPLERS:
+    def _check_sampler(cls, name: str | None) -> str | None:
+        if name is not None and name not in SAMPLERS:
             near = difflib.get_close_matches(name, SAMPLERS, 1)
             raise ValueError(f"should be the name of a sampler{f' (did you mean {near[0]}?)' if near else ''}")
         return name

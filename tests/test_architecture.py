@@ -24,7 +24,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"models"},
         {"latents", "attention", "embeddings"},
         {"text", "start_image", "batch_size"},
-        {"prompt_check", "prompt_encoder", "sampling"},
+        {"defaults", "prompt_check", "prompt_encoder", "sampling"},
         {"pipeline", "clip_score"},
         {"inversion", "visualise"},
         {"batch", "bench"},
@@ -33,7 +33,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"__main__"},
     ],
     "diffusekit.model_files": [
-        {"families", "headers"},
+        {"distillation", "families", "headers"},
         {"kinds", "links", "remote_code", "weights"},
         {"checks"},
         {"folder"},

@@ -8,7 +8,12 @@ from diffusekit.settings import GenerateSettings, InvertSettings, flags_of, vali
 
 def test_defaults_leave_the_choice_to_the_model():
     settings = GenerateSettings()
-    assert settings.steps == 20 and settings.guidance_scale is None and settings.seed is None
+    assert (
+        settings.steps is None
+        and settings.sampler is None
+        and settings.guidance_scale is None
+        and settings.seed is None
+    )
 
 
 def test_zero_is_a_seed_and_a_guidance():

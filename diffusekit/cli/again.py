@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 # What is used in place of a setting that another program's metadata does not give.
 _DEFAULTS = {
     "negative_prompt": ("negative prompt", "none is used"),
-    "steps": ("number of steps", f"{GenerateSettings.model_fields['steps'].default} are taken"),
+    "steps": ("number of steps", "the model's default is used"),
+    "sampler": ("sampler", "the model's default is used"),
     "guidance_scale": ("guidance scale", "the model's default is used"),
     "seed": ("seed", "a random one is used"),
     "width": ("size", "the model's native size is used"),
@@ -84,8 +85,7 @@ def _report_differences(
         raise FileRefused(f"the prompt of {image} is unknown: it {missing['prompt']}", "give it with `prompt`")
     if not merged.prompt:
         log.warning("the prompt of the image is empty; `prompt` gives one")
-    defaults = _DEFAULTS | {"sampler": ("sampler", f"{merged.sampler} is used")}
-    for name, (label, instead) in defaults.items():
+    for name, (label, instead) in _DEFAULTS.items():
         if name in missing:
             log.warning("the %s of the image %s: %s, unless you give `%s`", label, missing[name], instead, name)
     others = {key: text for key, text in metadata.unused.items() if not (key == "Model" and "model" in given)}

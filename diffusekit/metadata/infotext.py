@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..schedule import SAMPLERS
+from ..schedule import SAMPLERS, uses_spacing
 from ..settings import GenerateSettings
 from .json_text import parse_object
 from .parameters import Reading, has_settings, restore
@@ -48,11 +48,12 @@ def format_infotext(record: Record) -> str:
     that brackets in the prompts were read as plain text.
     """
     s = record.settings
-    sampler = SAMPLERS[s.sampler]
+    sampler = SAMPLERS[s.sampler] if s.sampler else None
+    trailing = "SGM Uniform" if s.spacing == "trailing" and uses_spacing(s.sampler or "") else ""
     pairs: dict[str, Any] = {
         "Steps": s.steps,
-        "Sampler": sampler.label,
-        "Schedule type": sampler.schedule_type,
+        "Sampler": sampler.label if sampler else "",
+        "Schedule type": (sampler.schedule_type or trailing) if sampler else "",
         "CFG scale": s.guidance_scale,
         "Seed": s.seed,
         "Size": f"{s.width}x{s.height}",

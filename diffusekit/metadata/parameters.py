@@ -13,7 +13,7 @@ from typing import Any
 
 from ..display import quote
 from ..errors import UsageError
-from ..schedule import SAMPLERS, Sampler
+from ..schedule import SAMPLERS, TRAILING_SCHEDULES, Sampler, uses_spacing
 from ..settings import MAX_PROMPT, GenerateSettings, validate
 
 PROMPTS = ("Prompt", "Negative prompt")
@@ -119,9 +119,11 @@ def restore(parameters: Mapping[str, str], unknown: Mapping[str, str]) -> Restor
     given |= {"width": width.strip(), "height": height.strip()}
     missing = {name: unknown[key] for name, key in _KEYS.items() if key in unknown}
     values: dict[str, Any] = {"prompt_syntax": _syntax(parameters)}
-    given["sampler"], reason = translate_sampler(
-        given["sampler"], parameters.get("Schedule type") or parameters.get("Scheduler", "")
-    )
+    schedule = parameters.get("Schedule type") or parameters.get("Scheduler", "")
+    asked = given["sampler"]
+    given["sampler"], reason = translate_sampler(asked, schedule)
+    if uses_spacing(given["sampler"] or "") and _split_schedule(asked, schedule.lower())[1] in TRAILING_SCHEDULES:
+        values["spacing"] = "trailing"
     if reason:
         missing.setdefault("sampler", reason)
     for name, value in given.items():
@@ -174,7 +176,7 @@ def translate_sampler(label: str, schedule: str = "") -> tuple[str | None, str]:
         if SAMPLERS[own].schedule_type.lower() == wanted:
             return own, ""
     own = next((m for m in matches if not SAMPLERS[m].schedule_type), matches[0])
-    if wanted in _PLAIN_SCHEDULES and not SAMPLERS[own].schedule_type:
+    if wanted in (*_PLAIN_SCHEDULES, *TRAILING_SCHEDULES) and not SAMPLERS[own].schedule_type:
         return own, ""
     return own, f"is {asked}, and {own} does not have the schedule {quote(wanted, 30)} here"
 

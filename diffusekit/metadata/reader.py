@@ -60,7 +60,7 @@ class ImageMetadata(BaseModel):
     def settings(self) -> GenerateSettings | None:
         """The settings that make the image again, as far as they are known. None if there are none."""
         if self.record:
-            return self.record.settings
+            return self.record.repeated
         return self._restore().settings if has_settings(self.parameters) or self.unknown else None
 
     @property

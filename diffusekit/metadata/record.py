@@ -33,6 +33,18 @@ class Record(BaseModel):
     axes: dict[str, tuple[str, ...]] = {}  # of a grid of images: the settings that vary, and their labels
     shortened: tuple[str, ...] = ()  # settings that were too long for the file, which end in an ellipsis
 
+    @property
+    def repeated(self) -> GenerateSettings:
+        """The settings that make the image again with this version.
+
+        Until 0.6 a guidance scale of 0 meant the negative prompt alone. Now it is off, and no new record has it. The
+        same image is that of the negative prompt as the prompt, without guidance.
+        """
+        own = self.settings
+        if own.guidance_scale != 0:
+            return own
+        return own.model_copy(update={"prompt": own.negative_prompt, "negative_prompt": "", "guidance_scale": 1.0})
+
     @classmethod
     def create(
         cls,

@@ -3,6 +3,7 @@
 Nothing here imports torch, opens a pickle or runs anything.
 """
 
+from .distillation import SamplingDefaults, find_lora_defaults
 from .families import FAMILIES, EncoderPart, Family, Task
 from .folder import ModelFolder, describe_class, read_folder
 from .headers import TensorHeader, read_header, read_json
@@ -14,11 +15,13 @@ __all__ = [
     "EncoderPart",
     "Family",
     "ModelFolder",
+    "SamplingDefaults",
     "Task",
     "TensorHeader",
     "WeightFiles",
     "choose_weights",
     "describe_class",
+    "find_lora_defaults",
     "find_weights",
     "read_folder",
     "read_header",

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ModelError
 from .checks import check_configs, check_tokenizer
+from .distillation import SamplingDefaults, find_defaults
 from .families import PIPELINES, SUPPORTED, Family, Task
 from .headers import read_header, read_json, unreadable
 from .links import check_links
@@ -43,6 +44,12 @@ class ModelFolder:
     task: Task
     configs: Mapping[str, Mapping[str, Any]]
     index: Mapping[str, Any]
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """Steps, sampler, guidance and spacing that suit the model."""
+        names = {"the origin of the model": self.index.get("_name_or_path")}
+        return find_defaults(self.name, self.family.name, self.configs["unet"], self.configs["scheduler"], names=names)
 
     @property
     def has_safety_checker(self) -> bool:

@@ -27,7 +27,7 @@ from ..model_files.headers import FETCH_AGAIN
 from ..options import LoadOptions
 from ..settings import Settings
 from .lora import merge_lora
-from .model import Model, TextModel
+from .model import Model, TextModel, sampling_defaults
 
 log = logging.getLogger(__name__)
 # Loading patches torch for the whole process to make empty networks, and two callers of one model share it.
@@ -76,7 +76,7 @@ def _load(request: LoadRequest) -> Model:
     if request.fast and not (place.folder / hub.FAST_LORA).is_file():
         raise ModelError(
             f"the model {place.name} has no few-step LoRA",
-            "leave out `fast`; for a distilled model set `steps` to 4 and `guidance_scale` to 1",
+            "leave out `fast`; a model of few steps needs no setting",
         )
     if files.has_safety_checker:
         log.warning("%s brings a safety checker, which is not run: its images are not checked", place.name)
@@ -84,6 +84,7 @@ def _load(request: LoadRequest) -> Model:
         # diffusers first: it imports the parts of transformers that it needs, in less time than the other way round
         unet, vae = _unet(files, placement, fast=request.fast), _vae(files, placement)
         tokenizers, text_encoders = _text_parts(files, placement)
+    defaults = sampling_defaults(place.folder, files)
     return Model(
         name=place.name,
         folder=place.folder,
@@ -94,7 +95,8 @@ def _load(request: LoadRequest) -> Model:
         text_encoders=text_encoders,
         unet=unet,
         vae=vae,
-        scheduler_config=dict(files.configs["scheduler"]),
+        scheduler_config=dict(files.configs["scheduler"]) | dict(defaults.scheduler),
+        defaults=defaults,
         task=files.task,
         fast=request.fast,
     )

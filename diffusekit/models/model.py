@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import hub, model_files
 from ..device import Placement
-from ..model_files import Family, Task
+from ..model_files import Family, ModelFolder, SamplingDefaults, Task
 from ..model_files.folder import native_size, vae_scale_factor
 from .identity import hash_folder
 
@@ -59,6 +59,7 @@ class Model(TextModel):
     """A frozen Stable Diffusion: tokenizers, text encoders, U-Net and VAE.
 
     `scheduler_config` is the noise schedule of its training; `schedule.make_scheduler` builds samplers from it.
+    `defaults` are the steps, the sampler and the guidance that suit it.
     `task` is "inpainting" for a U-Net that also takes a mask and masked latents. `fast` says that the few-step LoRA
     is merged into the U-Net's weights.
     """
@@ -66,6 +67,7 @@ class Model(TextModel):
     unet: Any
     vae: Any
     scheduler_config: dict[str, Any] = field(repr=False)
+    defaults: SamplingDefaults
     task: Task = "text"
     fast: bool = False
 
@@ -82,7 +84,7 @@ class Model(TextModel):
     @property
     def guidance_scale(self) -> float:
         """The guidance scale that suits the model."""
-        return _guidance_scale(self.folder)
+        return self.defaults.guidance_scale
 
     @property
     def prediction_type(self) -> str:
@@ -109,10 +111,15 @@ class ModelInfo:
     family: Family
     task: Task
     native_size: int
-    guidance_scale: float
+    defaults: SamplingDefaults
     has_fast_lora: bool
     has_safety_checker: bool
     size_multiple: int  # sides of an image are multiples of it
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale that suits the model."""
+        return self.defaults.guidance_scale
 
     def nearest_side(self, pixels: int) -> int:
         """Return the side nearest to `pixels` that the U-Net can halve as often as it has levels."""
@@ -131,15 +138,16 @@ def describe(name: str) -> ModelInfo:
         family=files.family,
         task=files.task,
         native_size=native_size(unet, vae),
-        guidance_scale=_guidance_scale(place.folder),
+        defaults=sampling_defaults(place.folder, files),
         has_fast_lora=(place.folder / hub.FAST_LORA).is_file(),
         has_safety_checker=files.has_safety_checker,
         size_multiple=vae_scale_factor(vae) * 2 ** (len(unet["block_out_channels"]) - 1),
     )
 
 
-def _guidance_scale(folder: Path) -> float:
-    return 3.0 if folder == hub.MINI else 7.5
+def sampling_defaults(folder: Path, files: ModelFolder) -> SamplingDefaults:
+    """Return the steps, the sampler and the guidance that suit the model of a folder."""
+    return replace(files.defaults, guidance_scale=3.0) if folder == hub.MINI else files.defaults
 
 
 def fingerprint(model: Model) -> str:

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from .. import hub, model_files, models
 from ..errors import DiffusekitError, ModelError, UsageError
+from ..model_files import SamplingDefaults
 from ..settings import ServeSettings
 from .errors import ModelNotUsable
 
@@ -61,6 +62,11 @@ class ServerModels:
             return _describe(model)
         except (DiffusekitError, OSError, ValueError, KeyError):
             return None
+
+    def defaults_of(self, model: str) -> SamplingDefaults:
+        """The steps, the sampler and the guidance of requests that name none."""
+        info = self.describe(model)
+        return info.defaults if info else SamplingDefaults()
 
     def load_default(self) -> None:
         """Bring the default model into memory."""

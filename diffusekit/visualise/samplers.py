@@ -14,7 +14,7 @@ from typing import Any, Unpack
 
 import torch
 
-from .. import models, schedule
+from .. import defaults, models, schedule
 from ..errors import UsageError
 from ..options import GenerateOptions
 from ..pipeline import stream
@@ -95,9 +95,11 @@ class SamplerRecorder:
             validate(GenerateSettings, one)
         checked = validate(GenerateSettings, settings)
         loaded = models.resolve(model, checked.device, checked.dtype, fast=checked.fast)
-        self.settings = validate(GenerateSettings, {**settings, "model": loaded.name, "fast": loaded.fast})
-        config = loaded.scheduler_config
+        own = validate(GenerateSettings, {**settings, "model": loaded.name, "fast": loaded.fast})
+        self.settings = defaults.complete(own, loaded)
+        config = defaults.noise_config(self.settings, loaded)
         self.schedules = {name: alpha_bars(name, config) for name in SCHEDULES}
+        assert self.settings.steps is not None, "the settings are complete"
         self.steps = {name: sampler_steps(name, config, self.settings.steps) for name in self.names}
         self._recorder = TraceRecorder(*(stream(**one, model=model) for one in each if path))
 

@@ -145,7 +145,7 @@ def sheet_record(first: Record, axes: Sequence[Axis | None], settings: Mapping[s
     changed = {a.name for a in named}
     if REPLACE in changed:
         changed.add("negative_prompt")
-    base = {name: settings[name] for name in changed if name in settings}
+    base = {name: settings[name] for name in changed if settings.get(name) is not None}
     titles = {a.name: AXES.get(a.name, a.name) for a in named}
     labels = {titles[a.name]: tuple(label.removeprefix(f"{titles[a.name]} ") for label, _ in a.values) for a in named}
     whole = validate(GenerateSettings, first.settings.model_dump() | base)

@@ -7,6 +7,8 @@ from diffusekit.settings import GenerateSettings
 def record(**values) -> Record:
     complete = {
         "prompt": "a cat",
+        "steps": 20,
+        "sampler": "dpm++_2m",
         "seed": 7,
         "guidance_scale": 3.0,
         "width": 16,

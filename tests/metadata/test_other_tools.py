@@ -132,8 +132,8 @@ def test_comfyui_with_unknown_values(tmp_path):
     }
     own = metadata.read(png(tmp_path / "x.png", prompt=graph)).settings
     assert own is not None and own.prompt == "a red cat, (sitting:1.2)"
-    assert (own.seed, own.steps, own.guidance_scale, own.width) == (None, 20, None, None)
-    assert own.sampler == "dpm++_2m"
+    assert (own.seed, own.steps, own.guidance_scale, own.width) == (None, None, None, None)
+    assert own.sampler is None
 
 
 def test_invokeai(tmp_path):
@@ -243,4 +243,4 @@ def test_hostile_texts_are_inert_and_quick(tmp_path, texts):
     own = found.settings
     assert time.process_time() - started < 3 and found.record is None
     if own is not None:
-        assert isinstance(own.prompt, str) and 1 <= own.steps <= 1000
+        assert isinstance(own.prompt, str) and 1 <= (own.steps or 1) <= 1000

@@ -35,20 +35,21 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
         settings = settings.model_copy(update={"seed": secrets.randbelow(2**32)})
     for prompt in prompts:
         validate(GenerateSettings, {"prompt": prompt})
-    _check_limits(settings, prompts, server)
-    model = ServerModels(server).resolve(settings.model)
+    models = ServerModels(server)
+    model = models.resolve(settings.model)
+    _check_limits(settings, prompts, server, steps=settings.steps or models.defaults_of(model).steps)
     _check_tokens(settings.embedding, server)
     complete = settings.model_dump(mode="json") | {"prompts": list(prompts), "model": model}
     del complete["prompt"]
     return complete
 
 
-def _check_limits(settings: GenerateSettings, prompts: Sequence[str], server: ServeSettings) -> None:
+def _check_limits(settings: GenerateSettings, prompts: Sequence[str], server: ServeSettings, *, steps: int) -> None:
     width, height = settings.width or 1, settings.height or 1
     requested = {
         "prompt": (max(map(len, prompts)), server.max_prompt, "characters"),
         "negative_prompt": (len(settings.negative_prompt), server.max_prompt, "characters"),
-        "steps": (settings.steps, server.max_steps, "steps"),
+        "steps": (steps, server.max_steps, "steps"),
         "images": (settings.images * len(prompts), server.max_images, "images"),
         "width": (width * height, server.max_pixels, "pixels, width times height"),
     }

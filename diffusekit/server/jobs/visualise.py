@@ -36,7 +36,7 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
             f"prompts must be one, or two side by side, got {len(settings['prompts'])}",
             "leave some out",
         )
-    if settings["steps"] > MAX_STEPS:
+    if (settings["steps"] or 1) > MAX_STEPS:  # no model has a default above it
         raise UsageError(
             f"steps must be at most {MAX_STEPS}, because every one is shown, got {settings['steps']}",
             "use fewer",

@@ -129,7 +129,7 @@ def _add_lists(routes: APIRouter, jobs: Jobs) -> None:
 
     @routes.get("/schedulers")
     def schedulers() -> list[dict[str, Any]]:
-        labels = ["Automatic", *sorted({s.schedule_type for s in SAMPLERS.values()} - {""})]
+        labels = ["Automatic", *sorted({s.schedule_type for s in SAMPLERS.values()} - {""}), "SGM Uniform"]
         more = {"aliases": None, "default_rho": -1, "need_inner_model": False}
         return [{"name": label.lower(), "label": label} | more for label in labels]
 
@@ -175,9 +175,9 @@ def _info(jobs: Jobs, job: Job) -> dict[str, Any]:
         "all_subseeds": seeds,
         "width": used["width"],
         "height": used["height"],
-        "sampler_name": SAMPLERS[asked["sampler"]].label,
+        "sampler_name": SAMPLERS[used["sampler"]].label if used["sampler"] else "",
         "cfg_scale": used["guidance_scale"],
-        "steps": asked["steps"],
+        "steps": used["steps"],
         "batch_size": asked["images"],
         "sd_model_name": jobs.models.title_of(asked["model"]),
         "sd_model_hash": records[0].model_hash[:10] if records else "",

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from ..jobs.queue import Jobs
-from .requests import ApiRequest, Neutral, find_sampler, first_of, fit_size, ignored_fields, merge
+from .requests import ApiRequest, Neutral, first_of, fit_size, ignored_fields, merge, sampler_settings
 
 # How A1111's clients spell the fields of `GenerateSettings`.
 FIELDS = {
@@ -80,7 +80,7 @@ ETA = {"ddim": (None, 0), "euler_a": (None, 1)}  # where A1111 uses it: its own 
 
 
 class Txt2ImgRequest(ApiRequest):
-    """The supported fields of A1111's request. For size and guidance, null is the model's default.
+    """The supported fields of A1111's request. For steps, sampler, size and guidance, null is the model's default.
 
     The others are named in `warnings`, inside `info` of the response, when they are sent to change something.
     """
@@ -88,7 +88,7 @@ class Txt2ImgRequest(ApiRequest):
     prompt: str = Field("", examples=["a red cat"])
     negative_prompt: str = Field("", examples=[""])
     seed: int = Field(-1, description="-1: random.")
-    steps: int = 20
+    steps: int | None = Field(None, examples=[20])
     cfg_scale: float | None = Field(None, examples=[7])
     width: int | None = Field(None, examples=[128], description="Rounded to what the model takes.")
     height: int | None = Field(None, examples=[128], description="Rounded to what the model takes.")
@@ -103,11 +103,13 @@ class Txt2ImgRequest(ApiRequest):
 
 def read_request(body: Txt2ImgRequest, jobs: Jobs) -> tuple[dict[str, Any], list[str]]:
     """The settings of a generate job, and warnings of what has no effect."""
-    sampler, sampler_warnings = find_sampler(first_of(body.sampler_name, body.sampler_index), body.scheduler)
     options = body.override_settings or {}
     model = jobs.models.default
     if title := options.get("sd_model_checkpoint"):
         model = jobs.models.resolve(title)
+    default = jobs.models.defaults_of(model).sampler
+    name = first_of(body.sampler_name, body.sampler_index)
+    sampler, sampler_warnings = sampler_settings(name, body.scheduler, default)
     size, size_warnings = fit_size(jobs.models, model, body.width, body.height)
     settings: dict[str, Any] = {
         "prompt": body.prompt,
@@ -117,20 +119,23 @@ def read_request(body: Txt2ImgRequest, jobs: Jobs) -> tuple[dict[str, Any], list
         "guidance_scale": body.cfg_scale,
         "seed": None if body.seed == -1 else body.seed,
         "images": body.batch_size * body.n_iter,
-        "sampler": sampler,
         "model": model,
+        **sampler,
         **size,
     }
     return settings, merge(
-        _ignored(body, sampler), ignored_options(options, prefix="override_settings."), sampler_warnings, size_warnings
+        _ignored(body, sampler.get("sampler", default)),
+        ignored_options(options, prefix="override_settings."),
+        sampler_warnings,
+        size_warnings,
     )
 
 
-def _ignored(body: Txt2ImgRequest, sampler: str | None) -> list[str]:
+def _ignored(body: Txt2ImgRequest, sampler: str) -> list[str]:
     """Warnings of the fields of a request that have no effect."""
     given = body.model_extra or {}
     sentences = ignored_fields(given, NEUTRAL, Txt2ImgRequest.model_fields)
-    if given.get("eta") not in ETA.get(sampler or "", (None, 0, 1)):
+    if given.get("eta") not in ETA.get(sampler, (None, 0, 1)):
         sentences.append("eta has no effect on this server")
     scripts = given.get("alwayson_scripts")
     for name, script in scripts.items() if isinstance(scripts, dict) else ():

@@ -25,7 +25,7 @@ from ...errors import DiffusekitError, UsageError
 from ..errors import ErrorResponse, ModelNotFound
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
-from .requests import ApiRequest, Neutral, find_sampler, fit_size, ignored_fields, merge, spell_fields
+from .requests import ApiRequest, Neutral, fit_size, ignored_fields, merge, sampler_settings, spell_fields
 from .responses import follow, raise_if_failed, sse_response, wait_for_job
 
 # How OpenAI's clients spell the fields of `GenerateSettings`.
@@ -55,6 +55,9 @@ NEUTRAL: Neutral = {
 OPENAI_MODEL = re.compile(r"(openai/)?(chatgpt-image|dall-?e|gpt-image|gpt-4o-image)[\w.:-]*", re.IGNORECASE)
 
 
+_DEFAULT = "Null: the model's default."
+
+
 class ImagesRequest(ApiRequest):
     """OpenAI's request, with extensions that other local servers have too."""
 
@@ -67,7 +70,9 @@ class ImagesRequest(ApiRequest):
     stream: bool = False
     partial_images: int = Field(0, ge=0, le=3)
     negative_prompt: str = ""
-    steps: int = Field(20, validation_alias=AliasChoices("num_inference_steps", "steps"))
+    steps: int | None = Field(
+        None, validation_alias=AliasChoices("num_inference_steps", "steps"), examples=[20], description=_DEFAULT
+    )
     guidance_scale: float | None = Field(None, examples=[3])
     seed: int | None = Field(None, examples=[-1], description="-1 or null: random.")
     sampler: str | None = Field(None, examples=["dpm++_2m"])
@@ -123,7 +128,7 @@ def _read_request(body: ImagesRequest, jobs: Jobs) -> tuple[dict[str, Any], list
         warnings.append("output_format has no effect with response_format url, which is that of a PNG")
     model, model_warnings = _find_model(body.model.strip(), jobs)
     size, size_warnings = fit_size(jobs.models, model, *_parse_size(body.size))
-    sampler, sampler_warnings = find_sampler(body.sampler)
+    sampler, sampler_warnings = sampler_settings(body.sampler, None, jobs.models.defaults_of(model).sampler)
     settings: dict[str, Any] = {
         "prompt": body.prompt,
         "negative_prompt": body.negative_prompt,
@@ -131,8 +136,8 @@ def _read_request(body: ImagesRequest, jobs: Jobs) -> tuple[dict[str, Any], list
         "steps": body.steps,
         "guidance_scale": body.guidance_scale,
         "seed": None if body.seed == -1 else body.seed,
-        "sampler": sampler,
         "model": model,
+        **sampler,
         **size,
     }
     return settings, merge(warnings, model_warnings, size_warnings, sampler_warnings)

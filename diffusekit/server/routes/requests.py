@@ -13,13 +13,14 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ...errors import FileRefused, UsageError
-from ...schedule import SAMPLERS, Sampler
-from ...settings import GenerateSettings
+from ...model_files import SamplingDefaults
+from ...schedule import SAMPLERS, TRAILING_SCHEDULES, Sampler, uses_spacing
 from ..models import ServerModels
 
 MAX_WARNINGS = 20  # of fields in one response
 SCHEDULE_ENDINGS = {"karras": "Karras", "ka": "Karras", "k": "Karras", "exponential": "Exponential"}
 SCHEDULE_ENDINGS |= {"polyexponential": "Polyexponential", "sgmuniform": "SGM Uniform", "beta": "Beta"}
+SCHEDULE_ENDINGS |= {"simple": "Simple"}
 # The fields of another API that have no effect here, and the values with which they change nothing there either.
 # None is any value.
 Neutral = Mapping[str, Collection[Any] | None]
@@ -73,11 +74,24 @@ def spell_fields(sentences: Iterable[str], fields: Mapping[str, str]) -> list[st
 # --- samplers ----------------------------------------------------------------------------------
 
 
-def find_sampler(name: str | None, schedule: str | None = None) -> tuple[str | None, list[str]]:
+def sampler_settings(name: str | None, schedule: str | None, default: str) -> tuple[dict[str, str], list[str]]:
+    """The settings `sampler` and `spacing` of a request, as far as it has them, and warnings as of `find_sampler`.
+
+    `default` is the sampler of a request that names none.
+    """
+    own, warnings = find_sampler(name, schedule, default=default)
+    wanted = {_simplify(schedule or ""), _match_sampler(name or "")[1]}
+    is_trailing = bool(wanted & _TRAILING) and uses_spacing(own or default)
+    return ({"sampler": own} if own else {}) | ({"spacing": "trailing"} if is_trailing else {}), warnings
+
+
+def find_sampler(
+    name: str | None, schedule: str | None = None, *, default: str = SamplingDefaults.sampler
+) -> tuple[str | None, list[str]]:
     """Our name of a sampler by any usual one, and a warning for a schedule that it does not have.
 
     It may be our own name, A1111's label with or without the schedule, or a name of k-diffusion, ComfyUI, InvokeAI or
-    diffusers. Without a name it is None, for the default. Raises `UsageError` for an unknown name.
+    diffusers. Without a name it is None, for `default`. Raises `UsageError` for an unknown name.
     """
     wanted = _simplify(schedule or "")
     wanted = "" if wanted == "automatic" else wanted
@@ -87,9 +101,9 @@ def find_sampler(name: str | None, schedule: str | None = None) -> tuple[str | N
         raise UsageError(f"sampler {name[:60]!r} is not known", f"there are: {labels}")
     wanted = wanted or ending
     wanted = _simplify(SCHEDULE_ENDINGS.get(wanted, wanted))
-    if not wanted:
+    if not wanted or (wanted in _TRAILING and uses_spacing(own or default)):
         return own, []
-    start = SAMPLERS[own or GenerateSettings.model_fields["sampler"].default]
+    start = SAMPLERS[own or default]
     if _simplify(start.schedule_type) == wanted:
         return own, []
     for other, sampler in SAMPLERS.items():
@@ -124,6 +138,7 @@ def _names_of(own: str, sampler: Sampler) -> set[str]:
     return {_simplify(own), *(_simplify(f"{name} {sampler.schedule_type}") for name in names)}
 
 
+_TRAILING = {_simplify(name) for name in TRAILING_SCHEDULES}
 _NAMES = {words: own for own, sampler in reversed(SAMPLERS.items()) for words in _names_of(own, sampler)}
 
 

@@ -208,6 +208,7 @@ def _made(runs: Sequence[LessonRun]) -> str:
 def _settings(run: LessonRun) -> str:
     record = run.trace.result.record
     settings = record.settings
+    assert settings.sampler is not None, "the settings of an image are complete"
     rows = {
         "model": settings.model,
         "revision": record.revision,
@@ -215,6 +216,7 @@ def _settings(run: LessonRun) -> str:
         "seed": settings.seed,
         "steps": settings.steps,
         "sampler": SAMPLERS[settings.sampler].label,
+        "spacing": settings.spacing or "",
         "guidance": html.format_number(settings.guidance_scale),
         "negative prompt": settings.negative_prompt,
         "size": f"{settings.width} × {settings.height}",

@@ -189,6 +189,7 @@ def _guidance_values(runs: Sequence[LessonRun]) -> dict[str, str]:
 def _sampling_values(runs: Sequence[LessonRun]) -> dict[str, str]:
     run = runs[0]
     name = run.trace.result.record.settings.sampler
+    assert name is not None, "the settings of an image are complete"
     sampler = SAMPLERS[name]
     scheduler = make_scheduler(name, run.trace.model.scheduler_config)
     equations = [

@@ -87,7 +87,7 @@ def test_lists_and_options(client):
     }
     assert get["options"]["sd_model_checkpoint"] == "mini" == get["sd-models"][0]["title"]
     assert {"name": "Euler a", "aliases": ["euler_a"], "options": {}} in get["samplers"]
-    assert [s["name"] for s in get["schedulers"]] == ["automatic", "karras"]
+    assert [s["name"] for s in get["schedulers"]] == ["automatic", "karras", "sgm uniform"]
     assert get["embeddings"] == {"loaded": {}, "skipped": {}}
     assert get["progress"]["progress"] == 0 and get["progress"]["state"]["job_count"] == 0
     assert client.post("/sdapi/v1/options", json=get["options"]).json() is None

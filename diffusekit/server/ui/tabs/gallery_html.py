@@ -83,9 +83,9 @@ def _prompts(found: metadata.ImageMetadata) -> tuple[str, str]:
 
 def _record_rows(record: metadata.Record) -> dict[str, Any]:
     settings = record.settings
-    sampler = SAMPLERS[settings.sampler]
+    sampler = SAMPLERS[settings.sampler] if settings.sampler else None
     return {
-        "Sampler": f"{sampler.label} {sampler.schedule_type}".strip(),
+        "Sampler": f"{sampler.label} {sampler.schedule_type}".strip() if sampler else "",
         "Steps": settings.steps,
         "Guidance": f"{settings.guidance_scale:g}" if settings.guidance_scale is not None else "",
         "Seed": settings.seed,

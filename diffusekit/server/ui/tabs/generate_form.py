@@ -14,7 +14,8 @@ import gradio as gr
 from ....embeddings import list_files
 from ....embeddings.names import name_of
 from ....errors import DiffusekitError, UsageError
-from ....schedule import SAMPLERS
+from ....model_files import SamplingDefaults
+from ....schedule import SAMPLERS, SPACINGS
 from ....settings import GenerateSettings, validate
 from ....visualise import xyz_grid
 from .. import prompt_info
@@ -35,6 +36,7 @@ LABELS = {
     "model": "Model",
     "fast": "Fast",
     "prompt_syntax": "Prompt syntax",
+    "spacing": "Timestep spacing",
 }
 SYNTAXES = (("Plain", "plain"), ("A1111", "a1111"))  # labels and values of `prompt_syntax`
 FIELDS = tuple(LABELS)  # names of `GenerateSettings`, in the order in which handlers get their values
@@ -91,7 +93,7 @@ class GridForm:
 
 def add_form(context: PageContext, prompt: gr.Textbox) -> GenerateForm:
     """Lay out everything but the prompt."""
-    settings, size, guidance, has_fast = context.settings, *model_defaults(context.settings.model)
+    settings, (size, suited, has_fast) = context.settings, model_defaults(context.settings.model)
     models = list(context.jobs.models.names())
     fields: dict[str, Any] = {"prompt": prompt}
     fields["negative_prompt"] = gr.Textbox(
@@ -104,14 +106,13 @@ def add_form(context: PageContext, prompt: gr.Textbox) -> GenerateForm:
         elem_id="negative",
     )
     with gr.Row(elem_classes="pair"):
-        fields["sampler"] = sampler_dropdown()
+        fields["sampler"] = sampler_dropdown(suited.sampler)
         fields["model"] = gr.Dropdown(
             models, value=models[0], label=LABELS["model"], visible=len(models) > 1, min_width=0
         )
     with gr.Row(elem_classes="pair"):
-        steps = GenerateSettings.model_fields["steps"].default
-        fields["steps"] = _slider("steps", 1, settings.max_steps, steps)
-        fields["guidance_scale"] = guidance_slider(guidance)
+        fields["steps"] = _slider("steps", 1, settings.max_steps, suited.steps)
+        fields["guidance_scale"] = guidance_slider(suited.guidance_scale)
     with gr.Row(elem_classes="sizes"):
         fields["width"] = gr.Number(size, label=LABELS["width"], precision=0, min_width=0, step=8)
         fields["height"] = gr.Number(size, label=LABELS["height"], precision=0, min_width=0, step=8)
@@ -121,7 +122,9 @@ def add_form(context: PageContext, prompt: gr.Textbox) -> GenerateForm:
         fields["fast"] = gr.Checkbox(
             False, label=LABELS["fast"], info="4 steps, no guidance", visible=has_fast, min_width=0, elem_id="fast"
         )
-    fields["prompt_syntax"] = syntax_dropdown()
+    with gr.Row(elem_classes="pair"):
+        fields["prompt_syntax"] = syntax_dropdown()
+        fields["spacing"] = spacing_dropdown()
     with gr.Row(elem_classes="sizes"):
         fields["seed"] = seed_box("seed")
         random_seed = small_button("Random", elem_classes="beside", elem_id="dice")
@@ -177,14 +180,18 @@ def guidance_slider(value: float) -> gr.Slider:
     return gr.Slider(0, 20, value, step=0.1, label=LABELS["guidance_scale"], min_width=0, buttons=[])
 
 
-def sampler_dropdown() -> gr.Dropdown:
-    default = GenerateSettings.model_fields["sampler"].default
-    return gr.Dropdown(sampler_choices(), value=default, label=LABELS["sampler"], min_width=0)
+def sampler_dropdown(value: str) -> gr.Dropdown:
+    return gr.Dropdown(sampler_choices(), value=value, label=LABELS["sampler"], min_width=0)
 
 
 def syntax_dropdown() -> gr.Dropdown:
     info = "A1111: (weights:1.2), [from:to:when], [a|b], BREAK, AND, and any length."
     return gr.Dropdown(list(SYNTAXES), value="plain", label=LABELS["prompt_syntax"], info=info, elem_id="syntax")
+
+
+def spacing_dropdown() -> gr.Dropdown:
+    choices = [("The model's", ""), *((name.capitalize(), name) for name in SPACINGS)]
+    return gr.Dropdown(choices, value="", label=LABELS["spacing"], min_width=0, elem_id="spacing")
 
 
 def seed_box(elem_id: str) -> gr.Textbox:
@@ -196,13 +203,13 @@ def sampler_choices() -> list[tuple[str, str]]:
     return [(f"{s.label} {s.schedule_type}".strip(), name) for name, s in SAMPLERS.items()]
 
 
-def model_defaults(model: str) -> tuple[int, float, bool]:
-    """Native size, guidance scale and whether there is a few-step LoRA; Stable Diffusion's without the files."""
+def model_defaults(model: str) -> tuple[int, SamplingDefaults, bool]:
+    """Native size, what suits the model, whether there is a few-step LoRA; Stable Diffusion's without the files."""
     try:
         info = prompt_info.describe_model(model)
-        return info.native_size, info.guidance_scale, info.has_fast_lora
+        return info.native_size, info.defaults, info.has_fast_lora
     except (DiffusekitError, OSError, ValueError, KeyError):
-        return 512, 7.5, False
+        return 512, SamplingDefaults(), False
 
 
 def learned_names(folder: Path) -> list[str]:

@@ -54,7 +54,7 @@ class GenerateHandlers:
         form.random_seed.click(lambda: "", None, fields["seed"], **QUICK)
         size = [fields["width"], fields["height"]]
         form.swap_size.click(lambda width, height: (height, width), size, size, **QUICK)
-        suited = [fields["guidance_scale"], *size, fields["fast"]]
+        suited = [*(fields[name] for name in FAST_DEFAULTS), *size, fields["fast"]]
         fields["model"].input(self.on_model, fields["model"], suited, **QUICK)
         fast_fields = [fields[name] for name in FAST_DEFAULTS]
         fields["fast"].input(self.on_fast, [fields["fast"], fields["model"]], fast_fields, **QUICK)
@@ -206,21 +206,24 @@ class GenerateHandlers:
         return generate_html.render_token_count(count)
 
     def on_model(self, model: str) -> tuple[Any, ...]:
-        """Guidance scale, width, height and Fast that suit a model."""
+        """Steps, guidance scale, sampler, width, height and Fast that suit a model."""
         try:
             info = prompt_info.describe_model(self.model_of(model))
         except (DiffusekitError, OSError, ValueError, KeyError):
-            return (gr.skip(),) * 4
+            return (gr.skip(),) * 6
         fast = gr.update(visible=info.has_fast_lora, value=False)
-        return info.guidance_scale, info.native_size, info.native_size, fast
+        return *self.suited(model), info.native_size, info.native_size, fast
 
     def on_fast(self, is_fast: bool, model: str) -> list[Any]:
         """The settings that Fast changes: its own, or the model's defaults."""
         if is_fast:
             return list(FAST_DEFAULTS.values())
-        default = {name: GenerateSettings.model_fields[name].default for name in FAST_DEFAULTS}
-        guidance = prompt_info.describe_model(self.model_of(model)).guidance_scale
-        return list((default | {"guidance_scale": guidance}).values())
+        return list(self.suited(model))
+
+    def suited(self, model: str) -> tuple[Any, ...]:
+        """What suits a model, for the settings of `FAST_DEFAULTS`."""
+        defaults = prompt_info.describe_model(self.model_of(model)).defaults
+        return tuple(getattr(defaults, name) for name in FAST_DEFAULTS)
 
     def model_of(self, title: str) -> str:
         return self.jobs.models.names().get(title, title)
@@ -233,8 +236,11 @@ class GenerateHandlers:
 
         async def generate(*values: Any) -> AsyncGenerator[Any]:
             given = generate_form.read_form(values)
-            if given["fast"]:  # Fast decides about settings that the client left at the form's own value
-                unchanged = {name for name in FAST_DEFAULTS if given[name] == self.form.fields[name].value}
+            # Fast and another model decide about settings that the client left at the form's own value
+            is_other = given["model"] != self.form.fields["model"].value
+            if given["fast"] or is_other:
+                names = (*FAST_DEFAULTS, *(("width", "height") if is_other else ()))
+                unchanged = {name for name in names if given[name] == self.form.fields[name].value}
                 given = {name: value for name, value in given.items() if name not in unchanged}
             try:
                 updates = progress.follow_images(self.jobs, generate_form.settings_from_form(given))

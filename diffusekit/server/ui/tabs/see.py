@@ -13,7 +13,6 @@ from . import see_html
 from .generate_form import guidance_slider, model_defaults, sampler_dropdown, seed_box
 
 FIELDS = ("steps", "guidance_scale", "sampler", "seed")
-STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -91,13 +90,13 @@ def _add_form(context: PageContext) -> SeeForm:
 
 
 def _add_fields(context: PageContext) -> dict[str, Any]:
-    _, guidance, _ = model_defaults(context.settings.model)
+    _, suited, _ = model_defaults(context.settings.model)
     most = visualise.MAX_STEPS
     with gr.Row(elem_classes="pair"):
-        steps = gr.Slider(2, most, STEPS, step=1, label="Steps", min_width=0, buttons=[], elem_id="see-steps")
-        scale = guidance_slider(guidance)
+        steps = gr.Slider(1, most, suited.steps, step=1, label="Steps", min_width=0, buttons=[], elem_id="see-steps")
+        scale = guidance_slider(suited.guidance_scale)
     with gr.Row(elem_classes="pair"):
-        sampler, seed = sampler_dropdown(), seed_box("see-seed")
+        sampler, seed = sampler_dropdown(suited.sampler), seed_box("see-seed")
     return dict(zip(FIELDS, (steps, scale, sampler, seed), strict=True))
 
 

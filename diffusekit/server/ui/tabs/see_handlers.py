@@ -19,7 +19,7 @@ from . import generate_form, restore, see_html
 from .page import Page
 from .see import FIELDS
 
-REST = ("negative_prompt", "model", "width", "height", "embedding")  # settings of an image without a field
+REST = ("negative_prompt", "model", "width", "height", "embedding", "spacing")  # settings of an image without a field
 
 
 class SeeHandlers:
