@@ -18,9 +18,9 @@ class Conditioning:
     """B prompts as a U-Net takes them.
 
     `states` (B, T, D) are the hidden states of one text encoder, or of two side by side. `pooled` (B, P) is the
-    pooled state of the last encoder. `size_ids` (B, 6) are original size, crop and target size (SDXL, Podell et
-    al., 2023). `mask` (B, T) is 1 where the U-Net may attend. `guidance` (B, E) is the guidance scale as an input of
-    a guidance-distilled U-Net, see `embed_guidance`.
+    pooled state of the last encoder. `size_ids` (B, 6), always float32, are original size, crop and target size
+    (SDXL, Podell et al., 2023), see `with_size`. `mask` (B, T) is 1 where the U-Net may attend. `guidance` (B, E) is
+    the guidance scale as an input of a guidance-distilled U-Net, see `embed_guidance`.
     """
 
     states: torch.Tensor
@@ -41,17 +41,38 @@ class Conditioning:
         return Conditioning(*(None if t is None else t[rows] for t in self._tensors()))  # type: ignore[arg-type]
 
     def to(self, *device_or_dtype: torch.device | torch.dtype) -> Conditioning:
-        """Move all tensors to a device, or cast them to a precision."""
+        """Move all tensors to a device, or cast them to a precision. Sizes stay float32: half precision rounds them."""
         moved = self._tensors()
         for target in device_or_dtype:
             moved = [None if t is None else t.to(target) for t in moved]
-        return Conditioning(*moved)  # type: ignore[arg-type]
+        cond = Conditioning(*moved)  # type: ignore[arg-type]
+        return cond if self.size_ids is None else replace(cond, size_ids=self.size_ids.to(cond.states.device))
+
+    def with_size(
+        self, width: int, height: int, *, original: tuple[int, int] | None = None, crop: tuple[int, int] = (0, 0)
+    ) -> Conditioning:
+        """Add the size of the image in pixels, as a U-Net of SDXL takes it.
+
+        `original` is the width and height of the picture before it was scaled and cropped, that of the image if None.
+        `crop` is the left and the upper edge of the image in the scaled picture.
+        """
+        before = original or (width, height)
+        numbers = [*before[::-1], *crop[::-1], height, width]
+        sizes = torch.tensor([numbers], dtype=torch.float32, device=self.states.device)
+        return replace(self, size_ids=sizes.expand(len(self), -1))
 
     def concatenate(self, other: Conditioning) -> Conditioning:
         """Append the rows of `other`, as classifier-free guidance needs them in one batch."""
         pairs = list(zip(self._tensors(), other._tensors(), strict=True))
         assert all((a is None) == (b is None) for a, b in pairs), "both need the same parts"
         return Conditioning(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))  # type: ignore[arg-type]
+
+    def with_zeros(self, rows: Sequence[int]) -> Conditioning:
+        """Replace the states and pooled states of some rows by zeros, as SDXL takes an empty negative prompt."""
+        keep = torch.ones(len(self), device=self.states.device)
+        keep[list(rows)] = 0
+        pooled = None if self.pooled is None else self.pooled * keep[:, None].to(self.pooled)
+        return replace(self, states=self.states * keep[:, None, None].to(self.states), pooled=pooled)
 
     def schedule(self) -> ConditioningSchedule:
         """Make a schedule of one prompt per image that never changes."""
@@ -90,6 +111,11 @@ class ConditioningSchedule:
     def at(self, share: float) -> Conditioning:
         """Return what steers the step that begins after `share` of the run, at least 0 and below 1."""
         return next(cond for until, cond in self.stages if share < until)
+
+    def with_size(self, width: int, height: int) -> ConditioningSchedule:
+        """Add the size of the image in pixels, see `Conditioning.with_size`."""
+        stages = tuple((until, cond.with_size(width, height)) for until, cond in self.stages)
+        return ConditioningSchedule(stages, self.weights)
 
     def with_guidance(self, scale: float, width: int) -> ConditioningSchedule:
         """Add a guidance scale as an input of a guidance-distilled U-Net, embedded in `width` numbers."""

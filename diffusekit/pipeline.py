@@ -186,6 +186,10 @@ class Generation:
         if scale == 1 and all(len(each.parts) == 1 for each in parsed):
             negatives = []
         cond, uncond = prompt_encoder.encode(model, parsed, negatives * len(tasks), self.tokens)
+        if model.family.takes_size:
+            width, height = _known(settings.width), _known(settings.height)
+            cond = cond.with_size(width, height)
+            uncond = uncond and uncond.with_size(width, height)
         if model.is_guidance_distilled:
             width = model.unet.config.time_cond_proj_dim
             cond = cond.with_guidance(guidance_scale, width)

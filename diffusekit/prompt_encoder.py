@@ -2,7 +2,8 @@
 
 As A1111 does it: each window of 75 tokens goes through the text encoder on its own, and the U-Net gets the hidden
 states of all windows in a row. The states of a token are multiplied by its weight. Then the states of the window are
-scaled so that their mean is what it was.
+scaled so that their mean is what it was. With two encoders (SDXL) both steps are made for each of them, and the pooled
+state is that of the first window, without weights.
 """
 
 from __future__ import annotations
@@ -90,8 +91,27 @@ def encode(
 ) -> tuple[ConditioningSchedule, ConditioningSchedule | None]:
     """Encode prompts and negative prompts to conditionings of one length; without `negatives` the second is None.
 
-    Prompts without any syntax that fit into one window are encoded by `text.encode`, bit-identically.
+    Prompts without any syntax that fit into one window are encoded by `text.encode`, bit-identically. An empty
+    negative prompt is zeros for a model that was trained so.
     """
+    cond, uncond = _encode_pair(model, prompts, negatives, tokens)
+    empty = [row for row, parsed in enumerate(negatives) if _is_empty(parsed)]
+    if uncond is not None and empty and model.zeroes_empty_prompt:
+        stages = tuple((until, stage.with_zeros(empty)) for until, stage in uncond.stages)
+        uncond = ConditioningSchedule(stages, uncond.weights)
+    return cond, uncond
+
+
+def _is_empty(parsed: ParsedPrompt) -> bool:
+    return not any(span.text.strip() for sections in _all_sections([parsed]) for each in sections for span in each)
+
+
+def _encode_pair(
+    model: TextModel,
+    prompts: Sequence[ParsedPrompt],
+    negatives: Sequence[ParsedPrompt],
+    tokens: Sequence[LearnedToken],
+) -> tuple[ConditioningSchedule, ConditioningSchedule | None]:
     plain = [_plain_text(model, parsed, tokens) for parsed in (*prompts, *negatives)]
     if all(each is not None for each in plain):
         texts = [str(each) for each in plain]
@@ -163,7 +183,10 @@ def _encode_all(
         [windows(model, sections, tokens, encoder=number) for sections in distinct]
         for number in range(len(model.tokenizers))
     ]
-    counts = [len(each) for each in per_encoder[0]]
+    counts = [max(map(len, each)) for each in zip(*per_encoder, strict=True)]
+    for found in per_encoder:  # two tokenizers with different words may need different numbers of windows
+        for each, count in zip(found, counts, strict=True):
+            each += [PromptWindow() for _ in range(count - len(each))]
     cond = _encode_windows(model, [[w for each in found for w in each] for found in per_encoder], tokens)
     starts = [sum(counts[:i]) for i in range(len(counts))]
     rows = zip(distinct, starts, counts, strict=True)
@@ -180,7 +203,7 @@ def _encode_windows(
         tokenized = [window.tokenized(tokenizer, length) for window in found]
         ids.append([each.ids for each in tokenized])
         vector_index.append([each.vector_index for each in tokenized])
-    weights = [[1.0, *w.weights, *[1.0] * (length - 1 - len(w.weights))] for w in per_encoder[0]]
+    weights = [[[1.0, *w.weights, *[1.0] * (length - 1 - len(w.weights))] for w in found] for found in per_encoder]
     learned = zip(*(token.vectors for token in tokens), strict=True)
     cond = text.encode_ids(
         model.text_encoders,
@@ -188,7 +211,9 @@ def _encode_windows(
         [torch.tensor(each, device=device) for each in vector_index],
         [torch.cat(each).to(device) for each in learned],
     )
-    return Conditioning(_apply_weights(cond.states, torch.tensor(weights, device=device)), cond.pooled)
+    parts = zip(cond.states.split(model.widths, dim=-1), weights, strict=True)
+    weighted = [_apply_weights(states, torch.tensor(each, device=device)) for states, each in parts]
+    return Conditioning(torch.cat(weighted, dim=-1), cond.pooled)
 
 
 def _apply_weights(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,11 @@ class ModelFolder:
         checker = self.index.get("safety_checker")
         return isinstance(checker, list) and any(checker)
 
+    @property
+    def zeroes_empty_prompt(self) -> bool:
+        """Whether an empty negative prompt is zeros. Pipelines of diffusers for SDXL do so unless told otherwise."""
+        return self.family.takes_size and self.index.get("force_zeros_for_empty_prompt", True) is not False
+
     def weights(self, part: str, *, half: bool) -> WeightFiles:
         """Choose the weight files of a network; raises `ModelError` when no precision is whole."""
         return find_weights(self.path / part, stem_of(part), half=half)

@@ -93,6 +93,7 @@ def _load(request: LoadRequest) -> Model:
         family=files.family,
         tokenizers=tokenizers,
         text_encoders=text_encoders,
+        zeroes_empty_prompt=files.zeroes_empty_prompt,
         unet=unet,
         vae=vae,
         scheduler_config=dict(files.configs["scheduler"]) | dict(defaults.scheduler),
@@ -122,7 +123,7 @@ def _load_text(name: str) -> TextModel:
     place, files = _prepare(name, placement)
     with _loading_errors(place.name, placement):
         where = (place.name, place.folder, place.revision, placement, files.family)
-        return TextModel(*where, *_text_parts(files, placement))
+        return TextModel(*where, *_text_parts(files, placement), zeroes_empty_prompt=files.zeroes_empty_prompt)
 
 
 def _prepare(name: str, placement: Placement) -> tuple[hub.Location, ModelFolder]:

@@ -23,6 +23,7 @@ class TextModel:
     """The part of a model that reads prompts: tokenizers and text encoders (one each; SDXL has two).
 
     `name` is mini, a hub id, or the name of a local folder without its path. `revision` is "" for a local folder.
+    `zeroes_empty_prompt` says that an empty negative prompt is zeros, and not the states of no words (SDXL).
     """
 
     name: str
@@ -32,6 +33,7 @@ class TextModel:
     family: Family
     tokenizers: tuple[Any, ...]
     text_encoders: tuple[Any, ...]
+    zeroes_empty_prompt: bool = field(default=False, kw_only=True)
 
     @property
     def context_length(self) -> int:
