@@ -34,9 +34,10 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "diffusekit.model_files": [
         {"distillation", "families", "headers"},
-        {"kinds", "links", "remote_code", "weights"},
+        {"description", "kinds", "links", "remote_code", "weights"},
         {"checks"},
-        {"folder"},
+        {"file_description", "folder"},
+        {"folder_description"},
     ],
     "diffusekit.embeddings": [
         {"names", "vocabulary"},
