@@ -11,13 +11,15 @@ from typing import Any
 from .errors import UsageError
 from .settings import GenerateSettings, InvertSettings, S, ServeSettings, Settings, validate
 from .text_files import decode
-from .workspace import Workspace
+from .workspace import Workspace, expand
 
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent
 _TABLES = ("generate", "invert", "serve", "visualise")
+_MODELS_TABLE, _MODELS_VARIABLE = "models", "DIFFUSEKIT_MODELS"
 _ALIASES = {"visualize": "visualise"}
+_MODELS_EXAMPLE = 'for example:\n[models]\nfolders = ["/home/me/stable-diffusion-webui"]'
 # Settings that a verb replaces by an argument, or does not use.
 _WITHOUT_EFFECT = {"invert": ("pictures",), "visualise": ("images", "batch")}
 
@@ -39,6 +41,25 @@ def resolve_settings(model: type[S], verb: str, given: Mapping[str, Any]) -> S:
     return validate(model, values)
 
 
+def model_folders() -> list[Path]:
+    """Return the folders in which the user keeps models: those of DIFFUSEKIT_MODELS, then `[models] folders`.
+
+    The variable lists folders as PATH does. Raises `UsageError` for a table that cannot be read.
+    """
+    folders = [part for part in os.environ.get(_MODELS_VARIABLE, "").split(os.pathsep) if part.strip()]
+    for path in reversed(config_files()):
+        table = _read_toml(path, "check the file's permissions", _MODELS_EXAMPLE).get(_MODELS_TABLE, {})
+        listed = table.get("folders", []) if isinstance(table, dict) and not table.keys() - {"folders"} else None
+        listed = [listed] if isinstance(listed, str) else listed
+        if not isinstance(listed, list) or not all(isinstance(folder, str) for folder in listed):
+            raise UsageError(
+                f"{path}: [{_MODELS_TABLE}] should have only `folders`, a list of paths, got {str(table)[:80]}",
+                _MODELS_EXAMPLE,
+            )
+        folders += listed
+    return [expand(folder.strip()) for folder in folders]
+
+
 def config_files() -> list[Path]:
     """Return the configuration files that exist, the strongest last."""
     import platformdirs
@@ -58,8 +79,8 @@ def _read_table(path: Path, verb: str) -> dict[str, Any]:
             raise UsageError(f"{path}: {name!r} is outside a table", f"move it below a line [{verb}]")
         if _ALIASES.get(name, name) == verb:
             values |= table
-        elif name not in (*_TABLES, *_ALIASES):
-            log.warning("%s: the table [%s] has no effect%s", path, name, _suggest(name, _TABLES))
+        elif name not in (*_TABLES, *_ALIASES, _MODELS_TABLE):
+            log.warning("%s: the table [%s] has no effect%s", path, name, _suggest(name, (*_TABLES, _MODELS_TABLE)))
     for name in _WITHOUT_EFFECT.get(verb, ()):
         if name in values:
             log.warning("%s: %s has no effect in [%s]", path, name, verb)
@@ -75,8 +96,8 @@ def _read_environment(model: type[Settings]) -> dict[str, str]:
     known = {f"DIFFUSEKIT_{name.upper()}": name for name in every - {"prompt", "pictures"}}
     found = {key: value for key, value in os.environ.items() if key.upper().startswith("DIFFUSEKIT_")}
     for key in found:
-        if key not in known and key != "DIFFUSEKIT_DEBUG":
-            log.warning("the variable %s has no effect%s", key, _suggest(key.upper(), list(known)))
+        if key not in known and key not in ("DIFFUSEKIT_DEBUG", _MODELS_VARIABLE):
+            log.warning("the variable %s has no effect%s", key, _suggest(key.upper(), [*known, _MODELS_VARIABLE]))
     own = model.model_fields.keys() - (() if model is ServeSettings else {"token"})
     return {known[key]: value for key, value in found.items() if known.get(key) in own and value.strip()}
 

@@ -1,4 +1,4 @@
-"""A workspace: the folder that holds recipes, learned tokens and outputs."""
+"""A workspace: the folder that holds recipes, models, learned tokens and outputs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,11 @@ class Workspace:
         return self.path / "embeddings"
 
     @property
+    def models(self) -> Path:
+        """Models, LoRA, VAE files and embeddings that the user puts there."""
+        return self.path / "models"
+
+    @property
     def recipes(self) -> Path:
         """Recipes for training: TOML files."""
         return self.path / "training"
@@ -24,3 +29,11 @@ class Workspace:
     def outputs(self) -> Path:
         """Generated images, a folder for each day."""
         return self.path / "outputs"
+
+
+def expand(path: str) -> Path:
+    """Return a path with the user's folder in the place of ~. A ~ of an unknown user stays."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

@@ -14,11 +14,13 @@ CODE = ("diffusekit", "training")
 # A module imports only from lower rows of its package, never from its own row.
 LAYERS: dict[str, list[set[str]]] = {
     "diffusekit": [
-        {"errors", "display", "version", "exact_schedulers"},
+        {"errors", "display", "version", "exact_schedulers", "hub_aliases"},
         {"schedule"},
         {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace", "model_files"}
         | {"text_files"},
-        {"config", "hub_cache", "prompt_list"},
+        {"config", "hub_cache", "file_hashes", "prompt_list"},
+        {"places"},
+        {"model_names"},
         {"device", "hub", "conditioning"},
         {"metadata"},
         {"models"},
