@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import hub_cache, model_files
+from . import hub_cache, model_files, model_names
 from .display import first_line, format_size
 from .errors import DiffusekitError, DiskError, ModelError
 from .model_files import Family
 from .version import __version__
+from .workspace import expand
 
 MINI = Path(__file__).with_name("mini")
 FAST_LORA = "fast.safetensors"  # a LoRA of the U-Net for few steps without guidance, beside model_index.json
@@ -43,34 +44,44 @@ class Location:
 def locate(name: str, *, half: Callable[[], bool] = lambda: False) -> Location:
     """Find a model: embedded, local, in the hub's cache, or fetched from the hub.
 
-    `half` says whether half precision is needed, and is only called before a download. Raises `ModelError` for
-    an unknown name, for what is not a model, and for a model that cannot be fetched; `DiskError` for a full disk.
+    `name` may also be a name in the user's folders (`model_names`) or an alias. `half` says whether half precision is
+    needed, and is only called before a download. Raises `ModelError` for an unknown name, for what is not a model, and
+    for a model that cannot be fetched, `DiskError` for a full disk, and `UsageError` for a name of several models.
     """
     if name == "mini":
         return Location("mini", MINI, f"diffusekit-{__version__}")
     if not name.strip():
-        raise ModelError("the name of the model is empty", f"available: {', '.join(installed())}")
-    path = _to_path(name)
+        raise ModelError("the name of the model is empty", f"available: {_list_installed()}")
+    name = model_names.resolve(name)
+    path = expand(name)
     if refusal := model_files.refuse(name, path):
         raise refusal
     if "\0" not in name and path.is_dir():
         return _local(path.resolve())
     if _HUB_ID.fullmatch(name) and path.suffix.lower() not in (".safetensors", ".ckpt", ".gguf", ".pt", ".bin"):
         return _from_hub(name, half)
-    hint = f"available: {', '.join(installed())}; or a folder, or a hub id like owner/name"
+    near = model_names.find_near(name, installed())
+    hint = f"{near}available: {_list_installed()}; or a folder, or a hub id like owner/name"
     if len(path.parts) > 1:
         raise ModelError(f"there is no model {name!r}: {_missing_from(path)}", hint)
-    raise ModelError(f"there is no model {name!r}", hint)
+    raise ModelError(f"there is no model {name!r}{model_names.say_absent_roots()}", hint)
 
 
 def installed() -> dict[str, Path]:
-    """List the models that can be loaded without a network by name: `mini` and those in the hub's cache."""
-    return {"mini": MINI} | {each.name: each.folder for each in hub_cache.list_revisions() if not each.problem}
+    """List the models that are here by name: `mini`, those in the user's folders, and those in the hub's cache."""
+    local = {name: file.path for name, file in model_names.short_names("model").items() if not file.is_pickle}
+    return {"mini": MINI} | local | {each.name: each.folder for each in hub_cache.list_revisions() if not each.problem}
+
+
+def _list_installed() -> str:
+    """The names of the first models that are here."""
+    names = list(installed())
+    return f"{', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}"
 
 
 def record_name(name: str) -> str:
     """Return what records call the model `name`: for a folder its own name, without its path."""
-    path = _to_path(name)
+    path = expand(name)
     return name if name == "mini" or "\0" in name or not path.is_dir() else _local(path.resolve()).name
 
 
@@ -79,13 +90,6 @@ def _local(folder: Path) -> Location:
     if match := _SNAPSHOT.fullmatch(str(folder)):
         return Location(f"{match['owner']}/{match['name']}", folder, match["commit"])
     return Location(folder.name or "model", folder, "")
-
-
-def _to_path(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # ~someone who does not exist
-        return Path(name)
 
 
 def _missing_from(path: Path) -> str:
@@ -115,7 +119,7 @@ def _from_hub(name: str, half: Callable[[], bool]) -> Location:
         problem = hub_cache.find_problem(name, cached)
         if not problem:
             return Location(name, cached, cached.name)
-    hint = f"available without a network: {', '.join(installed())}"
+    hint = f"available without a network: {_list_installed()}"
     if constants.HF_HUB_OFFLINE:
         where = f"is not whole in the cache ({problem})" if problem else "is not in the cache"
         raise ModelError(f"the model {name} {where}, and HF_HUB_OFFLINE is set{_no_folder(name)}", hint)

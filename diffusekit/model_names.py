@@ -10,6 +10,7 @@ import difflib
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -84,33 +85,44 @@ def locate_file(kind: Kind, name: str) -> Path:
 def missing(kind: Kind, name: str) -> ModelError:
     """Return the error for a name that no file has, with near names or the folders that were looked into."""
     names = list(short_names(kind))
-    near = difflib.get_close_matches(name, names, 3, 0.5)
-    absent = [str(root) for root in places.roots()[1:] if not root.is_dir()]
     where = _join([str(root) for root in places.roots()])
     hint = f"put it into one of the folders {where}, or give the path of a file"
     if names:
-        hint = f"there are: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
-    if near:
-        hint = f"did you mean {' or '.join(near)}?"
-    gone = f"; {_join(absent)} does not exist" if absent else ""
-    return ModelError(f"there is no {WORDS[kind]} {name[:200]!r} in {where}{gone}", hint)
+        hint = f"{find_near(name, names)}there are: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+    return ModelError(f"there is no {WORDS[kind]} {name[:200]!r} in {where}{say_absent_roots()}", hint)
+
+
+def find_near(name: str, names: Iterable[str]) -> str:
+    """Return the beginning of a hint: "did you mean dreamy? ", or "" when no name is like this one."""
+    lowered = {known.lower(): known for known in names}
+    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, 3, 0.6)]
+    return f"did you mean {' or '.join(near)}? " if near else ""
+
+
+def say_absent_roots() -> str:
+    """Say which folders that the user named do not exist: "; /mnt/models does not exist"."""
+    absent = [str(root) for root in places.roots()[1:] if not root.is_dir()]
+    return f"; {_join(absent)} {'do' if len(absent) > 1 else 'does'} not exist" if absent else ""
 
 
 def short_names(kind: Kind) -> dict[str, FoundFile]:
     """Name every file of a kind as shortly as `find_file` finds it: by its stem, else by more of its path."""
     files = places.list_files(kind)
     taken = {"mini", *hub_aliases.ALIASES} if kind == "model" else set()
-    rest, named = list(files), {}
-    for spell in (lambda f: f.stem, lambda f: f.path.name, lambda f: f.name, lambda f: str(f.path)):
-        counts: dict[str, int] = {}
-        for file in files:
-            counts[spell(file).lower()] = counts.get(spell(file).lower(), 0) + 1
-        for file in list(rest):
-            if counts[spell(file).lower()] == 1 and spell(file).lower() not in taken:
-                named[spell(file)] = file
-                rest.remove(file)
-    order = {id(file): number for number, file in enumerate(files)}
-    return dict(sorted(named.items(), key=lambda item: order[id(item[1])]))
+    long, short = (
+        Counter(name.lower() for file in files for name in spellings(file))
+        for spellings in (_long_spellings, _short_spellings)
+    )
+    named: dict[str, FoundFile] = {}
+    for file in files:
+        for name in (file.stem, file.path.name, file.name):
+            count = long.get(name.lower()) or short[name.lower()]
+            if count == 1 and name.lower() not in taken:
+                named[name] = file
+                break
+        else:
+            named[str(file.path)] = file
+    return named
 
 
 def _matches(name: str, files: Iterable[FoundFile], *, fold: bool = False) -> list[FoundFile]:

@@ -7,6 +7,9 @@ from pathlib import Path
 from .description import Description
 from .kinds import refuse
 
+# How the refusal of a file begins, and the kind of the file.
+_KINDS = (("a LoRA", "lora"), ("a learned token", "embedding"), ("a VAE", "vae"), ("a one-file checkpoint", "model"))
+
 
 def describe_file(name: str, path: Path) -> Description:
     """Say what a file is, from its header and its first bytes. Raises nothing: a damaged file has a `problem`."""
@@ -16,4 +19,6 @@ def describe_file(name: str, path: Path) -> Description:
     except (OSError, ValueError):
         size = 0
     message, hint = (error.message, error.hint) if error else (f"{path} does not exist", "")
-    return Description(name, path, "file", size_on_disk=size, problem=message, hint=hint)
+    said = message.removeprefix(f"{path} is ")
+    kind = next((kind for words, kind in _KINDS if said.startswith(words)), "")
+    return Description(name, path, "file", kind, size_on_disk=size, problem=message, hint=hint)

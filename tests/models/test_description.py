@@ -15,6 +15,7 @@ def test_a_whole_folder_is_described_with_the_size_of_each_part(families):
     model = describe("mine", families["sd2"])
     assert (model.kind, model.layout, model.task, model.problem) == ("model", "folder", "text", "")
     assert model.prediction_type == "v_prediction" and model.precision == "float32" and model.native_size == 16
+    assert model.family is not None and model.family.name == "sd2" and model.label == "Stable Diffusion 2.x"
     assert [part.name for part in model.parts] == ["text_encoder", "unet", "vae"]
     weights = sum((families["sd2"] / part.files[0]).stat().st_size for part in model.parts)
     headers = 200_000  # bytes, at most
