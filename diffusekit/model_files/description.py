@@ -9,6 +9,7 @@ from typing import Any
 
 from ..display import format_size
 from ..errors import ModelError
+from .distillation import SamplingDefaults
 from .families import Family, Task
 
 # The precisions of safetensors by the names that torch and the setting `dtype` use.
@@ -46,8 +47,8 @@ class Description:
 
     `name` is what the user calls it, `path` a folder in diffusers layout or one file. `kind` is "model", "lora", "vae",
     "embedding", or "" for anything else. `label` is the family in words for people, also of one that cannot be loaded.
-    `prediction_type` is "" when the files do not say it. `sampling` says for what sampling the model was distilled
-    ("LCM", "few steps"), "" for none.
+    `prediction_type` is "" when the files do not say it. `defaults` are steps, sampler and guidance that suit the
+    model, and say what a model of few steps is.
 
     `missing` names what the model lacks. `problem` is the sentence why it cannot be loaded, and `hint` what to do; both
     are "" for a model that can be loaded. What is unknown is empty, so a damaged model is described as far as it goes.
@@ -61,7 +62,7 @@ class Description:
     label: str = ""
     task: Task | None = None
     prediction_type: str = ""
-    sampling: str = ""
+    defaults: SamplingDefaults | None = None
     native_size: int | None = None
     size_on_disk: int = 0
     parts: tuple[PartDescription, ...] = ()
@@ -96,7 +97,7 @@ class Description:
         if not self.label:
             return "unknown"
         words = [f"{self.label}{PURPOSES.get(self.task or 'text', '')}"]
-        words += [f"distilled ({self.sampling})"] if self.sampling else []
+        words += [self.defaults.kind] if self.defaults and self.defaults.kind else []
         words += [self.prediction_type] if self.prediction_type not in ("", "epsilon") else []
         words += [self.precision] if self.precision else []
         words += [f"{format_size(self.memory(half=True))} in half precision"] if self.parts else []

@@ -38,7 +38,7 @@ def _describe(name: str, folder: ModelFolder, known: dict[str, Any]) -> Descript
         label=folder.family.label,
         task=folder.task,
         prediction_type=schedule.get("prediction_type", "epsilon"),
-        sampling="LCM" if unet.get("time_cond_proj_dim") is not None else "",
+        defaults=folder.defaults,
         native_size=native_size(unet, vae),
         parts=parts,
         has_safety_checker=folder.has_safety_checker,

@@ -44,3 +44,10 @@ def test_precisions_are_named_if_they_count():
     assert name_precisions({"F16": 1000, "F32": 500, "I64": 1}) == "float16 and float32"
     assert name_precisions({}) == ""
     assert describe("mini", MINI).precision == "float16"
+
+
+def test_a_model_of_few_steps_says_so(random_models):
+    model = describe("mine", random_models["lcm"])
+    assert model.defaults is not None and model.defaults.kind == "an LCM" and "an LCM" in model.summary()
+    xl = describe("xl", random_models["sdxl-inpainting"])
+    assert xl.summary().startswith("Stable Diffusion XL for inpainting") and len(xl.parts) == 4
