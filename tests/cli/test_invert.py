@@ -15,7 +15,7 @@ import torch
 from diffusekit import embeddings
 from diffusekit.cli import invert
 from diffusekit.cli.main import StopSignal, run
-from diffusekit.inversion.trainer import TrainingProgress, VectorMeasures
+from diffusekit.inversion.progress import TrainingProgress, VectorMeasures
 from diffusekit.settings import InvertSettings
 from tests.helpers.inversions import pictures
 
