@@ -77,6 +77,24 @@ def start_image() -> None:
     sheet.convert("RGB").save(FOLDER / "start-image.jpg", quality=88)
 
 
+def mask() -> None:
+    """A boat painted into a beach."""
+    from diffusekit import generate
+    from diffusekit.visualise.contact_sheet import SheetCell, render_sheet
+
+    area = Image.new("L", (128, 128))
+    area.paste(255, (32, 24, 104, 80))
+    beach = generate("a beach by the sea", seed=5)[0]
+    boat = generate("a boat on the sea at a beach", image=beach, mask=area, seed=4)[0]
+    captions = {"the start image": beach.image, "the mask": area.convert("RGB"), "the result": boat.image}
+    sheet = render_sheet(
+        [[SheetCell(image, caption) for caption, image in captions.items()]],
+        side=190,
+        title="a boat on the sea at a beach",
+    )
+    sheet.convert("RGB").save(FOLDER / "mask.jpg", quality=88)
+
+
 def noise() -> None:
     with tempfile.TemporaryDirectory() as folder:
         galaxy = Path(folder) / "galaxy.png"
@@ -190,6 +208,7 @@ MAKERS: dict[str, Callable[[], None]] = {
     "noise.jpg": noise,
     "weights.jpg": weights,
     "start-image.jpg": start_image,
+    "mask.jpg": mask,
     "lesson.jpg": lesson,
     "web": web,
 }

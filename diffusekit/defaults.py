@@ -7,21 +7,23 @@ import secrets
 from typing import Any
 
 from . import schedule
+from .canvas import ImageCanvas
 from .models import Model
 from .settings import GenerateSettings
-from .start_image import StartImage
 
 DEFAULT_STRENGTH = 0.6
+MASK_STRENGTH = 1.0
 
 
-def complete(settings: GenerateSettings, model: Model, image: StartImage | None = None) -> GenerateSettings:
+def complete(settings: GenerateSettings, model: Model, canvas: ImageCanvas | None = None) -> GenerateSettings:
     """Fill in every `None`, so that the record says what really happened. A guidance scale of 0 becomes 1: off.
 
     From an image, a model of few steps takes as many of them as without one.
     """
-    width, height = image.default_size(model) if image else (model.native_size, model.native_size)
+    width, height = canvas.size if canvas else (model.native_size, model.native_size)
     suited, spacing = model.defaults, model.scheduler_config.get("timestep_spacing")
-    strength = (settings.strength or DEFAULT_STRENGTH) if image else None
+    usual = MASK_STRENGTH if canvas and canvas.mask else DEFAULT_STRENGTH
+    strength = (settings.strength or usual) if canvas else None
     defaults: dict[str, Any] = {
         "seed": secrets.randbelow(2**32),
         "steps": math.ceil(suited.steps / strength - 1e-6) if suited.kind and strength else suited.steps,

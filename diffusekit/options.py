@@ -18,6 +18,10 @@ class GenerateOptions(TypedDict, total=False):
     negative_prompt: str
     prompt_syntax: Literal["plain", "a1111"]
     strength: float | None
+    invert_mask: bool
+    mask_blur: float
+    mask_padding: int | None
+    mask_content: Literal["original", "fill", "noise", "nothing"]
     steps: int | None
     guidance_scale: float | None
     sampler: str | None

@@ -16,9 +16,11 @@ from PIL import Image
 
 from . import defaults, images, latents, metadata, models, prompt_encoder, schedule
 from .batch_size import choose_batch
+from .canvas import canvas_of, find_unused
 from .device import make_generators
 from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
 from .errors import DiffusekitError, OutOfMemory, UsageError
+from .mask import Mask
 from .models import Model
 from .options import GenerateOptions
 from .prompt_check import check_prompts
@@ -26,6 +28,7 @@ from .prompt_parser import ParsedPrompt, parse
 from .sampling import Step, denoise
 from .settings import MAX_SEED, GenerateSettings, validate
 from .start_image import StartImage
+from .start_latents import LatentSource, Start
 from .workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -44,14 +47,6 @@ class GeneratedImage:
 
     def _repr_png_(self) -> bytes:
         return self.image._repr_png_()  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """Where a batch enters the loop: `latents` (B, C, h, w), scaled for the scheduler, before `first_step`."""
-
-    latents: torch.Tensor
-    first_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,10 +74,12 @@ class Generation:
         folder: str | Path | None = None,
         image: StartImage | None = None,
         seeds: Sequence[int] | None = None,
+        mask: Mask | None = None,
     ):
         """Without `tokens`, those that the prompts name are found; without `model`, that of the settings is loaded.
 
         `folder` is that of the learned tokens: warnings name what is in it. `seeds` has the first seed of each prompt.
+        Raises `UsageError` for a `mask` that does not fit the `image`.
         """
         self.warnings: list[str] = []
         if tokens is None:
@@ -90,16 +87,16 @@ class Generation:
             tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding, folder)
         self.tokens = tuple(tokens)
         self.model = model or models.load_for(settings)
-        _check_task(self.model)
         for token in self.tokens:
             check_compatible(token, self.model)
-        self._image = image
-        self._encoded: torch.Tensor | None = None  # latents of the start image
-        self.settings = defaults.complete(settings, self.model, image).model_copy(
+        self._image, self._mask = image, mask
+        self._canvas = canvas_of(settings, self.model, image, mask)
+        self.settings = defaults.complete(settings, self.model, self._canvas).model_copy(
             update={"embedding": tuple(token.name for token in self.tokens), "model": self.model.name}
         )
         self._warn_of_settings(prompts, folder, given=settings)
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
+        self._source = LatentSource(self.model, self._size, self._canvas, content=settings.mask_content)
         self._tasks = _list_tasks(prompts, seeds or [_known(self.settings.seed)] * len(prompts), settings.images)
         batch = settings.batch if settings.batch is not None else choose_batch(self.model, self._size)
         self._batch = max(min(batch, len(self._tasks)), 1)
@@ -151,8 +148,8 @@ class Generation:
         if negative and not self.is_guided:
             why = "the model is guidance-distilled" if is_distilled else "`guidance_scale` 1"
             self._warn(f"`negative_prompt` has no effect without guidance ({why})")
-        if self.settings.strength is not None and self._image is None:
-            self._warn("`strength` has no effect without a start image")
+        for sentence in find_unused(self.settings, self._canvas):
+            self._warn(sentence)
         for sentence in check_prompts(
             self.model,
             prompts,
@@ -206,6 +203,8 @@ class Generation:
             guidance_scale=scale,
             first_step=start.first_step,
             generators=generators,
+            masked=start.masked,
+            channels=start.channels,
         ):
             yield step
         assert step is not None
@@ -215,17 +214,9 @@ class Generation:
         self.images += [GeneratedImage(i, self._record(task)) for i, task in zip(decoded, tasks, strict=True)]
 
     def _start(self, scheduler: Any, generators: list[torch.Generator]) -> Start:
-        """Start from pure noise, or from the start image with the noise of a later step (SDEdit, Meng et al., 2022)."""
+        """Start from pure noise, or from the start image with the noise of a later step."""
         noise = latents.noise(self._size, generators).to(self.model.placement.device)
-        if self._image is None:
-            return Start(noise * scheduler.init_noise_sigma)
-        if self._encoded is None:
-            pixels = self._image.fit(_known(self.settings.width), _known(self.settings.height))
-            self._encoded = latents.encode(self.model, images.to_tensor(pixels)[None]).to(noise.device)
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(self.first_step)
-        timesteps = scheduler.timesteps[self.first_step : self.first_step + 1].expand(len(noise))
-        return Start(scheduler.add_noise(self._encoded.expand_as(noise), noise, timesteps), self.first_step)
+        return self._source.start(scheduler, noise, self.first_step, is_full=self.settings.strength == 1)
 
     def _find_first_step(self, scheduler: Any) -> int:
         """Return the step at which a start image enters: 60 % of the steps remain at a strength of 0.6."""
@@ -247,7 +238,8 @@ class Generation:
         return scheduler
 
     def _decode(self, x: torch.Tensor) -> list[Image.Image]:
-        return images.to_pil(latents.decode(self.model, x, tiled=self._tiled))
+        drawn = images.to_pil(latents.decode(self.model, x, tiled=self._tiled))
+        return [self._canvas.finish(image) for image in drawn] if self._canvas else drawn
 
     def _record(self, task: _Task) -> metadata.Record:
         own = self.settings.model_copy(update={"prompt": task.prompt, "seed": task.seed, "images": 1})
@@ -259,6 +251,7 @@ class Generation:
             hashes,
             model_hash=self.model.sha256,
             start_image=self._image.sha256 if self._image else "",
+            mask=self._mask.sha256 if self._mask else "",
         )
 
     def _save_memory(self, error: Exception) -> None:
@@ -277,11 +270,6 @@ class Generation:
             raise OutOfMemory(
                 "one image does not fit in memory", "use a smaller `width` and `height`, or set `device` to cpu"
             ) from error
-
-
-def _check_task(model: Model) -> None:
-    if model.task != "text":
-        raise UsageError(f"{model.name} is a model for inpainting, which needs a mask", "use another `model`")
 
 
 def _known(value: Any) -> Any:
@@ -304,6 +292,7 @@ def stream(
     model: str | Model = "mini",
     tokens: Sequence[LearnedToken | str | Path] = (),
     image: Path | str | Image.Image | GeneratedImage | None = None,
+    mask: Path | str | Image.Image | None = None,
     **settings: Unpack[GenerateOptions],
 ) -> Generation:
     """Start images of one or several prompts; iterate the result for their `Step`s.
@@ -311,7 +300,8 @@ def stream(
     `model` is a name, or a model of `load_model`, which has its device, precision and few-step LoRA already.
     `tokens` are learned tokens, or their names or paths; the prompts may name others of the folder `embeddings`.
     With an `image`, the result starts from it, and `strength` says how much of it changes. Without a size it keeps
-    that of the image, rounded to what the model takes.
+    that of the image, rounded to what the model takes. With a `mask`, only its white area changes, and where it is
+    black every pixel is that of the image.
     Each prompt gets `images` images, with seeds from `seed` upwards. Raises `UsageError` for settings that
     cannot be used, `FileRefused` for a token that does not fit or an image that cannot be read, and `ModelError`.
 
@@ -331,8 +321,9 @@ def stream(
     folder = Workspace().embeddings
     learned = tokens_in_prompts([*prompts, own.negative_prompt], [*tokens, *own.embedding], folder)
     start = StartImage.open(image.image if isinstance(image, GeneratedImage) else image) if image is not None else None
+    painted = None if mask is None else Mask.open(mask)
     loaded = None if isinstance(model, str) else model
-    return Generation(own, prompts, learned, model=loaded, folder=folder, image=start)
+    return Generation(own, prompts, learned, model=loaded, folder=folder, image=start, mask=painted)
 
 
 def _decided_by(model: Model, settings: GenerateOptions) -> dict[str, Any]:
@@ -350,13 +341,14 @@ def generate(
     model: str | Model = "mini",
     tokens: Sequence[LearnedToken | str | Path] = (),
     image: Path | str | Image.Image | GeneratedImage | None = None,
+    mask: Path | str | Image.Image | None = None,
     **settings: Unpack[GenerateOptions],
 ) -> list[GeneratedImage]:
     """Generate images: `generate("A beautiful galaxy", seed=7)[0].save("galaxy.png")`.
 
     Takes what `stream` takes. Returns the images in the order of the prompts.
     """
-    generation = stream(prompt, model=model, tokens=tokens, image=image, **settings)
+    generation = stream(prompt, model=model, tokens=tokens, image=image, mask=mask, **settings)
     for _ in generation:
         pass
     return generation.images

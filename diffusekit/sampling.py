@@ -41,6 +41,26 @@ class Step:
         return schedule.x0_and_eps(self.x_t, output, self.alpha, self.sigma, self.prediction_type)
 
 
+@dataclass(frozen=True, eq=False)
+class MaskedLatents:
+    """What stays of an image while a part of it is painted.
+
+    `mask` (1, 1, h, w) is 1 where latents are painted and 0 where they are kept. `original` (1, C, h, w) are the
+    latents of the image, and `noise` (B, C, h, w) is that of the run.
+    """
+
+    mask: torch.Tensor
+    original: torch.Tensor
+    noise: torch.Tensor
+
+    def keep(self, latents: torch.Tensor, scheduler: Any, timestep: torch.Tensor | None) -> torch.Tensor:
+        """Replace what is kept by the image with the noise of a timestep, or without noise (Lugmayr et al., 2022)."""
+        kept = self.original
+        if timestep is not None:
+            kept = scheduler.add_noise(kept.expand_as(self.noise), self.noise, timestep.expand(len(self.noise)))
+        return (1 - self.mask) * kept + self.mask * latents
+
+
 class _Prompts:
     """The rows that the U-Net gets at each step: without a prompt, if that is needed, then with each prompt."""
 
@@ -90,16 +110,19 @@ def denoise(
     guidance_scale: float = 1.0,
     first_step: int = 0,
     generators: list[torch.Generator] | None = None,
+    masked: MaskedLatents | None = None,
+    channels: torch.Tensor | None = None,
 ) -> Iterator[Step]:
     """Denoise `latents` (B, C, h, w), already scaled for the scheduler, over its timesteps from `first_step` on.
 
     `cond` is the prompt and `uncond` the negative prompt. Both go through the U-Net in one batch (classifier-free
     guidance, Ho and Salimans, 2022), unless `guidance_scale` is 1, which needs no `uncond`. A schedule may compose
     several prompts for each image (Liu et al., 2022), which always needs `uncond`.
-    `generators`, one per image, draw the noise of stochastic samplers. Close the iterator to cancel.
+    `generators`, one per image, draw the noise of stochastic samplers. `masked` keeps a part of the latents. `channels`
+    (1, K, h, w) are further input channels of an inpainting U-Net. Close the iterator to cancel.
     """
     prompts = _Prompts(cond, uncond, is_guided=guidance_scale != 1)
-    if first_step and hasattr(scheduler, "set_begin_index"):
+    if (first_step or masked) and hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first_step)
     takes_noise = "generator" in inspect.signature(scheduler.step).parameters
     noise_source = {"generator": generators} if takes_noise and generators is not None else {}
@@ -109,9 +132,13 @@ def denoise(
         x_t, now = latents, prompts.at(index / len(timesteps))
         scaled = scheduler.scale_model_input(x_t, timestep).to(now.dtype)
         alpha, sigma = schedule.alpha_sigma(scheduler, timestep)
+        if channels is not None:
+            scaled = torch.cat([scaled, channels.to(scaled).expand(len(scaled), -1, -1, -1)], 1)
         batch = scaled.repeat(len(now) // len(scaled), 1, 1, 1)
         outputs = prompts.compose(unet(batch, timestep, **now.unet_kwargs()).sample.float())
         output = outputs[0] if len(outputs) == 1 else outputs[0] + guidance_scale * (outputs[1] - outputs[0])
         x0, eps = schedule.x0_and_eps(x_t, output, alpha, sigma, prediction_type)
         latents = scheduler.step(output, timestep, x_t, **noise_source).prev_sample
+        if masked is not None:
+            latents = masked.keep(latents, scheduler, timesteps[index + 1] if index + 1 < len(timesteps) else None)
         yield Step(index, int(timestep), sigma, latents, eps, x0, alpha, x_t, outputs, prediction_type)

@@ -61,10 +61,30 @@ class GenerateSettings(Settings):
     )
     strength: float | None = flag(
         None,
-        "How much a start image changes, from 0 (little) to 1 (everything). Default: 0.6.",
+        "How much a start image changes, from 0 (little) to 1 (everything). Default: 0.6, and 1 where a mask is white.",
         gt=0,
         le=1,
         allow_inf_nan=False,
+    )
+    invert_mask: bool = flag(False, "Paint where the mask is black, and keep where it is white.")
+    mask_blur: float = flag(
+        0.0,
+        "Soft edges of the mask: the standard deviation of a Gaussian blur, in pixels of the start image.",
+        ge=0,
+        le=256,
+        allow_inf_nan=False,
+    )
+    mask_padding: int | None = flag(
+        None,
+        "Draw only the masked area, with this many pixels around it, at the full size that the model takes. "
+        "Default: draw the whole image.",
+        ge=0,
+        le=8192,
+    )
+    mask_content: Literal["original", "fill", "noise", "nothing"] = flag(
+        "original",
+        "What the masked area starts from, at a strength below 1: original, fill (the colors around it), noise or "
+        "nothing (gray).",
     )
     steps: int | None = flag(
         None, "Denoising steps. Default: 20, or the few that the model was distilled for.", ge=1, le=1000

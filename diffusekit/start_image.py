@@ -31,17 +31,22 @@ class StartImage:
         return cls(rgb, hashlib.sha256(size + rgb.tobytes()).hexdigest())
 
     def default_size(self, model: Model) -> tuple[int, int]:
-        """Return the width and height of the result when none are given: nearly those of the image.
-
-        Sides are rounded to what the model takes. A larger image than `LARGEST` times the native size is made smaller.
-        """
-        multiple, limit = latents.size_multiple(model), LARGEST * model.native_size**2
-        scale = min(math.sqrt(limit / (self.image.width * self.image.height)), 1.0)
-        width, height = (max(round(side * scale / multiple), 1) * multiple for side in self.image.size)
-        return width, height
+        """Return the width and height of the result when none are given: nearly those of the image."""
+        return nearest_size(model, *self.image.size)
 
     def fit(self, width: int, height: int) -> Image.Image:
         """Resize the image, and cut off evenly what has other proportions."""
         if self.image.size == (width, height):
             return self.image
         return ImageOps.fit(self.image, (width, height), Image.Resampling.LANCZOS)
+
+
+def nearest_size(model: Model, width: float, height: float, *, smallest: float = 0.0) -> tuple[int, int]:
+    """Return the nearest width and height that the model takes.
+
+    A larger area than `LARGEST` times the native one is made smaller, and one below `smallest` pixels larger.
+    """
+    multiple, area = latents.size_multiple(model), width * height
+    scale = math.sqrt(min(max(area, smallest), LARGEST * model.native_size**2) / area)
+    near_width, near_height = (max(round(side * scale / multiple), 1) * multiple for side in (width, height))
+    return near_width, near_height

@@ -119,7 +119,7 @@ def test_a_prompt_in_the_file_is_used_when_no_other_is_given(tmp_path, capsys, m
     from diffusekit.cli import generate
 
     drawn: list[list[str]] = []
-    monkeypatch.setattr(generate, "run", lambda settings, prompts, options, image=None: drawn.append(prompts))
+    monkeypatch.setattr(generate, "run", lambda settings, prompts, options, *images: drawn.append(prompts))
     (tmp_path / "diffusekit.toml").write_text("[generate]\nprompt = 'a dog'")
     (tmp_path / "empty.txt").write_text("")
     assert run(["generate"]) == run(["generate", "a cat"]) == 0

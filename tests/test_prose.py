@@ -33,6 +33,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/decisions.md",
+    "docs/generate.md",
     "docs/inversion.md",
     "docs/measurements.md",
     "docs/serving.md",

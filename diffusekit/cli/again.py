@@ -10,7 +10,7 @@ import typer
 from ..display import printable
 from ..errors import FileRefused
 from ..settings import GenerateSettings, validate
-from .generate import OutputOptions, StartImagePath, run, split_size
+from .generate import MaskPath, OutputOptions, StartImagePath, run, split_size
 from .options import with_group, with_settings
 from .recorded_model import find_model
 
@@ -38,6 +38,7 @@ def command(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image with metadata.")],
     prompt: Annotated[str | None, typer.Option("--prompt", help="Replace the prompt.")] = None,
     start: StartImagePath = None,
+    mask: MaskPath = None,
 ) -> None:
     """Generate an image again from its metadata.
 
@@ -61,19 +62,28 @@ def command(
     if metadata.record is not None:
         _warn_about_tokens(metadata.record)
         merged = merged.model_copy(update={"model": find_model(metadata.record, settings.get("model"))})
-        _check_start_image(image, metadata.record.start_image, start)
-    run(merged, [merged.prompt], options, start)
+        _check_sources(image, metadata.record, start, mask)
+    run(merged, [merged.prompt], options, start, mask)
 
 
-def _check_start_image(image: Path, sha256: str, start: Path | None) -> None:
-    """Refuse to repeat an image without the one that it was made from, and warn of another one."""
-    if sha256 and start is None:
-        raise FileRefused(f"{image} was made from another image, which it does not contain", "give it with --image")
-    if sha256 and start is not None:
+def _check_sources(image: Path, record: "Record", start: Path | None, mask: Path | None) -> None:
+    """Refuse to repeat an image without the image and the mask that it was made from, and warn of others."""
+    if record.start_image and start is None:
+        hint = "give them with --image and --mask" if record.mask else "give it with --image"
+        sources = "another image with a mask" if record.mask else "another image"
+        raise FileRefused(f"{image} was made from {sources}, which it does not contain", hint)
+    if record.mask and mask is None:
+        raise FileRefused(f"{image} was made with a mask, which it does not contain", "give it with --mask")
+    if record.start_image and start is not None:
         from ..start_image import StartImage
 
-        if StartImage.open(start).sha256 != sha256:
+        if StartImage.open(start).sha256 != record.start_image:
             log.warning("%s is not the image that %s was made from; the result will differ", start, image)
+    if record.mask and mask is not None:
+        from ..mask import Mask
+
+        if Mask.open(mask).sha256 != record.mask:
+            log.warning("%s is not the mask that %s was made with; the result will differ", mask, image)
 
 
 def _report_differences(

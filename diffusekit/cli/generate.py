@@ -30,6 +30,21 @@ log = logging.getLogger(__name__)
 StartImagePath = Annotated[
     Path | None, typer.Option("--image", metavar="FILE", help="Start from this image; see --strength.")
 ]
+MaskPath = Annotated[
+    Path | None,
+    typer.Option("--mask", metavar="FILE", help="Paint only where this image is white; all else stays as in --image."),
+]
+
+
+SweepAxes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        metavar="SETTING=VALUES",
+        help="One image for each value, and a labeled sheet: steps=10,20 or prompt:red=blue,green. "
+        "Can be given up to three times.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -76,15 +91,8 @@ def command(
         typer.Option("--prompts", metavar="FILE", help="Text file with one prompt per line."),
     ] = None,
     image: StartImagePath = None,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sweep",
-            metavar="SETTING=VALUES",
-            help="One image for each value, and a labeled sheet: steps=10,20 or prompt:red=blue,green. "
-            "Can be given up to three times.",
-        ),
-    ] = None,
+    mask: MaskPath = None,
+    sweep: SweepAxes = None,
 ) -> None:
     """Generate images from prompts.
 
@@ -100,11 +108,11 @@ def command(
     for prompt in texts:
         validate(GenerateSettings, {"prompt": prompt})
     if sweep:
-        _check_sweep(texts, image)
+        _check_sweep(texts, image or mask)
         shared = {field.name: getattr(options, field.name) for field in fields(SweepOutput)}
         run_sweep(resolved, texts[0], sweep, SweepOutput(**shared))
     else:
-        run(resolved, texts, options, image)
+        run(resolved, texts, options, image, mask)
 
 
 def _check_sweep(prompts: list[str], image: Path | None) -> None:
@@ -146,19 +154,29 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def run(settings: GenerateSettings, prompts: list[str], options: OutputOptions, image: Path | None = None) -> None:
+def run(
+    settings: GenerateSettings,
+    prompts: list[str],
+    options: OutputOptions,
+    image: Path | None = None,
+    mask: Path | None = None,
+) -> None:
     """Generate images and save each as soon as it is finished. Prints the paths, or one JSON object.
 
-    `image` is the start image.
+    `image` is the start image, and `mask` says what of it is painted.
     """
+    if mask is not None and image is None:
+        raise UsageError("a mask says what of an image is painted, and there is none", "give it with `image`")
     destination = options.destination(len(prompts) * settings.images)
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
     with quiet_libraries():
+        from ..mask import Mask
         from ..pipeline import Generation
         from ..start_image import StartImage
 
-        generation = Generation(settings, prompts, image=StartImage.open(image) if image else None)
+        start, painted = StartImage.open(image) if image else None, Mask.open(mask) if mask else None
+        generation = Generation(settings, prompts, image=start, mask=painted)
         for _ in follow(generation, show=not options.quiet):
             for made in generation.images[len(rows) :]:
                 rows.append(_save(made, destination, options))

@@ -39,6 +39,10 @@ def command(
             for k, v in record.settings.model_dump().items()
             if v not in (None, "", (), []) and k not in ("images", "batch")
         }
+        if not record.mask:
+            rows = {key: value for key, value in rows.items() if "mask" not in key}
+        sources = {"start image": record.start_image, "mask": record.mask}
+        rows |= {name: f"SHA-256 {sha256}" for name, sha256 in sources.items() if sha256}
         rows["made on"] = f"{record.device}, {record.dtype}"
         rows |= {"model hash": record.model_hash} if record.model_hash else {"model revision": record.revision}
         rows |= {f"grid {name}": ", ".join(labels) for name, labels in record.axes.items()}
@@ -46,7 +50,9 @@ def command(
             tokens = (f"{name} {sha[:12]}" for name, sha in record.embeddings.items())
             rows["embedding"] = ", ".join(tokens)
         rows["versions"] = ", ".join(f"{k} {v}" for k, v in record.versions.items())
-    rows["label"] = "AI-generated (IPTC trainedAlgorithmicMedia)" if metadata.label else "none"
+    is_composite = metadata.record is not None and metadata.record.start_image
+    source_type = "compositeWithTrainedAlgorithmicMedia" if is_composite else "trainedAlgorithmicMedia"
+    rows["label"] = f"AI-generated (IPTC {source_type})" if metadata.label else "none"
     width = max(len(key) for key in rows)
     for key, value in rows.items():
         text = printable(value if isinstance(value, str) else json.dumps(value), allow="\n")

@@ -36,6 +36,8 @@ _NUMBERS = {
 }
 _ONE_WORD = {*_NUMBERS, "Sampler", "Schedule type", "Scheduler", "Model", "Model hash", "Version", "Clip skip"}
 _FIRST = {*_ONE_WORD, "Performance", "Styles", "Resolution"}  # A1111, and Fooocus in A1111's scheme
+# A1111's names of `mask_content`.
+MASKED_CONTENT = {"fill": "fill", "original": "original", "noise": "latent noise", "nothing": "latent nothing"}
 _MAX_TRIALS = 10  # places that are tried as the start of the settings, and values that are tried as JSON
 _MAX_SETTINGS = 200_000  # characters that are searched for pairs
 _DECODER = json.JSONDecoder(strict=False)
@@ -60,6 +62,7 @@ def format_infotext(record: Record) -> str:
         "Model hash": record.model_hash[:10],
         "Denoising strength": s.strength,
         "Init image hash": record.start_image[:32],
+        **(_mask_pairs(s) if record.mask else {}),
         "Model": s.model,
         "RNG": "CPU",
         "Emphasis": "None" if s.prompt_syntax == "plain" and set("([") & set(s.prompt + s.negative_prompt) else "",
@@ -71,6 +74,17 @@ def format_infotext(record: Record) -> str:
         pairs[f"{letter} Values"] = ", ".join(labels)
     line = ", ".join(f"{key}: {_quote(value)}" for key, value in pairs.items() if value not in ("", None))
     return f"{s.prompt}\n{_NEGATIVE} {s.negative_prompt}\n{line}"
+
+
+def _mask_pairs(s: GenerateSettings) -> dict[str, Any]:
+    """The settings of a mask, where they are not A1111's defaults, as A1111 writes them."""
+    return {
+        "Mask blur": f"{s.mask_blur:g}",
+        "Inpaint area": "" if s.mask_padding is None else "Only masked",
+        "Masked area padding": s.mask_padding,
+        "Mask mode": "Inpaint not masked" if s.invert_mask else "",
+        "Masked content": MASKED_CONTENT[s.mask_content] if s.mask_content != "original" else "",
+    }
 
 
 def parse_infotext(text: str) -> dict[str, str]:

@@ -67,10 +67,11 @@ class ImageMetadata(BaseModel):
     def missing(self) -> dict[str, str]:
         """Settings whose value is unknown or cannot be used, each with the reason.
 
-        Our own images lack nothing but the image that they were made from.
+        Our own images lack nothing but the image and the mask that they were made from.
         """
-        if self.record:
-            return {"start_image": "is not stored in it"} if self.record.start_image else {}
+        if record := self.record:
+            hashes = {"start_image": record.start_image, "mask": record.mask}
+            return {name: "is not stored in it" for name, sha256 in hashes.items() if sha256}
         return dict(self._restore().missing)
 
     @property

@@ -30,6 +30,7 @@ class Record(BaseModel):
     versions: dict[str, str] = {}
     embeddings: dict[str, str] = {}  # SHA-256 of the files of learned tokens, by name
     start_image: str = ""  # SHA-256 of the size and pixels of the image that it was made from
+    mask: str = ""  # SHA-256 of the size and gray values of the mask
     axes: dict[str, tuple[str, ...]] = {}  # of a grid of images: the settings that vary, and their labels
     shortened: tuple[str, ...] = ()  # settings that were too long for the file, which end in an ellipsis
 
@@ -55,6 +56,7 @@ class Record(BaseModel):
         *,
         model_hash: str = "",
         start_image: str = "",
+        mask: str = "",
     ) -> Record:
         """Make a record for this machine and the installed versions."""
         versions = {name: _installed_version(name) for name in _PACKAGES} | {"python": platform.python_version()}
@@ -63,6 +65,7 @@ class Record(BaseModel):
             revision=revision,
             model_hash=model_hash,
             start_image=start_image,
+            mask=mask,
             device=str(placement.device),
             dtype=placement.dtype_name,
             versions=versions,

@@ -120,7 +120,7 @@ def test_words_of_any_script_are_in_the_name(prompt, words):
 
 
 def test_overwrite_has_no_effect_in_a_folder(capsys, monkeypatch):
-    monkeypatch.setattr(generate, "run", lambda settings, prompts, options, image=None: options.destination(1))
+    monkeypatch.setattr(generate, "run", lambda settings, prompts, options, *images: options.destination(1))
     assert run(["generate", "a cat", "--overwrite"]) == 0
     assert capsys.readouterr().err == "warning: --overwrite has no effect: images in a folder get new names\n"
     assert run(["generate", "a cat", "--overwrite", "-o", "cat.png"]) == 0
@@ -134,7 +134,7 @@ def test_visualisers_check_names_before_any_work(capsys, verb):
 
 
 def test_a_label_is_left_out_only_with_the_settings(capsys, monkeypatch):
-    monkeypatch.setattr(generate, "run", lambda settings, prompts, options, image=None: options.destination(1))
+    monkeypatch.setattr(generate, "run", lambda settings, prompts, options, *images: options.destination(1))
     assert run(["generate", "a cat", "--no-label"]) == 0
     assert "warning: --no-label has no effect without --no-metadata" in capsys.readouterr().err
     assert run(["generate", "a cat", "--no-label", "--no-metadata"]) == 0

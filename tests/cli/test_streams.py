@@ -102,7 +102,7 @@ def test_prompts_are_utf8_with_or_without_a_byte_order_mark(capsys, monkeypatch)
     from diffusekit.cli import generate
 
     read: list[str] = []
-    monkeypatch.setattr(generate, "run", lambda settings, prompts, options, image=None: read.extend(prompts))
+    monkeypatch.setattr(generate, "run", lambda settings, prompts, options, *images: read.extend(prompts))
     for mark in ("", "\ufeff"):
         monkeypatch.setattr(sys, "stdin", Stdin(f"{mark}猫\n\n犬\n".encode()))
         Path("prompts.txt").write_text(f"{mark}été\r\n", encoding="utf-8")
