@@ -89,7 +89,7 @@ class Generation:
         self.model = model or models.load_for(settings)
         for token in self.tokens:
             check_compatible(token, self.model)
-        self._image, self._mask = image, mask
+        self._image, self._mask, self._tiled = image, mask, False
         self._canvas = canvas_of(settings, self.model, image, mask)
         self.settings = defaults.complete(settings, self.model, self._canvas).model_copy(
             update={"embedding": tuple(token.name for token in self.tokens), "model": self.model.name}
@@ -100,7 +100,6 @@ class Generation:
         self._tasks = _list_tasks(prompts, seeds or [_known(self.settings.seed)] * len(prompts), settings.images)
         batch = settings.batch if settings.batch is not None else choose_batch(self.model, self._size)
         self._batch = max(min(batch, len(self._tasks)), 1)
-        self._tiled = False
         scheduler = self._scheduler()
         self.first_step = self._find_first_step(scheduler)
         self._evaluations = len(scheduler.timesteps) - self.first_step

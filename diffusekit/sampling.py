@@ -99,6 +99,13 @@ class _Prompts:
         return without, without + sum(weights[i] * (one - without) for i, one in enumerate(each))
 
 
+def _widen(latents: torch.Tensor, channels: torch.Tensor | None) -> torch.Tensor:
+    """Add further input channels (1, K, h, w) to each of the latents."""
+    if channels is None:
+        return latents
+    return torch.cat([latents, channels.to(latents).expand(len(latents), -1, -1, -1)], 1)
+
+
 @torch.no_grad()
 def denoise(
     unet: Any,
@@ -132,9 +139,7 @@ def denoise(
         x_t, now = latents, prompts.at(index / len(timesteps))
         scaled = scheduler.scale_model_input(x_t, timestep).to(now.dtype)
         alpha, sigma = schedule.alpha_sigma(scheduler, timestep)
-        if channels is not None:
-            scaled = torch.cat([scaled, channels.to(scaled).expand(len(scaled), -1, -1, -1)], 1)
-        batch = scaled.repeat(len(now) // len(scaled), 1, 1, 1)
+        batch = _widen(scaled, channels).repeat(len(now) // len(scaled), 1, 1, 1)
         outputs = prompts.compose(unet(batch, timestep, **now.unet_kwargs()).sample.float())
         output = outputs[0] if len(outputs) == 1 else outputs[0] + guidance_scale * (outputs[1] - outputs[0])
         x0, eps = schedule.x0_and_eps(x_t, output, alpha, sigma, prediction_type)

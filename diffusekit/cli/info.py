@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..display import printable
 from ..errors import FileRefused
+
+if TYPE_CHECKING:
+    from ..metadata import Record
 
 
 def command(
@@ -33,23 +36,7 @@ def command(
         )
     rows = metadata.parameters | {key: f"unknown ({reason})" for key, reason in metadata.unknown.items()}
     if metadata.record is not None:
-        record = metadata.record
-        rows = {
-            k: v
-            for k, v in record.settings.model_dump().items()
-            if v not in (None, "", (), []) and k not in ("images", "batch")
-        }
-        if not record.mask:
-            rows = {key: value for key, value in rows.items() if "mask" not in key}
-        sources = {"start image": record.start_image, "mask": record.mask}
-        rows |= {name: f"SHA-256 {sha256}" for name, sha256 in sources.items() if sha256}
-        rows["made on"] = f"{record.device}, {record.dtype}"
-        rows |= {"model hash": record.model_hash} if record.model_hash else {"model revision": record.revision}
-        rows |= {f"grid {name}": ", ".join(labels) for name, labels in record.axes.items()}
-        if record.embeddings:
-            tokens = (f"{name} {sha[:12]}" for name, sha in record.embeddings.items())
-            rows["embedding"] = ", ".join(tokens)
-        rows["versions"] = ", ".join(f"{k} {v}" for k, v in record.versions.items())
+        rows = _rows_of(metadata.record)
     is_composite = metadata.record is not None and metadata.record.start_image
     source_type = "compositeWithTrainedAlgorithmicMedia" if is_composite else "trainedAlgorithmicMedia"
     rows["label"] = f"AI-generated (IPTC {source_type})" if metadata.label else "none"
@@ -57,3 +44,21 @@ def command(
     for key, value in rows.items():
         text = printable(value if isinstance(value, str) else json.dumps(value), allow="\n")
         print(f"{key.replace('_', ' '):<{width}}  {text}")
+
+
+def _rows_of(record: "Record") -> dict[str, Any]:
+    """What a record of ours says, by name."""
+    hidden = {"images", "batch"}
+    if not record.mask:
+        hidden |= {"invert_mask", "mask_blur", "mask_padding", "mask_content"}
+    settings = record.settings.model_dump(exclude=hidden)
+    rows = {name: value for name, value in settings.items() if value not in (None, "", (), [])}
+    sources = {"start image": record.start_image, "mask": record.mask}
+    rows |= {name: f"SHA-256 {sha256}" for name, sha256 in sources.items() if sha256}
+    rows["made on"] = f"{record.device}, {record.dtype}"
+    rows |= {"model hash": record.model_hash} if record.model_hash else {"model revision": record.revision}
+    rows |= {f"grid {name}": ", ".join(labels) for name, labels in record.axes.items()}
+    if record.embeddings:
+        rows["embedding"] = ", ".join(f"{name} {sha[:12]}" for name, sha in record.embeddings.items())
+    rows["versions"] = ", ".join(f"{k} {v}" for k, v in record.versions.items())
+    return rows
