@@ -1,4 +1,4 @@
-"""Find and fetch models: the embedded `mini`, a folder in diffusers layout, or a Hugging Face hub id.
+"""Find and fetch models: the embedded `mini`, a folder in diffusers layout, a one-file checkpoint, or a hub id.
 
 Everything here works on file names and JSON. No weights are read and nothing in a model's folder is run.
 """
@@ -32,8 +32,8 @@ _SNAPSHOT = re.compile(
 class Location:
     """Where a model is.
 
-    `name` is what records say: mini, a hub id, or a folder's own name, never its path. `revision` is the commit on
-    the hub, "" for a local folder.
+    `name` is what records say: mini, a hub id, or the own name of a folder or file, never its path. `folder` is the
+    file of a one-file checkpoint. `revision` is the commit on the hub, "" for a local folder or file.
     """
 
     name: str
@@ -58,6 +58,8 @@ def locate(name: str, *, half: Callable[[], bool] = lambda: False) -> Location:
         raise refusal
     if "\0" not in name and path.is_dir():
         return _local(path.resolve())
+    if "\0" not in name and path.is_file():  # a one-file checkpoint: everything else was refused
+        return Location(path.stem, path.resolve(), "")
     if _HUB_ID.fullmatch(name) and path.suffix.lower() not in (".safetensors", ".ckpt", ".gguf", ".pt", ".bin"):
         return _from_hub(name, half)
     near = model_names.find_near(name, installed())
@@ -79,9 +81,27 @@ def _list_installed() -> str:
     return f"{', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}"
 
 
-def record_name(name: str) -> str:
-    """Return what records call the model `name`: for a folder its own name, without its path."""
+def locate_vae(name: str) -> Path:
+    """Return the file or folder of a VAE: a path, a name in the user's folders, or a hub id that is in the cache.
+
+    Raises `ModelError` when there is none, and `UsageError` for a name of several files.
+    """
     path = expand(name)
+    if "\0" not in name and path.exists():
+        return path
+    if found := model_names.find_file("vae", name):
+        return found.path
+    repo, _, revision = name.partition("@")
+    if _HUB_ID.fullmatch(name) and (cached := hub_cache.find_snapshot(repo, revision or "main")):
+        return cached
+    raise model_names.missing("vae", name)
+
+
+def record_name(name: str) -> str:
+    """Return what records call the model `name`: for a folder or file its own name, without its path."""
+    path = expand(name)
+    if name != "mini" and "\0" not in name and path.is_file():
+        return path.stem
     return name if name == "mini" or "\0" in name or not path.is_dir() else _local(path.resolve()).name
 
 

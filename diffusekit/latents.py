@@ -47,9 +47,20 @@ def encode(model: Model, pixels: torch.Tensor) -> torch.Tensor:
 
     The result is the mean of the VAE's distribution, so it is the same for every call.
     """
+    return distribution(model, pixels)[0] * model.vae.config.scaling_factor
+
+
+@torch.no_grad()
+def distribution(model: Model, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation (B, C, h, w) of the latents of images, float32 and not scaled.
+
+    TAESD has no distribution: its deviation is 0.
+    """
     assert pixels.ndim == 4 and pixels.shape[1] == 3, pixels.shape
-    distribution = model.vae.encode(pixels.to(model.vae.device, model.vae.dtype)).latent_dist
-    return distribution.mean.float() * model.vae.config.scaling_factor
+    encoded = model.vae.encode(pixels.to(model.vae.device, model.vae.dtype))
+    if hasattr(encoded, "latents"):
+        return encoded.latents.float(), torch.zeros_like(encoded.latents, dtype=torch.float32)
+    return encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()
 
 
 @torch.no_grad()

@@ -10,11 +10,15 @@ class LoadOptions(TypedDict, total=False):
     """How a model is loaded, besides its name, device and precision: `models.LoadRequest` has the same fields."""
 
     fast: bool
+    vae: str | None
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None
 
 
 class GenerateOptions(TypedDict, total=False):
     """The fields of `GenerateSettings` besides `prompt` and `model`."""
 
+    vae: str | None
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None
     negative_prompt: str
     prompt_syntax: Literal["plain", "a1111"]
     strength: float | None
@@ -40,6 +44,8 @@ class GenerateOptions(TypedDict, total=False):
 class InvertOptions(TypedDict, total=False):
     """The fields of `InvertSettings` besides `pictures`."""
 
+    vae: str | None
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None
     token: str
     name: str | None
     init: str | None

@@ -92,8 +92,9 @@ class Generation:
         self._image, self._mask, self._tiled = image, mask, False
         self._canvas = canvas_of(settings, self.model, image, mask)
         self.settings = defaults.complete(settings, self.model, self._canvas).model_copy(
-            update={"embedding": tuple(token.name for token in self.tokens), "model": self.model.name}
+            update=_names(self.model, self.tokens)
         )
+        self.warnings += self.model.warnings
         self._warn_of_settings(prompts, folder, given=settings)
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         self._source = LatentSource(self.model, self._size, self._canvas, content=settings.mask_content)
@@ -249,6 +250,7 @@ class Generation:
             self.model.placement,
             hashes,
             model_hash=self.model.sha256,
+            vae_hash=self.model.vae_sha256,
             start_image=self._image.sha256 if self._image else "",
             mask=self._mask.sha256 if self._mask else "",
         )
@@ -269,6 +271,11 @@ class Generation:
             raise OutOfMemory(
                 "one image does not fit in memory", "use a smaller `width` and `height`, or set `device` to cpu"
             ) from error
+
+
+def _names(model: Model, tokens: Sequence[LearnedToken]) -> dict[str, Any]:
+    """Return the settings that name files, as records have them: without paths."""
+    return {"embedding": tuple(token.name for token in tokens), "model": model.name, "vae": model.vae_name or None}
 
 
 def _known(value: Any) -> Any:
@@ -327,8 +334,10 @@ def stream(
 
 def _decided_by(model: Model, settings: GenerateOptions) -> dict[str, Any]:
     """Return the settings that a loaded model decides; raises `UsageError` when one of them is given too."""
-    decided = {"model": model.name, "fast": model.fast, "dtype": model.placement.dtype_name}
-    for name in ("device", "dtype", "fast"):
+    decided: dict[str, Any] = {"model": model.name, "fast": model.fast, "dtype": model.placement.dtype_name}
+    decided |= {"vae": model.vae_name or None}
+    decided |= {"prediction_type": model.prediction_type if model.prediction_is_given else None}
+    for name in ("device", "dtype", "fast", "vae", "prediction_type"):
         if name in settings:
             raise UsageError(f"`{name}` is decided when a model is loaded", f"give `{name}` to load_model instead")
     return decided

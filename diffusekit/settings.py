@@ -46,7 +46,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class GenerateSettings(Settings):
+class ModelSettings(Settings):
+    """What the verbs that load a model say about loading it, besides its name, device and precision."""
+
+    vae: str | None = flag(
+        None,
+        "A VAE in place of the model's own: a .safetensors file or a folder, also of TAESD, or a hub id. "
+        "Default: the model's own.",
+    )
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = flag(
+        None,
+        "What the U-Net predicts, where a file does not say it or says it wrong: epsilon, v_prediction or sample. "
+        "Default: what the model's files say.",
+    )
+
+
+class GenerateSettings(ModelSettings):
     """Everything that determines an image. `None` means the model's own default, or a random seed."""
 
     prompt: str = Field("", description="What the image shows.", max_length=MAX_PROMPT)
@@ -57,7 +72,8 @@ class GenerateSettings(Settings):
     )
     model: str = flag(
         "mini",
-        "The embedded model mini, a folder in diffusers layout, or a Hugging Face id like owner/name.",
+        "The embedded model mini, a one-file checkpoint (.safetensors), a folder in diffusers layout, or a Hugging "
+        "Face id like owner/name.",
     )
     strength: float | None = flag(
         None,
@@ -160,7 +176,7 @@ class GenerateSettings(Settings):
         return name
 
 
-class InvertSettings(Settings):
+class InvertSettings(ModelSettings):
     """Everything that determines a learned token (textual inversion, Gal et al., 2022)."""
 
     pictures: str = Field("", description="Folder with three to five images of one object or style.")
@@ -208,7 +224,7 @@ class InvertSettings(Settings):
     crops: int = flag(1, "Square crops per image; 1: the center only.", ge=1, le=64)
     flip: bool = flag(False, "Also train on mirrored images; not for asymmetric objects.")
     alpha_mask: bool = flag(False, "Compute the loss only where images are not transparent.")
-    model: str = flag("mini", "The base model: mini, a folder, or a Hugging Face id.")
+    model: str = flag("mini", "The base model: mini, a .safetensors file, a folder, or a Hugging Face id.")
     preview: str | None = flag(
         None, "Prompt of the validation images. Default: a picture of the token.", max_length=1000
     )
@@ -274,12 +290,12 @@ class InvertSettings(Settings):
         return names
 
 
-class ServeSettings(Settings):
+class ServeSettings(ModelSettings):
     """Where the server listens, who may use it, and the limits of one request."""
 
     host: str = flag("127.0.0.1", "Address to listen on; a non-loopback address requires `auth` or `token`.")
     port: int = flag(7860, "Port to listen on; 0: any free port.", ge=0, le=65_535)
-    model: str = flag("mini", "Default model of requests: mini, a folder, or a Hugging Face id.")
+    model: str = flag("mini", "Default model of requests: mini, a .safetensors file, a folder, or a Hugging Face id.")
     auth: str | None = flag(None, "USER:PASSWORD that clients must send. Prefer the variable DIFFUSEKIT_AUTH.")
     token: str | None = flag(None, "Bearer token that clients must send. Prefer the variable DIFFUSEKIT_TOKEN.")
     allow_host: tuple[str, ...] = flag(

@@ -37,10 +37,11 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "diffusekit.model_files": [
         {"distillation", "families", "headers"},
-        {"description", "kinds", "links", "remote_code", "weights"},
-        {"checks"},
-        {"file_description", "folder"},
-        {"folder_description"},
+        {"description", "links", "original_layout", "prediction", "remote_code", "weights"},
+        {"checks", "kinds"},
+        {"folder"},
+        {"folder_description", "one_file"},
+        {"file_description", "vae_files"},
     ],
     "diffusekit.embeddings": [
         {"names", "vocabulary"},

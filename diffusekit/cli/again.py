@@ -12,7 +12,7 @@ from ..errors import FileRefused
 from ..settings import GenerateSettings, validate
 from .generate import MaskPath, OutputOptions, StartImagePath, run, split_size
 from .options import with_group, with_settings
-from .recorded_model import find_model
+from .recorded_model import find_model, find_vae
 
 if TYPE_CHECKING:
     from ..metadata import ImageMetadata, Record
@@ -61,7 +61,11 @@ def command(
     options.destination(merged.images)
     if metadata.record is not None:
         _warn_about_tokens(metadata.record)
-        merged = merged.model_copy(update={"model": find_model(metadata.record, settings.get("model"))})
+        found = {
+            "model": find_model(metadata.record, settings.get("model")),
+            "vae": find_vae(metadata.record, settings.get("vae")),
+        }
+        merged = merged.model_copy(update=found)
         _check_sources(image, metadata.record, start, mask)
     run(merged, [merged.prompt], options, start, mask)
 

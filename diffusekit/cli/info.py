@@ -57,6 +57,7 @@ def _rows_of(record: "Record") -> dict[str, Any]:
     rows |= {name: f"SHA-256 {sha256}" for name, sha256 in sources.items() if sha256}
     rows["made on"] = f"{record.device}, {record.dtype}"
     rows |= {"model hash": record.model_hash} if record.model_hash else {"model revision": record.revision}
+    rows |= {"vae hash": record.vae_hash} if record.vae_hash else {}
     rows |= {f"grid {name}": ", ".join(labels) for name, labels in record.axes.items()}
     if record.embeddings:
         rows["embedding"] = ", ".join(f"{name} {sha[:12]}" for name, sha in record.embeddings.items())

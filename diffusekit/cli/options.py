@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..settings import Settings, flags_of
+from ..settings import ModelSettings, Settings, flags_of
 from .flags import insert_flags
 
 Command = Callable[..., None]
@@ -19,7 +19,9 @@ def with_settings(model: type[Settings], *leave_out: str) -> Callable[[Command],
 
     A flag that is not given is missing from the dict, so that the environment, files and defaults apply.
     """
-    names = [name for name in model.model_fields if name not in leave_out]
+    own = [name for name in model.model_fields if name not in ModelSettings.model_fields]
+    rest = [name for name in model.model_fields if name not in own]
+    names = [name for name in own + rest if name not in leave_out]
 
     def decorate(command: Command) -> Command:
         def collect(given: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def find_model(record: "Record", given: str | None) -> str:
             raise ModelError(
                 f"the image was made with the local model {recorded!r} (hash {record.model_hash[:10]}), "
                 "which was not found by its name or its hash",
-                "give its folder with `model`",
+                "give its folder or file with `model`",
             ) from None
     if record.model_hash:
         _compare_hashes(record, name)
@@ -40,13 +40,32 @@ def find_model(record: "Record", given: str | None) -> str:
     return name
 
 
+def find_vae(record: "Record", given: str | None) -> str | None:
+    """Return what `vae` should be to make a recorded image again with; `given` is the VAE that the user names.
+
+    Raises `ModelError` when the recorded VAE is not known here.
+    """
+    from .. import models
+
+    if given is not None or not record.settings.vae:
+        return given
+    path = models.find_by_hash(record.vae_hash) if record.vae_hash else None
+    if path is None:
+        raise ModelError(
+            f"the image was made with the VAE {record.settings.vae!r} (hash {record.vae_hash[:10]}), "
+            "which was not found",
+            "give its file with `vae`",
+        )
+    return str(path)
+
+
 def _compare_hashes(record: "Record", name: str) -> None:
     from .. import models
 
     place = models.locate(name)
     if place.name != record.settings.model or place.revision:
         return  # another model, as the user asked
-    found = models.hash_folder(place.folder, half=record.dtype not in ("", "float32"))
+    found = models.hash_model(place.folder, half=record.dtype not in ("", "float32"))
     if found != record.model_hash:
         log.warning(
             "the model %s has changed: the image was made with the hash %s, that of the folder is %s; "

@@ -53,9 +53,9 @@ def encode(
             mask = _mask(photo.alpha, side, (width, height), offset)
             for flipped in (False, True) if flip else (False,):
                 view = pixels.flip(-1) if flipped else pixels
-                encoded = model.vae.encode(view[None].to(model.vae.device, model.vae.dtype))
-                means.append(encoded.latent_dist.mean[0].float())
-                stds.append(encoded.latent_dist.std[0].float())
+                mean, std = latents.distribution(model, view[None])
+                means.append(mean[0])
+                stds.append(std[0])
                 masks.append(mask.flip(-1) if flipped else mask)
                 size_ids.append(find_size_ids(photo.image.size, side, offset, flipped=flipped))
     scale = model.vae.config.scaling_factor

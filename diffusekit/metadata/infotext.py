@@ -64,6 +64,8 @@ def format_infotext(record: Record) -> str:
         "Init image hash": record.start_image[:32],
         **(_mask_pairs(s) if record.mask else {}),
         "Model": s.model,
+        "VAE hash": record.vae_hash[:10],
+        "VAE": s.vae,
         "RNG": "CPU",
         "Emphasis": "None" if s.prompt_syntax == "plain" and set("([") & set(s.prompt + s.negative_prompt) else "",
         "TI hashes": ", ".join(f"{name}: {sha[:12]}" for name, sha in record.embeddings.items()),

@@ -25,6 +25,7 @@ class Record(BaseModel):
     settings: GenerateSettings
     revision: str = ""
     model_hash: str = ""  # SHA-256 of a local model's files; a model of the hub has a revision
+    vae_hash: str = ""  # SHA-256 of the file of a VAE in place of the model's own
     device: str = ""
     dtype: str = ""
     versions: dict[str, str] = {}
@@ -55,6 +56,7 @@ class Record(BaseModel):
         embeddings: dict[str, str] | None = None,
         *,
         model_hash: str = "",
+        vae_hash: str = "",
         start_image: str = "",
         mask: str = "",
     ) -> Record:
@@ -64,6 +66,7 @@ class Record(BaseModel):
             settings=settings,
             revision=revision,
             model_hash=model_hash,
+            vae_hash=vae_hash,
             start_image=start_image,
             mask=mask,
             device=str(placement.device),

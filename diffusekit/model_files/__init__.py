@@ -13,18 +13,25 @@ from .folder import ModelFolder, describe_class, read_folder
 from .folder_description import describe_folder
 from .headers import TensorHeader, read_header, read_json
 from .kinds import refuse
+from .one_file import ModelFile, read_file, read_model
+from .vae_files import VaeFiles, find_vae
 from .weights import WeightFiles, choose_weights, find_weights, stem_of
 
+CLIP_VOCABULARY = Path(__file__).with_name("clip")  # vocab.json and merges.txt of every family
+
 __all__ = [
+    "CLIP_VOCABULARY",
     "FAMILIES",
     "Description",
     "EncoderPart",
     "Family",
+    "ModelFile",
     "ModelFolder",
     "PartDescription",
     "SamplingDefaults",
     "Task",
     "TensorHeader",
+    "VaeFiles",
     "WeightFiles",
     "choose_weights",
     "describe",
@@ -32,10 +39,13 @@ __all__ = [
     "describe_file",
     "describe_folder",
     "find_lora_defaults",
+    "find_vae",
     "find_weights",
+    "read_file",
     "read_folder",
     "read_header",
     "read_json",
+    "read_model",
     "refuse",
     "stem_of",
 ]

@@ -28,7 +28,7 @@ def check_configs(name: str, family: Family, configs: Configs) -> tuple[Family, 
     _check_classes(name, family, configs)
     task = _check_unet(name, family, configs)
     _check_text_width(name, family, configs)
-    _check_vae(name, configs["vae"], configs["unet"])
+    check_vae(name, configs["vae"], configs["unet"])
     _check_schedule(name, configs["scheduler"])
     if family is SD1 and configs["unet"].get("use_linear_projection"):
         family = SD2
@@ -93,7 +93,7 @@ def _check_text_width(name: str, family: Family, configs: Configs) -> None:
         )
 
 
-def _check_vae(name: str, vae: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
+def check_vae(name: str, vae: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
     channels, taken = _whole(name, "vae", vae, "latent_channels", 4), _whole(name, "unet", unet, "out_channels", 4)
     if channels != taken:
         raise ModelError(

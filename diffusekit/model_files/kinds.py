@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 from ..display import quote
 from ..errors import ModelError
 from .headers import TensorHeader, read_header, read_start, unreadable
+from .original_layout import ENDINGS, is_checkpoint
 
 LAYOUT = "a folder in diffusers layout holds model_index.json, unet/, vae/, text_encoder/ and tokenizer/"
-_ONE_FILE = "give a folder in diffusers layout, or a hub id like owner/name"
+_ONE_FILE = "give a checkpoint in one .safetensors file, a folder in diffusers layout, or a hub id like owner/name"
 _ENDINGS = (".safetensors", ".ckpt", ".gguf", ".pt", ".pth", ".bin", ".sft")
 _CHECKPOINT_FOLDERS = ("models/Stable-diffusion", "models/checkpoints", "Stable-diffusion", "checkpoints")
 _LORA = re.compile(r"lora_|\.lora|lokr_|hada_|oft_|\.dora_scale")
@@ -33,21 +34,13 @@ _MAGIC = (
     (b"Rar!", "an archive"),
     (b"\x89HDF", "weights in HDF5"),
 )
-# Keys of one-file checkpoints in the original layout, and whose they are. The first that fits counts.
-_FAMILIES = (
-    ("joint_blocks.", "Stable Diffusion 3"),
-    ("double_blocks.", "FLUX"),
-    ("conditioner.embedders.1.", "Stable Diffusion XL"),
-    ("conditioner.embedders.0.", "the refiner of Stable Diffusion XL"),
-    ("cond_stage_model.model.", "Stable Diffusion 2.x"),
-    ("cond_stage_model.transformer.", "Stable Diffusion 1.x"),
-)
 
 
 def refuse(name: str, path: Path) -> ModelError | None:
     """Return the error for a file, an address or a folder that is not a model; None if nothing is there.
 
-    Reads names, headers and the first bytes, never weights. A folder with a model_index.json is not refused here.
+    Reads names, headers and the first bytes, never weights. A folder with a model_index.json and a one-file
+    checkpoint are not refused here.
     """
     if re.match(r"(?i)[a-z][a-z0-9+.-]+://|(www\.)?(huggingface\.co|hf\.co|civitai\.com)/", name):
         return _refuse_address(name)
@@ -63,16 +56,18 @@ def refuse(name: str, path: Path) -> ModelError | None:
     if not stat.S_ISREG(mode):
         return ModelError(f"{path} is a device or a pipe, not a model", _ONE_FILE)
     try:
-        what, hint = _describe_file(path)
+        if path.suffix.lower() in ENDINGS and read_start(path, 1) and is_checkpoint(read_header(path).tensors):
+            return None
+        what, hint = identify_file(path)
     except ModelError as error:  # the file is damaged, empty or cannot be read
         return error
-    return ModelError(f"{path} is {what}, expected a model in diffusers layout", hint)
+    return ModelError(f"{path} is {what}, expected a model", hint)
 
 
 # --- files -----------------------------------------------------------------------------------
 
 
-def _describe_file(path: Path) -> tuple[str, str]:
+def identify_file(path: Path) -> tuple[str, str]:
     """Return what a file is, and a hint; raises `ModelError` for a damaged file."""
     folder = next((above for above in path.absolute().parents[:2] if (above / "model_index.json").is_file()), None)
     if folder is not None:
@@ -81,7 +76,7 @@ def _describe_file(path: Path) -> tuple[str, str]:
     if not start:
         return "an empty file", "fetch it again"
     suffix = path.suffix.lower()
-    if suffix in (".safetensors", ".sft"):
+    if suffix in ENDINGS:
         return _describe_tensors(read_header(path))
     for magic, kind in _MAGIC:
         if start.startswith(magic):
@@ -106,8 +101,8 @@ def _describe_tensors(header: TensorHeader) -> tuple[str, str]:
         return "a LoRA, which changes a model and is not one", "LoRA files cannot be used yet"
     if any(name.startswith(("control_model.", "controlnet_")) for name in names):
         return "a ControlNet, which steers a model and is not one", _ONE_FILE
-    if any("diffusion_model." in name or name.startswith("double_blocks.") for name in names):
-        return _describe_checkpoint(header), _ONE_FILE
+    if is_checkpoint(names):
+        return "a one-file checkpoint", _ONE_FILE
     if _is_token(header):
         return "a learned token, not a model", "give it as `embedding`, and name the token in the prompt"
     for part, keys in (
@@ -119,14 +114,6 @@ def _describe_tensors(header: TensorHeader) -> tuple[str, str]:
             return f"{part}, not a whole model", "give the folder of a whole model in diffusers layout"
     some = ", ".join(quote(name, 40) for name in sorted(names)[:2])
     return f"a safetensors file of an unknown kind ({len(names)} tensors{': ' if some else ''}{some})", _ONE_FILE
-
-
-def _describe_checkpoint(header: TensorHeader) -> str:
-    family = next((family for key, family in _FAMILIES if any(key in name for name in header.tensors)), "")
-    first = next((t for name, t in header.tensors.items() if name.endswith("input_blocks.0.0.weight")), None)
-    channels = first[1][1] if first and len(first[1]) > 1 else 4
-    purpose = " for inpainting" if channels == 9 else ""
-    return f"a one-file checkpoint{f' of {family}' if family else ''}{purpose}"
 
 
 def _is_token(header: TensorHeader) -> bool:
@@ -158,7 +145,8 @@ def _describe_pickle(data: bytes, *, is_small: bool) -> tuple[str, str]:
         return f"a LoRA in {danger}", "LoRA files cannot be used yet"
     if is_small:
         return danger, "if it is a learned token, convert it: diffusekit embeddings import FILE"
-    return f"{'a one-file checkpoint in ' if b'diffusion_model.' in data else ''}{danger}", _ONE_FILE
+    what = f"a one-file checkpoint in {danger}" if b"diffusion_model." in data else danger
+    return what, "convert it to safetensors: diffusekit models import FILE"
 
 
 # --- folders and addresses -------------------------------------------------------------------
@@ -191,14 +179,14 @@ def _describe_folder(path: Path, names: Collection[str]) -> tuple[str, str]:
         if files := _checkpoints(path / inside):
             return (
                 f"it is the folder of A1111, Forge or ComfyUI, whose {inside}/ holds {_list(files)}",
-                f"one-file checkpoints cannot be loaded; {_ONE_FILE}",
+                f"give one: {path / inside / files[0]}",
             )
     if models := [name for name in list(names)[:_LIMIT] if (path / name / "model_index.json").is_file()]:
         return f"it holds {len(models)} of them", f"give one: {path / models[0]}"
     if files := _checkpoints(path):
         error = refuse(str(path / files[0]), path / files[0]) if len(files) == 1 else None
         kind = f" ({error.message.partition(' is ')[2].partition(', expected')[0]})" if error else ""
-        return f"it holds {_list(files)}{kind}", f"one-file checkpoints cannot be loaded; {_ONE_FILE}"
+        return f"it holds {_list(files)}{kind}", error.hint if error else f"give one: {path / files[0]}"
     if "unet" in names or "vae" in names:
         return "it has parts of a model", "fetch the whole model again"
     if "config.json" in names:

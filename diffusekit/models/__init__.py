@@ -2,7 +2,7 @@
 
 from ..hub import FAST_LORA, MINI, Location, installed, locate, record_name
 from .build import LoadRequest, load, load_for, load_text, resolve
-from .identity import find_by_hash, hash_folder
+from .identity import find_by_hash, hash_model
 from .model import Model, ModelInfo, TextModel, describe, fingerprint, token_ids
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "describe",
     "find_by_hash",
     "fingerprint",
-    "hash_folder",
+    "hash_model",
     "installed",
     "load",
     "load_for",

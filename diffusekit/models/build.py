@@ -1,4 +1,4 @@
-"""Build the networks of a model from its folder.
+"""Build the networks of a model from its folder or its file.
 
 Only safetensors are read, and only classes named here are made. Nothing in a model's folder is run.
 """
@@ -22,12 +22,24 @@ from .. import hub
 from ..device import Placement, choose
 from ..display import first_line, quote
 from ..errors import ModelError, OutOfMemory, UsageError
-from ..model_files import EncoderPart, ModelFolder, WeightFiles, read_folder, read_header, stem_of
+from ..model_files import (
+    EncoderPart,
+    ModelFile,
+    ModelFolder,
+    SamplingDefaults,
+    WeightFiles,
+    read_header,
+    read_model,
+    stem_of,
+)
 from ..model_files.headers import FETCH_AGAIN
+from ..model_files.prediction import PredictionType
 from ..options import LoadOptions
 from ..settings import Settings
+from . import tensors
 from .lora import merge_lora
 from .model import Model, TextModel, sampling_defaults
+from .vae import OwnVae, describe_vae, load_vae
 
 log = logging.getLogger(__name__)
 # Loading patches torch for the whole process to make empty networks, and two callers of one model share it.
@@ -41,6 +53,8 @@ class LoadRequest:
     name: str
     placement: Placement
     fast: bool = False
+    vae: str | None = None
+    prediction_type: PredictionType | None = None
 
 
 def load(name: str = "mini", device: str = "auto", dtype: str = "auto", **options: Unpack[LoadOptions]) -> Model:
@@ -72,7 +86,8 @@ def load_text(name: str = "mini") -> TextModel:
 @lru_cache(maxsize=1)
 def _load(request: LoadRequest) -> Model:
     placement = request.placement
-    place, files = _prepare(request.name, placement)
+    place, files = _prepare(request.name, placement, request.prediction_type)
+    own_vae = describe_vae(request.vae, files)
     if request.fast and not (place.folder / hub.FAST_LORA).is_file():
         raise ModelError(
             f"the model {place.name} has no few-step LoRA",
@@ -82,7 +97,8 @@ def _load(request: LoadRequest) -> Model:
         log.warning("%s brings a safety checker, which is not run: its images are not checked", place.name)
     with _loading_errors(place.name, placement):
         # diffusers first: it imports the parts of transformers that it needs, in less time than the other way round
-        unet, vae = _unet(files, placement, fast=request.fast), _vae(files, placement)
+        unet = _unet(files, placement, fast=request.fast)
+        vae = load_vae(own_vae.files, placement) if own_vae else _vae(files, placement)
         tokenizers, text_encoders = _text_parts(files, placement)
     defaults = sampling_defaults(place.folder, files)
     return Model(
@@ -96,11 +112,31 @@ def _load(request: LoadRequest) -> Model:
         zeroes_empty_prompt=files.zeroes_empty_prompt,
         unet=unet,
         vae=vae,
-        scheduler_config=dict(files.configs["scheduler"]) | dict(defaults.scheduler),
+        scheduler_config=_scheduler_config(files, defaults, request.prediction_type),
         defaults=defaults,
         task=files.task,
         fast=request.fast,
+        vae_path=own_vae.path if own_vae else None,
+        vae_name=own_vae.files.name if own_vae else "",
+        prediction_is_given=request.prediction_type is not None,
+        warnings=_warn(files, own_vae),
     )
+
+
+def _warn(files: ModelFolder | ModelFile, vae: OwnVae | None) -> tuple[str, ...]:
+    """Log what was assumed about a model, and return it."""
+    found = [files.assumption if isinstance(files, ModelFile) else "", vae.files.warning if vae else ""]
+    warnings = tuple(sentence for sentence in found if sentence)
+    for sentence in warnings:
+        log.warning("%s", sentence)
+    return warnings
+
+
+def _scheduler_config(
+    files: ModelFolder | ModelFile, defaults: SamplingDefaults, prediction_type: str | None
+) -> dict[str, Any]:
+    config = dict(files.configs["scheduler"]) | dict(defaults.scheduler)
+    return config | ({"prediction_type": prediction_type} if prediction_type else {})
 
 
 def resolve(model: str | Model, device: str = "auto", dtype: str = "auto", **options: Unpack[LoadOptions]) -> Model:
@@ -126,7 +162,9 @@ def _load_text(name: str) -> TextModel:
         return TextModel(*where, *_text_parts(files, placement), zeroes_empty_prompt=files.zeroes_empty_prompt)
 
 
-def _prepare(name: str, placement: Placement) -> tuple[hub.Location, ModelFolder]:
+def _prepare(
+    name: str, placement: Placement, prediction_type: PredictionType | None = None
+) -> tuple[hub.Location, ModelFolder | ModelFile]:
     """Find a model, check its files, and make sure that none of its code can run."""
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -134,7 +172,7 @@ def _prepare(name: str, placement: Placement) -> tuple[hub.Location, ModelFolder
 
     disable_progress_bar()
     place = hub.locate(name, half=lambda: placement.is_half)
-    return place, read_folder(place.name, place.folder)
+    return place, read_model(place.name, place.folder, prediction_type=prediction_type)
 
 
 @contextmanager
@@ -172,18 +210,18 @@ def _silence() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _text_parts(files: ModelFolder, placement: Placement) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _text_parts(files: ModelFolder | ModelFile, placement: Placement) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     parts = [_text_part(files, encoder, placement) for encoder in files.family.encoders]
     tokenizers, encoders = zip(*parts, strict=True)
     return tokenizers, encoders
 
 
-def _text_part(files: ModelFolder, part: EncoderPart, placement: Placement) -> tuple[Any, Any]:
+def _text_part(files: ModelFolder | ModelFile, part: EncoderPart, placement: Placement) -> tuple[Any, Any]:
     """Load one text encoder with its tokenizer."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    with _silence():
-        tokenizer = CLIPTokenizer.from_pretrained(files.path / part.tokenizer, local_files_only=True)
+    with _silence(), tensors.tokenizer_folder(files, part.tokenizer) as folder:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     network = CLIPTextModelWithProjection if part.is_projected else CLIPTextModel
     encoder = _network(network, files, part.folder, placement)
     rows, words = encoder.get_input_embeddings().num_embeddings, len(tokenizer)
@@ -195,7 +233,7 @@ def _text_part(files: ModelFolder, part: EncoderPart, placement: Placement) -> t
     return tokenizer, encoder
 
 
-def _unet(files: ModelFolder, placement: Placement, *, fast: bool) -> Any:
+def _unet(files: ModelFolder | ModelFile, placement: Placement, *, fast: bool) -> Any:
     import torch
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -205,15 +243,20 @@ def _unet(files: ModelFolder, placement: Placement, *, fast: bool) -> Any:
     return unet.to(memory_format=torch.channels_last) if placement.device.type == "cuda" else unet
 
 
-def _vae(files: ModelFolder, placement: Placement) -> Any:
+def _vae(files: ModelFolder | ModelFile, placement: Placement) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     vae = _network(AutoencoderKL, files, "vae", placement)
     return vae.float() if vae.config.get("force_upcast") else vae
 
 
-def _network(network: Any, files: ModelFolder, part: str, placement: Placement) -> Any:
-    """Load one network from its folder, frozen, on its device. Raises `ModelError` when weights are missing."""
+def _network(network: Any, files: ModelFolder | ModelFile, part: str, placement: Placement) -> Any:
+    """Load one network, frozen, on its device. Raises `ModelError` when weights are missing."""
+    if isinstance(files, ModelFile):
+        with _silence():
+            found = tensors.read_part(files, part)
+            what = f"the {part} of {files.name}"
+            return tensors.build(network, files.configs[part], found, placement.dtype, what).to(placement.device)
     chosen = files.weights(part, half=placement.is_half)
     for file in chosen.names:
         read_header(files.path / part / file)

@@ -15,35 +15,38 @@ from ..errors import DiffusekitError, ModelError
 _MAX_MODELS = 500  # that the cache remembers
 
 
-def hash_folder(folder: Path, *, half: bool) -> str:
-    """Return the SHA-256 of the files of a model in diffusers layout, in one precision.
+def hash_model(folder: Path, *, half: bool) -> str:
+    """Return the SHA-256 of a file, or of the files of a model in diffusers layout, in one precision.
 
-    It covers names and contents of weights, configurations and tokenizer. Gigabytes take seconds, so the hash is
-    kept with the size and time of every file, and computed again when one of them differs.
+    That of a folder covers names and contents of weights, configurations and tokenizer. That of a file is what A1111
+    and Civitai know. Gigabytes take seconds, so the hash is kept with the size and time of every file, and computed
+    again when one of them differs.
     """
-    files = model_files.read_folder(folder.name, folder, weights=False).files(half=half)
+    is_file = folder.is_file()
+    files = [folder] if is_file else model_files.read_folder(folder.name, folder, weights=False).files(half=half)
     state = [[f.relative_to(folder).as_posix(), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     key, known = f"{folder.resolve()} {'half' if half else 'full'}", _read_cache()
     found = known.get(key)
     if found is not None and found["state"] == state:
         return found["sha256"]
-    lines = []
+    lines, digest = [], ""
     for file, (name, *_) in zip(files, state, strict=True):
         with file.open("rb") as content:
-            lines.append(f"{hashlib.file_digest(content, 'sha256').hexdigest()}  {name}\n")
-    sha256 = hashlib.sha256("".join(lines).encode()).hexdigest()
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+            lines.append(f"{digest}  {name}\n")
+    sha256 = digest if is_file else hashlib.sha256("".join(lines).encode()).hexdigest()
     rest = {k: v for k, v in known.items() if k != key}
     _write_cache({**rest, key: {"state": state, "sha256": sha256, "folder": str(folder.resolve()), "half": half}})
     return sha256
 
 
 def find_by_hash(sha256: str) -> Path | None:
-    """Return the folder of a local model that was used here before, if it still has this hash."""
+    """Return the folder or file of a local model or VAE that was used here before, if it still has this hash."""
     for entry in reversed(_read_cache().values()):
         folder = Path(entry["folder"])
         if entry["sha256"] == sha256:
             with contextlib.suppress(ModelError, OSError):
-                if hash_folder(folder, half=entry["half"]) == sha256:
+                if hash_model(folder, half=entry["half"]) == sha256:
                     return folder
     return None
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from .. import hub, model_files
 from ..device import Placement
-from ..model_files import Family, ModelFolder, SamplingDefaults, Task
+from ..model_files import Family, ModelFile, ModelFolder, SamplingDefaults, Task
 from ..model_files.folder import native_size, vae_scale_factor
-from .identity import hash_folder
+from .identity import hash_model
 
 _TOKENIZER_LOCK = Lock()  # a call of a tokenizer may change its padding, so calls never overlap
 
@@ -63,7 +63,9 @@ class Model(TextModel):
     `scheduler_config` is the noise schedule of its training; `schedule.make_scheduler` builds samplers from it.
     `defaults` are the steps, the sampler and the guidance that suit it.
     `task` is "inpainting" for a U-Net that also takes a mask and masked latents. `fast` says that the few-step LoRA
-    is merged into the U-Net's weights.
+    is merged into the U-Net's weights. `vae_path` and `vae_name` are those of a VAE in place of the model's own;
+    `prediction_is_given` says that `prediction_type` replaced what the files say. `warnings` are sentences about what
+    was assumed.
     """
 
     unet: Any
@@ -72,6 +74,10 @@ class Model(TextModel):
     defaults: SamplingDefaults
     task: Task = "text"
     fast: bool = False
+    vae_path: Path | None = None
+    vae_name: str = ""
+    prediction_is_given: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def vae_scale_factor(self) -> int:
@@ -100,7 +106,12 @@ class Model(TextModel):
     @cached_property
     def sha256(self) -> str:
         """The hash of a local model's files; "" for a model that a `revision` identifies."""
-        return "" if self.revision else hash_folder(self.folder, half=self.placement.is_half)
+        return "" if self.revision else hash_model(self.folder, half=self.placement.is_half)
+
+    @cached_property
+    def vae_sha256(self) -> str:
+        """The hash of the file of a VAE in place of the model's own, "" for its own."""
+        return hash_model(self.vae_path, half=False) if self.vae_path else ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ class ModelInfo:
 def describe(name: str) -> ModelInfo:
     """Read the configuration of the model `name`; raises `ModelError` as `load` does."""
     place = hub.locate(name)
-    files = model_files.read_folder(place.name, place.folder, weights=False)
+    files = model_files.read_model(place.name, place.folder, weights=False)
     unet, vae = files.configs["unet"], files.configs["vae"]
     return ModelInfo(
         name=place.name,
@@ -147,7 +158,7 @@ def describe(name: str) -> ModelInfo:
     )
 
 
-def sampling_defaults(folder: Path, files: ModelFolder) -> SamplingDefaults:
+def sampling_defaults(folder: Path, files: ModelFolder | ModelFile) -> SamplingDefaults:
     """Return the steps, the sampler and the guidance that suit the model of a folder."""
     return replace(files.defaults, guidance_scale=3.0) if folder == hub.MINI else files.defaults
 

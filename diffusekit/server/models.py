@@ -42,7 +42,7 @@ class ServerModels:
         model = self.resolve(name, ModelNotUsable)
         try:
             place = hub.locate(model)
-            model_files.read_folder(place.name, place.folder)
+            model_files.read_model(place.name, place.folder)
         except ModelError as error:
             raise ModelNotUsable(f"the model {str(name)[:100]} cannot be loaded: {error.message}", error.hint) from None
         self.default = model

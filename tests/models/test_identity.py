@@ -45,31 +45,31 @@ def test_an_image_has_name_and_hash_of_a_local_model_and_no_path(folder, ending,
 
 def test_the_hash_is_that_of_the_files(folder, tmp_path):
     """The same files elsewhere have the same hash, one other byte gives another, and so does one other setting."""
-    first = models.hash_folder(folder, half=False)
-    assert first == models.hash_folder(folder, half=False) == draw(folder).model_hash
+    first = models.hash_model(folder, half=False)
+    assert first == models.hash_model(folder, half=False) == draw(folder).model_hash
     other = Path(shutil.copytree(folder, tmp_path / "other"))
-    assert models.hash_folder(other, half=False) == first
+    assert models.hash_model(other, half=False) == first
     config = other / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("epsilon", "sample"))
-    assert models.hash_folder(other, half=False) != first
+    assert models.hash_model(other, half=False) != first
     touch(folder)
-    assert models.hash_folder(folder, half=False) != first
+    assert models.hash_model(folder, half=False) != first
 
 
 def test_the_hash_is_computed_once(folder, monkeypatch):
     import hashlib
 
-    first = models.hash_folder(folder, half=False)
+    first = models.hash_model(folder, half=False)
     monkeypatch.setattr(hashlib, "file_digest", None)
-    assert models.hash_folder(folder, half=False) == first
+    assert models.hash_model(folder, half=False) == first
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": 1}', '{"x": {"state": []}}', "\x00", "[" * 100_000])
 def test_a_damaged_list_of_hashes_is_ignored(folder, tmp_path, content):
-    first = models.hash_folder(folder, half=False)
+    first = models.hash_model(folder, half=False)
     (file,) = (tmp_path / "cache").rglob("model-hashes.json")
     file.write_text(content)
-    assert models.hash_folder(folder, half=False) == first
+    assert models.hash_model(folder, half=False) == first
 
 
 def test_a_model_of_the_hub_and_mini_have_revisions_and_no_hash(mini):
@@ -103,7 +103,7 @@ def test_again_finds_a_model_that_was_renamed_and_named(folder, tmp_path, capsys
     moved = folder.rename(tmp_path / "renamed")
     assert again() == 8
     err = capsys.readouterr().err
-    assert "was made with the local model 'sd-local' (hash " in err and "give its folder with --model" in err
+    assert "was made with the local model 'sd-local' (hash " in err and "give its folder or file with --model" in err
     assert again("--model", str(moved)) == 0 and capsys.readouterr().err == ""
 
 

@@ -19,15 +19,17 @@ from diffusekit.errors import ModelError
 
 LDM = "model.diffusion_model."
 SD1 = {f"{LDM}input_blocks.0.0.weight": (8, 4, 3, 3), "cond_stage_model.transformer.text_model.x": (4,)}
-INPAINT = SD1 | {f"{LDM}input_blocks.0.0.weight": (8, 9, 3, 3)}
+UNET = {f"{LDM}input_blocks.0.0.weight": (8, 4, 3, 3)}
+REFINER = UNET | {"conditioner.embedders.0.model.ln_final.weight": (4,)}
 SD2 = {f"{LDM}input_blocks.0.0.weight": (8, 4, 3, 3), "cond_stage_model.model.ln_final.weight": (4,)}
 SDXL = {f"{LDM}input_blocks.0.0.weight": (8, 4, 3, 3), "conditioner.embedders.0.x": (4,)}
 SDXL |= {"conditioner.embedders.1.model.x": (4,)}
 FILES = {
-    "dreamy_v8.safetensors": (SD1, "is a one-file checkpoint of Stable Diffusion 1.x, expected"),
-    "inpaint.safetensors": (INPAINT, "is a one-file checkpoint of Stable Diffusion 1.x for inpainting"),
-    "two.safetensors": (SD2, "is a one-file checkpoint of Stable Diffusion 2.x"),
-    "xl.safetensors": (SDXL, "is a one-file checkpoint of Stable Diffusion XL"),
+    "dreamy_v8.safetensors": (SD1, "dreamy_v8 is not a whole checkpoint of Stable Diffusion 1.x"),
+    "two.safetensors": (SD2, "two is not a whole checkpoint of Stable Diffusion 2.x"),
+    "xl.safetensors": (SDXL, "xl is not a whole checkpoint of Stable Diffusion XL"),
+    "refiner.safetensors": (REFINER, "refiner is the refiner of Stable Diffusion XL"),
+    "unet-only.safetensors": (UNET, "has a U-Net, but no text encoder"),
     "sd3.safetensors": ({f"{LDM}joint_blocks.0.x": (4,)}, "is a one-file checkpoint of Stable Diffusion 3"),
     "flux.safetensors": ({"double_blocks.0.img_attn.x": (4,)}, "is a one-file checkpoint of FLUX"),
     "kohya.safetensors": ({"lora_unet_down_blocks_0.lora_up.weight": (8, 4)}, "is a LoRA"),
@@ -155,7 +157,7 @@ def folders(root: Path, copy: Path) -> dict[str, str]:
     return {
         "a1111": "the folder of A1111, Forge or ComfyUI, whose models/Stable-diffusion/ holds 'dreamy.safetensors'",
         "comfy": "whose models/checkpoints/ holds 'dreamy.safetensors'",
-        "files": "it holds 'dreamy.safetensors' (a one-file checkpoint of Stable Diffusion 1.x)",
+        "files": "it holds 'dreamy.safetensors'",
         "empty": "it is empty",
         "lora": "it is a LoRA",
         "one": "it is one network ('ControlNetModel')",
@@ -171,6 +173,8 @@ def test_a_folder_without_an_index_is_named_by_what_it_holds(copy, tmp_path):
         error = refused(tmp_path / "there" / name)
         assert "is not a model in diffusers layout" in error.message and says in error.message, (name, error.message)
     assert "owner/name" in refused(tmp_path / "there" / "cache").hint
+    for name in ("a1111/models/Stable-diffusion", "files"):
+        assert str(tmp_path / "there" / name / "dreamy.safetensors") in refused(tmp_path / "there" / name).hint
     assert str(tmp_path / "there" / "many" / "sd") in refused(tmp_path / "there" / "many").hint
 
 
@@ -227,4 +231,4 @@ def test_every_verb_says_the_same(verb, capsys, tmp_path):
     save_file({key: torch.zeros(shape) for key, shape in SD1.items()}, tmp_path / "dreamy.safetensors")
     assert run([*verb, "--model", "dreamy.safetensors", "-o", "x.svg"]) in (2, 8)
     assert run([*verb, "--model", "dreamy.safetensors"]) == 8
-    assert "is a one-file checkpoint of Stable Diffusion 1.x" in capsys.readouterr().err
+    assert "dreamy is not a whole checkpoint of Stable Diffusion 1.x" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ... import embeddings, hub
@@ -30,6 +31,8 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
     if "prompt" in given and list(prompts) != [given["prompt"]]:
         raise UsageError("prompts and prompt were both given", "leave out one of them")
     own = {"device": server.device, "dtype": server.dtype}
+    if given.get("model", server.model) == server.model:  # how the server's own model is loaded
+        given = {"vae": server.vae, "prediction_type": server.prediction_type} | given
     settings = validate(GenerateSettings, {"model": server.model} | given | own)
     if settings.seed is None:
         settings = settings.model_copy(update={"seed": secrets.randbelow(2**32)})
@@ -39,6 +42,7 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
     model = models.resolve(settings.model)
     _check_limits(settings, prompts, server, steps=settings.steps or models.defaults_of(model).steps)
     _check_tokens(settings.embedding, server)
+    _check_vae(settings.vae, server)
     complete = settings.model_dump(mode="json") | {"prompts": list(prompts), "model": model}
     del complete["prompt"]
     return complete
@@ -56,6 +60,13 @@ def _check_limits(settings: GenerateSettings, prompts: Sequence[str], server: Se
     for name, (amount, limit, unit) in requested.items():
         if amount > limit:
             raise UsageError(f"{name} asks for {amount:,} {unit}; this server allows {limit:,}", "ask for less")
+
+
+def _check_vae(name: str | None, server: ServeSettings) -> None:
+    """Refuse every VAE but the server's own, because a request must not name files of the server."""
+    if name is not None and name != server.vae:
+        own = f"the server's is {Path(server.vae).name}" if server.vae else "leave it out for the model's own"
+        raise UsageError(f"vae {name[:100]!r} is not one this server has", own)
 
 
 def _check_tokens(names: Sequence[str], server: ServeSettings) -> None:
