@@ -87,14 +87,13 @@ class Generation:
             tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding, folder)
         self.tokens = tuple(tokens)
         self.model = model or models.load_for(settings)
+        self.warnings += self.model.warnings
         for token in self.tokens:
             check_compatible(token, self.model)
         self._image, self._mask, self._tiled = image, mask, False
         self._canvas = canvas_of(settings, self.model, image, mask)
-        self.settings = defaults.complete(settings, self.model, self._canvas).model_copy(
-            update=_names(self.model, self.tokens)
-        )
-        self.warnings += self.model.warnings
+        complete = defaults.complete(settings, self.model, self._canvas)
+        self.settings = complete.model_copy(update=_names(self.model, self.tokens))
         self._warn_of_settings(prompts, folder, given=settings)
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         self._source = LatentSource(self.model, self._size, self._canvas, content=settings.mask_content)
