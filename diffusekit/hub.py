@@ -15,7 +15,7 @@ from typing import Any
 
 from . import hub_cache, model_files, model_names
 from .display import first_line, format_size
-from .errors import DiffusekitError, DiskError, ModelError
+from .errors import DiffusekitError, DiskError, ModelError, UsageError
 from .model_files import Family
 from .version import __version__
 from .workspace import expand
@@ -41,12 +41,13 @@ class Location:
     revision: str
 
 
-def locate(name: str, *, half: Callable[[], bool] = lambda: False) -> Location:
+def locate(name: str, *, half: Callable[[], bool] = lambda: False, fetch: bool = True) -> Location:
     """Find a model: embedded, local, in the hub's cache, or fetched from the hub.
 
     `name` may also be a name in the user's folders (`model_names`) or an alias. `half` says whether half precision is
-    needed, and is only called before a download. Raises `ModelError` for an unknown name, for what is not a model, and
-    for a model that cannot be fetched, `DiskError` for a full disk, and `UsageError` for a name of several models.
+    needed, and is only called before a download. Without `fetch`, nothing is downloaded.
+    Raises `ModelError` for an unknown name, for what is not a model, and for a model that cannot be fetched,
+    `DiskError` for a full disk, and `UsageError` for a name of several models.
     """
     if name == "mini":
         return Location("mini", MINI, f"diffusekit-{__version__}")
@@ -61,7 +62,7 @@ def locate(name: str, *, half: Callable[[], bool] = lambda: False) -> Location:
     if "\0" not in name and path.is_file():  # a one-file checkpoint: everything else was refused
         return Location(path.stem, path.resolve(), "")
     if _HUB_ID.fullmatch(name) and path.suffix.lower() not in (".safetensors", ".ckpt", ".gguf", ".pt", ".bin"):
-        return _from_hub(name, half)
+        return _from_hub(name, half, fetch=fetch)
     near = model_names.find_near(name, installed())
     hint = f"{near}available: {_list_installed()}; or a folder, or a hub id like owner/name"
     if len(path.parts) > 1:
@@ -126,7 +127,24 @@ def _missing_from(path: Path) -> str:
 # --- the hub ---------------------------------------------------------------------------------
 
 
-def _from_hub(name: str, half: Callable[[], bool]) -> Location:
+def pull(name: str, *, half: bool) -> Location:
+    """Fetch what is missing of a model of the hub in one precision, also when another precision is here already.
+
+    Raises `UsageError` for a name that is not one of the hub, and what `locate` raises.
+    """
+    from huggingface_hub import constants
+
+    asked, name = name, model_names.resolve(name)
+    if not _HUB_ID.fullmatch(name) or expand(name).exists():
+        raise UsageError(f"{asked[:200]!r} is not a model of the hub", "give an id like owner/name, or an alias")
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(f"the model {name} cannot be fetched, because HF_HUB_OFFLINE is set", "unset the variable")
+    repo, _, revision = name.partition("@")
+    folder = _fetch(name, repo, revision or "main", lambda: half, f"available without a network: {_list_installed()}")
+    return Location(name, folder, folder.name)
+
+
+def _from_hub(name: str, half: Callable[[], bool], *, fetch: bool) -> Location:
     """Take a model from the cache if it is whole, else fetch what is missing."""
     from huggingface_hub import constants
 
@@ -140,11 +158,16 @@ def _from_hub(name: str, half: Callable[[], bool]) -> Location:
         if not problem:
             return Location(name, cached, cached.name)
     hint = f"available without a network: {_list_installed()}"
-    if constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE or not fetch:
         where = f"is not whole in the cache ({problem})" if problem else "is not in the cache"
-        raise ModelError(f"the model {name} {where}, and HF_HUB_OFFLINE is set{_no_folder(name)}", hint)
+        why, hint = (", and HF_HUB_OFFLINE is set", hint) if constants.HF_HUB_OFFLINE else ("", _pull_hint(name))
+        raise ModelError(f"the model {name} {where}{why}{_no_folder(name)}", hint)
     folder = _fetch(name, repo, revision, half, hint)
     return Location(name, folder, folder.name)
+
+
+def _pull_hint(name: str) -> str:
+    return f"fetch it: diffusekit models pull {name}"
 
 
 def _no_folder(name: str) -> str:
@@ -162,6 +185,7 @@ def _fetch(name: str, repo: str, revision: str, half: Callable[[], bool], hint: 
 
     with _download_errors(name, hint):
         siblings = HfApi().model_info(repo, revision=revision, files_metadata=True).siblings or []
+    hashes = {sibling.rfilename: lfs.sha256 for sibling in siblings if (lfs := getattr(sibling, "lfs", None))}
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in siblings}
     if "model_index.json" not in sizes:
         raise ModelError(f"{name} is not a model in diffusers layout: {_contents(sizes)}", hint)
@@ -172,7 +196,10 @@ def _fetch(name: str, repo: str, revision: str, half: Callable[[], bool], hint: 
     folder = fetch(needed)
     model_files.read_folder(name, folder, weights=False)
     _check_disk(name, sum(sizes[file] for file in weights if not (folder / file).exists()), folder)
-    folder = fetch([*needed, *weights])
+    fresh = [file for file in weights if not (folder / file).exists()]
+    if fetch([*needed, *weights]) != folder:
+        raise ModelError(f"{repo} changed on the hub while {revision} was fetched", "try again")
+    hub_cache.check_hashes(name, folder, {file: hashes[file] for file in fresh if file in hashes})
     model_files.read_folder(name, folder)
     return folder
 

@@ -43,11 +43,15 @@ _MAX_YAML = 2**20  # bytes
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with files of one `kind`, or of any kind if that is None. `origin` is the folder that the user named."""
+    """A folder with files of one `kind`, or of any kind if that is None. `origin` is the folder that the user named.
+
+    `is_foreign` says that it is one of another program.
+    """
 
     folder: Path
     kind: Kind | None
     origin: Path
+    is_foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,13 +120,13 @@ def _places_of(root: Path) -> Iterator[Place]:
     for base in programs or ([root] if root.is_dir() else []):
         for name in _folders_in(base):
             if kind := _FOLDERS.get(name.lower()):
-                yield Place(base / name, kind, root)
+                yield Place(base / name, kind, root, is_foreign=bool(programs) and root != Workspace().models)
     if not programs:
         if root.is_dir():
             yield Place(root, None, root)
         return
     if (root / "embeddings").is_dir():  # A1111 and Forge have it beside models/
-        yield Place(root / "embeddings", "embedding", root)
+        yield Place(root / "embeddings", "embedding", root, is_foreign=True)
     for folder in (root, root / "ComfyUI"):
         yield from _extra_places(folder / "extra_model_paths.yaml", root)
 
@@ -156,7 +160,7 @@ def _section_places(section: dict[Any, Any], folder: Path, root: Path) -> Iterat
         kind = _FOLDERS.get(str(name).lower())
         for line in value.splitlines() if kind and isinstance(value, str) else ():
             if line.strip() and (start / line.strip()).is_dir():
-                yield Place(start / line.strip(), kind, root)
+                yield Place(start / line.strip(), kind, root, is_foreign=True)
 
 
 # --- files -----------------------------------------------------------------------------------

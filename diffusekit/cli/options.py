@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..settings import ModelSettings, Settings, flags_of
+from .completion import COMPLETIONS
 from .flags import insert_flags
 
 Command = Callable[..., None]
@@ -76,7 +77,10 @@ def _parameter(model: type[Settings], name: str) -> inspect.Parameter:
     has_default = field.default is not False and field.default not in (None, "", ())
     default = f" Default: {field.default}." if has_default else ""
     text = insert_flags(field.description or "", {other: flags_of(model, other)[0] for other in model.model_fields})
-    option = typer.Option(*flags_of(model, name), help=f"{text}{default}", show_default=False)
+    completion = COMPLETIONS.get(name)
+    option = typer.Option(
+        *flags_of(model, name), help=f"{text}{default}", show_default=False, autocompletion=completion
+    )
     return _keyword(name, Annotated[_flag_type(field.annotation) | None, option])
 
 

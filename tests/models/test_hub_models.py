@@ -264,3 +264,40 @@ def test_a_cache_that_is_not_a_folder_is_empty(cache, what):
     if what == "file":
         cache.write_text("x")
     assert list(hub.installed()) == ["mini"]
+
+
+# --- pull ------------------------------------------------------------------------------------
+
+
+def test_pull_adds_the_other_precision_and_fetches_nothing_twice(repo, fetched, capsys):
+    halve(repo, keep=True)
+    assert run(["models", "pull", "someone/tiny", "--precision", "full"]) == 0
+    assert not any(".fp16." in file for file in fetched)
+    fetched.clear()
+    assert run(["models", "pull", "someone/tiny", "--precision", "half"]) == 0
+    assert len(fetched) == 3 and all(".fp16." in file for file in fetched)
+    fetched.clear()
+    assert run(["models", "pull", "someone/tiny", "--precision", "half"]) == 0 and fetched == []
+    assert capsys.readouterr().out.splitlines()[-1].endswith(COMMIT)
+
+
+def test_pull_takes_only_models_of_the_hub(repo, fetched):
+    assert run(["models", "pull", str(repo)]) == 2 and run(["models", "pull", "mini"]) == 2
+    assert run(["models", "pull", "someone/tiny", "--precision", "double"]) == 2 and fetched == []
+
+
+def test_a_file_that_arrives_damaged_is_deleted_and_refused(repo, fetched, cache, monkeypatch):
+    import huggingface_hub
+
+    original = huggingface_hub.HfApi.model_info
+
+    def model_info(self, name, *, revision, files_metadata=False):
+        info = original(self, name, revision=revision, files_metadata=files_metadata)
+        for row in info.siblings:
+            row.lfs = SimpleNamespace(sha256="0" * 64) if row.rfilename.startswith(UNET) else None
+        return info
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    error = refused()
+    assert "arrived damaged" in error.message and "try again" in error.hint
+    assert not (cache / "models--someone--tiny" / "snapshots" / COMMIT / f"{UNET}.safetensors").exists()

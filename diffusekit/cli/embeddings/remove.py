@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ...errors import DiskError, FileRefused, UsageError
+from ...errors import DiskError, FileRefused
+from ..confirmation import confirm
 from .options import Name
 
 
@@ -27,8 +28,7 @@ def command(
     description = " and ".join(str(path) for path in paths)
     if run and not its.is_run:
         print(f"{path.stem} has no folder of a training run", file=sys.stderr)
-    if not yes:
-        _confirm(description)
+    confirm(description, yes=yes)
     for path in paths:
         _delete(path)
         print(path)
@@ -46,17 +46,6 @@ def _check_learned(path: Path) -> None:
     except FileRefused as refused:
         hint = "only learned tokens can be removed; diffusekit embeddings list shows them"
         raise FileRefused(f"nothing was deleted: {refused.message}", hint) from None
-
-
-def _confirm(description: str) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError(f"cannot ask whether to delete {description}: stdin is not a terminal", "add --yes")
-    try:
-        agreed = typer.confirm(f"Delete {description}?", err=True)
-    except typer.Abort:  # the end of the input
-        agreed = False
-    if not agreed:
-        raise UsageError("nothing was deleted", "answer y to delete")
 
 
 def _delete(path: Path) -> None:
