@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from accelerate import Accelerator
 
@@ -9,6 +11,8 @@ from .. import models
 from ..device import choose as choose_device
 from ..errors import UsageError
 from ..settings import InvertSettings
+
+log = logging.getLogger(__name__)
 
 
 def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSettings, models.Model]:
@@ -25,20 +29,29 @@ def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSett
         dtype = "bfloat16" if has_bfloat16 else "float32"
     prompt = (settings.preview or "a picture of {}").replace("{}", settings.token)
     complete = settings.model_copy(update={"device": str(chosen), "dtype": dtype, "preview": prompt})
-    model = models.load_for(complete)
-    if model.is_guidance_distilled:  # its U-Net was trained with a guidance scale as an input, which the loss has not
-        raise UsageError(
-            f"the model {model.name} is guidance-distilled, and no token can be learned with it",
-            "learn the token with the model that it was distilled from",
-        )
-    return complete, model
+    return complete, models.load_for(complete)
 
 
 def _check_kind(name: str) -> None:
-    """Raise `UsageError` for a kind of model that no token can be learned with, before its weights are loaded."""
+    """Raise `UsageError` for a kind of model that no token can be learned with, before its weights are loaded.
+
+    The loss is that of a U-Net which predicts at any noise level, without a mask and without a guidance scale as an
+    input. A merge of such a U-Net with one of few steps is warned of.
+    """
     described = models.describe(name)
+    label, kind = described.family.label, described.defaults.kind
     if described.task == "inpainting":
         raise UsageError(
             f"{described.name} is a model for inpainting, which is trained with masks, and no token is learned with it",
-            f"learn the token with a {described.family.label} model that is not for inpainting; it works in both",
+            f"learn the token with a {label} model that is not for inpainting; it works in both",
         )
+    if not kind:
+        return
+    reason = f"{described.name} is {kind} ({described.defaults.reason})"
+    if kind.startswith("a merge"):
+        log.warning("%s, which learns worse; learn the token with a plain %s model, it works in both", reason, label)
+        return
+    raise UsageError(
+        f"{reason}: it was distilled for few steps, and no token is learned with it",
+        f"learn the token with the {label} model that it was distilled from; it works in both",
+    )

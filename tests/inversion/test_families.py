@@ -1,16 +1,22 @@
 """Tokens of real families: SDXL learns two tables at once, 2.x a velocity. Kinds that cannot learn are refused."""
 
+import json
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
 
+from diffusekit import embeddings
 from diffusekit.errors import UsageError
 from diffusekit.inversion.encoded_dataset import find_size_ids
+from diffusekit.inversion.run_folder import RunFolder
 from diffusekit.inversion.trainer import Inversion
-from tests.helpers.inversions import quick
+from diffusekit.pipeline import Generation
+from diffusekit.settings import GenerateSettings
+from tests.helpers.inversions import learn, quick
 from tests.helpers.random_models import correct_end
 
 PHOTO = (96, 48)  # a photo of twice the width: scaled to 128 x 64, a third of it on either side of the square
@@ -128,11 +134,19 @@ def test_2x_pads_captions_with_its_own_token(random_models, tmp_path):
     assert batch.size_ids is None and run.model.prediction_type == "v_prediction"
 
 
+def test_a_merge_with_a_model_of_few_steps_is_warned_of(random_models, tmp_path, caplog):
+    folder = random_models.copy("sdxl", tmp_path / "dreamyXL_v2Turbo")
+    run = prepare(quick(tmp_path, folder), tmp_path)
+    assert run.model.family.name == "sdxl"
+    assert "is a merge with Turbo" in caplog.text and "with a plain Stable Diffusion XL model" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("kind", "says", "hint"),
     [
         ("sdxl-inpainting", "is a model for inpainting", "learn the token with a Stable Diffusion XL model"),
-        ("lcm", "is guidance-distilled", "that it was distilled from"),
+        ("lcm", "is an LCM .* takes the guidance scale as an input", "that it was distilled from; it works in both"),
+        ("sdxl-turbo", "is a Turbo model .* distilled for few steps", "the Stable Diffusion XL model"),
     ],
 )
 def test_kinds_that_cannot_learn_a_token_are_refused(random_models, tmp_path, kind, says, hint):
@@ -140,3 +154,51 @@ def test_kinds_that_cannot_learn_a_token_are_refused(random_models, tmp_path, ki
         Inversion(quick(tmp_path, random_models[kind]), tmp_path / "out")
     assert hint in caught.value.hint and caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sdxl", "sd2-zsnr"])
+def test_a_stopped_run_ends_bit_exactly_as_one_that_was_not(random_models, tmp_path, kind):
+    """With validation images, checkpoints, the log and the report, as for Stable Diffusion 1.x."""
+    settings = quick(tmp_path, random_models[kind], steps=4, preview_every=2, checkpoint_every=1, preview_images=1)
+    learn(settings, tmp_path / "whole")
+    run = Inversion(settings, tmp_path / "cut")
+    for progress in run:
+        if progress.step == 3:
+            run.save_checkpoint()
+            break
+    run.close()
+    learn(settings, tmp_path / "cut", resume=True)
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    assert (whole / "three.safetensors").read_bytes() == (cut / "three.safetensors").read_bytes()
+    assert (whole / "three/log.jsonl").read_text() == (cut / "three/log.jsonl").read_text()
+
+    token = embeddings.read(cut / "three.safetensors")
+    start = embeddings.decode_vectors(token.metadata["start_vectors"], token.vectors)
+    assert len(start) == (2 if kind == "sdxl" else 1)
+    assert not any(torch.equal(a, b) for a, b in zip(start, token.vectors, strict=True))
+    folder = RunFolder(cut, "three")
+    assert [step for step, _ in folder.validation_images()] == [0, 2, 4]
+    page = folder.report.read_text()
+    assert ("nearest words, second encoder" in page) == ("norm, second encoder" in page) == (kind == "sdxl")
+    assert ("moved_2" in folder.read_log().latest) == (kind == "sdxl")
+
+
+@pytest.mark.slow
+def test_a_run_of_sdxl_goes_on_from_its_token_and_is_drawn(random_models, tmp_path):
+    settings = quick(tmp_path, random_models["sdxl"], steps=1, preview_every=0, preview_images=1)
+    first = learn(settings, tmp_path / "out", overwrite=False)
+    with safe_open(first.path, "pt") as file:
+        assert sorted(file.keys()) == ["clip_g", "clip_l"]
+    rates = json.loads(first.metadata["learning_rate"])
+    assert len(rates) == 2 and rates[0] != rates[1]
+    again = prepare(settings.model_copy(update={"init": str(first.path), "name": "more"}), tmp_path)
+    for placeholder, vectors in zip(again.optimizer.placeholders, first.vectors, strict=True):
+        assert torch.allclose(placeholder.start, vectors, rtol=1e-6)
+    own = GenerateSettings(prompt="", model=settings.model, steps=2, seed=1, device="cpu")
+    drawn = []
+    for prompt in ("a picture of S*", "a picture of a cat"):
+        running = Generation(own, [prompt], [first])
+        list(running)
+        drawn.append(running.images[0].image.tobytes())
+    assert drawn[0] != drawn[1]
