@@ -181,6 +181,7 @@ class Inversion:
             | {
                 "model": self.model.name,
                 "model_weights": models.fingerprint(self.model),
+                "vae": self.model.vae_sha256 or None,
                 "pictures": self.dataset.sha256,
                 "device": self.model.placement.device.type,
                 "processes": self.process_count,
@@ -350,7 +351,8 @@ class Inversion:
             token=self.settings.token,
             prompts=self.evaluator.prompts,
             settings=self.settings.model_dump(mode="json", exclude={"pictures"})
-            | {"model": self.model.name, "clip": models.record_name(self.settings.clip)},
+            | {"model": self.model.name, "vae": self.model.vae_name or None}
+            | {"clip": models.record_name(self.settings.clip)},
             files=self.dataset.files,
             photos=[photo.image for photo in self.dataset.photos],
             scorer=None if self.evaluator.scorer is None else self.evaluator.scorer.name,

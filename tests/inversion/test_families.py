@@ -134,11 +134,25 @@ def test_2x_pads_captions_with_its_own_token(random_models, tmp_path):
     assert batch.size_ids is None and run.model.prediction_type == "v_prediction"
 
 
+@pytest.mark.slow
 def test_a_merge_with_a_model_of_few_steps_is_warned_of(random_models, tmp_path, caplog):
     folder = random_models.copy("sdxl", tmp_path / "dreamyXL_v2Turbo")
     run = prepare(quick(tmp_path, folder), tmp_path)
     assert run.model.family.name == "sdxl"
     assert "is a merge with Turbo" in caplog.text and "with a plain Stable Diffusion XL model" in caplog.text
+
+
+@pytest.mark.slow
+def test_another_vae_is_another_run_and_its_path_is_told_to_nobody(random_models, tmp_path):
+    settings = quick(tmp_path, random_models["sd1"], steps=1, preview_every=0, preview_images=1)
+    vae = random_models["sd2"] / "vae"
+    run = Inversion(settings.model_copy(update={"vae": str(vae)}), tmp_path / "out")
+    list(run)
+    run.close()
+    assert run.identity()["vae"] == run.model.vae_sha256 != ""
+    assert str(vae.parent) not in run.folder.report.read_text()
+    with pytest.raises(UsageError, match="vae was "):
+        Inversion(settings.model_copy(update={"steps": 2}), tmp_path / "out", resume=True)
 
 
 @pytest.mark.parametrize(
