@@ -20,7 +20,8 @@ def command(name: Name, model: ModelName = None, as_json: Json = False) -> None:
     from ...models import load
 
     token = load_token(name)
-    metadata = {key: _parse(text) for key, text in token.metadata.items() if len(text) < 4000}  # no packed vectors
+    told = {key: text for key, text in token.metadata.items() if len(text) < 4000 and key != "start_vectors"}
+    metadata = {key: _parse(text) for key, text in told.items()}
     values: dict[str, Any] = summarize(token) | _find_run(token) | {"facts": metadata}
     base = load(model or "mini")
     try:
