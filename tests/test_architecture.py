@@ -18,7 +18,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"schedule"},
         {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace", "model_files"}
         | {"text_files"},
-        {"config", "file_hashes", "prompt_list"},
+        {"config", "file_hashes", "large_files", "prompt_list", "sandbox"},
         {"hub_cache"},
         {"places"},
         {"model_names"},

@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,3 +61,19 @@ def follow(steps: StepSource, *, show: bool) -> Iterator[None]:
             bar.update(task, advance=1, total=steps.total, note=f"{speed:.1f} steps/s" if speed else "")
             yield
     yield
+
+
+@contextmanager
+def byte_bar(label: str, *, show: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show a progress bar of bytes on stderr, and nothing where stderr is not a terminal.
+
+    Yields two functions: one is told the number of bytes, the other how many more are done.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, quiet=not show)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda size: bar.update(task, total=size), lambda count: bar.update(task, advance=count)

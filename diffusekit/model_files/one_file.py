@@ -92,8 +92,8 @@ def read_file(name: str, path: Path, *, prediction_type: PredictionType | None =
     configs["scheduler"] |= {"prediction_type": prediction}
     if found.has_zero_terminal_snr:
         configs["scheduler"] |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    if family is SD2:
-        configs["unet"]["sample_size"] = _native_latents(header, prediction, task)
+    if size := _native_latents(header, family, prediction, task):
+        configs["unet"]["sample_size"] = size
     template = read_template(family)
     return ModelFile(
         name=name,
@@ -127,9 +127,11 @@ def _inpainting(template: Mapping[str, Any]) -> str:
     return str(template["model_index"]["_class_name"]).replace("Pipeline", "InpaintPipeline")
 
 
-def _native_latents(header: TensorHeader, prediction: PredictionType, task: Task) -> int:
-    """Return the side of the latents that 2.x was trained on: 768 pixels with velocity, 512 with noise."""
+def _native_latents(header: TensorHeader, family: Family, prediction: PredictionType, task: Task) -> int | None:
+    """Return the side of the latents of training, from the metadata. Without it, 2.x has 768 pixels with velocity."""
     width, _, height = str(header.metadata.get("modelspec.resolution", "")).lower().partition("x")
-    if width == height and width.isdigit() and 64 <= int(width) <= 2048:
+    if width == height and width.isdecimal() and width.isascii() and len(width) < 5 and 64 <= int(width) <= 2048:
         return int(width) // 8
+    if family is not SD2:
+        return None
     return 96 if prediction == "v_prediction" and task == "text" else 64
