@@ -1,4 +1,4 @@
-"""`diffusekit models`: find, fetch, convert, check and remove models. A verb is a module of its name with a `command`."""
+"""`diffusekit models`: find, fetch, convert, check and remove models. Each verb is a module with a `command`."""
 
 from importlib import import_module
 
