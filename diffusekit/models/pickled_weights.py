@@ -223,7 +223,7 @@ def load(path: Path, allowed: list[Any]) -> Any:
 
 
 def flatten(loaded: Any, *, keep_ema: bool) -> dict[str, Any]:
-    """Return the tensors of a state dict by name; what else training left in the file is no weight."""
+    """Return the tensors of a state dict by name, without what else training left in the file."""
     import torch
 
     while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
