@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ... import embeddings, hub
+from ... import embeddings, hub, model_names
 from ...embeddings.names import name_of
 from ...errors import UsageError
 from ...pipeline import GeneratedImage, Generation
@@ -63,10 +63,12 @@ def _check_limits(settings: GenerateSettings, prompts: Sequence[str], server: Se
 
 
 def _check_vae(name: str | None, server: ServeSettings) -> None:
-    """Refuse every VAE but the server's own, because a request must not name files of the server."""
-    if name is not None and name != server.vae:
+    """Refuse a VAE that is neither the server's own nor in its folders: a request must not name other files."""
+    known = model_names.short_names("vae")
+    if name is not None and name != server.vae and name not in known:
         own = f"the server's is {Path(server.vae).name}" if server.vae else "leave it out for the model's own"
-        raise UsageError(f"vae {name[:100]!r} is not one this server has", own)
+        hint = f"{own}; there are: {', '.join(known)}" if known else own
+        raise UsageError(f"vae {name[:100]!r} is not one this server has", hint)
 
 
 def _check_tokens(names: Sequence[str], server: ServeSettings) -> None:

@@ -93,13 +93,16 @@ def _add_generation(routes: APIRouter, jobs: Jobs) -> None:
 def _add_options(routes: APIRouter, jobs: Jobs) -> None:
     @routes.get("/options")
     def get_options() -> dict[str, Any]:
-        return {"sd_model_checkpoint": jobs.models.default_title, "samples_format": "png"}
+        vae = jobs.models.vae or "Automatic"
+        return {"sd_model_checkpoint": jobs.models.a1111_title, "sd_vae": vae, "samples_format": "png"}
 
     @routes.post("/options")
     def set_options(options: dict[str, Any], response: Response) -> None:
-        """Choose the model of all requests that name none, as A1111 does; a header names the other options."""
+        """Choose the model of all requests that name none, and the VAE; a header names the other options."""
         if title := options.get("sd_model_checkpoint"):
             jobs.models.choose_default(title)
+        if "sd_vae" in options:
+            jobs.models.choose_vae(options["sd_vae"])
         if header := warnings_header(ignored_options(options)):
             response.headers[WARNINGS_HEADER] = header
 
@@ -119,8 +122,7 @@ def _add_lists(routes: APIRouter, jobs: Jobs) -> None:
 
     @routes.get("/sd-models")
     def sd_models() -> list[dict[str, Any]]:
-        empty = {"hash": None, "sha256": None, "filename": "", "config": None}
-        return [{"title": title, "model_name": title} | empty for title in jobs.models.names()]
+        return jobs.models.list_a1111()
 
     @routes.get("/samplers")
     def samplers() -> list[dict[str, Any]]:
@@ -146,8 +148,13 @@ def _add_lists(routes: APIRouter, jobs: Jobs) -> None:
         return []
 
     @routes.get("/sd-vae")
-    def sd_vae() -> list[dict[str, Any]]:
-        return []
+    def sd_vae() -> list[dict[str, str]]:
+        return jobs.models.list_vae()
+
+    @routes.post("/refresh-checkpoints")
+    @routes.post("/refresh-vae")
+    def refresh_models() -> None:
+        """Do nothing: the folders are read for every request."""
 
 
 def warnings_header(sentences: Sequence[str]) -> str:

@@ -71,11 +71,10 @@ NEUTRAL: Neutral = {
 }
 NEUTRAL_OPTIONS: Neutral = {
     "CLIP_stop_at_last_layers": (1, 0),
-    "sd_vae": ("Automatic", "automatic", "None"),
     "samples_format": ("png",),
     "sd_checkpoint_hash": None,
 }
-TAKEN = ("sd_model_checkpoint",)  # of the options
+TAKEN = ("sd_model_checkpoint", "sd_vae")  # of the options
 ETA = {"ddim": (None, 0), "euler_a": (None, 1)}  # where A1111 uses it: its own value
 
 
@@ -107,6 +106,7 @@ def read_request(body: Txt2ImgRequest, jobs: Jobs) -> tuple[dict[str, Any], list
     model = jobs.models.default
     if title := options.get("sd_model_checkpoint"):
         model = jobs.models.resolve(title)
+    vae = jobs.models.resolve_vae(options["sd_vae"]) if "sd_vae" in options else jobs.models.vae
     default = jobs.models.defaults_of(model).sampler
     name = first_of(body.sampler_name, body.sampler_index)
     sampler, sampler_warnings = sampler_settings(name, body.scheduler, default)
@@ -120,6 +120,7 @@ def read_request(body: Txt2ImgRequest, jobs: Jobs) -> tuple[dict[str, Any], list
         "seed": None if body.seed == -1 else body.seed,
         "images": body.batch_size * body.n_iter,
         "model": model,
+        "vae": vae,
         **sampler,
         **size,
     }

@@ -57,6 +57,7 @@ class GenerateForm:
     random_seed: gr.Button
     reuse_seed: gr.Button
     swap_size: gr.Button
+    refresh_models: gr.Button
     words: gr.HTML
 
     @property
@@ -105,11 +106,10 @@ def add_form(context: PageContext, prompt: gr.Textbox) -> GenerateForm:
         max_length=settings.max_prompt,
         elem_id="negative",
     )
-    with gr.Row(elem_classes="pair"):
-        fields["sampler"] = sampler_dropdown(suited.sampler)
-        fields["model"] = gr.Dropdown(
-            models, value=models[0], label=LABELS["model"], visible=len(models) > 1, min_width=0
-        )
+    with gr.Row(elem_classes="sizes"):
+        fields["model"] = gr.Dropdown(models, value=models[0], label=LABELS["model"], min_width=0, elem_id="model")
+        refresh = small_button("Refresh", elem_classes="beside", elem_id="refresh-models")
+    fields["sampler"] = sampler_dropdown(suited.sampler)
     with gr.Row(elem_classes="pair"):
         fields["steps"] = _slider("steps", 1, settings.max_steps, suited.steps)
         fields["guidance_scale"] = guidance_slider(suited.guidance_scale)
@@ -129,7 +129,7 @@ def add_form(context: PageContext, prompt: gr.Textbox) -> GenerateForm:
         fields["seed"] = seed_box("seed")
         random_seed = small_button("Random", elem_classes="beside", elem_id="dice")
         reuse_seed = small_button("Reuse", elem_classes="beside", elem_id="reuse")
-    return GenerateForm(fields, random_seed, reuse_seed, swap, _add_learned(context, fields))
+    return GenerateForm(fields, random_seed, reuse_seed, swap, refresh, _add_learned(context, fields))
 
 
 def _add_learned(context: PageContext, fields: dict[str, Any]) -> gr.HTML:

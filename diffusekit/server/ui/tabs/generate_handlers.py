@@ -55,6 +55,7 @@ class GenerateHandlers:
         size = [fields["width"], fields["height"]]
         form.swap_size.click(lambda width, height: (height, width), size, size, **QUICK)
         suited = [*(fields[name] for name in FAST_DEFAULTS), *size, fields["fast"]]
+        form.refresh_models.click(self.on_refresh_models, fields["model"], fields["model"], **QUICK)
         fields["model"].input(self.on_model, fields["model"], suited, **QUICK)
         fast_fields = [fields[name] for name in FAST_DEFAULTS]
         fields["fast"].input(self.on_fast, [fields["fast"], fields["model"]], fast_fields, **QUICK)
@@ -213,6 +214,11 @@ class GenerateHandlers:
             return (gr.skip(),) * 6
         fast = gr.update(visible=info.has_fast_lora, value=False)
         return *self.suited(model), info.native_size, info.native_size, fast
+
+    def on_refresh_models(self, model: str) -> Any:
+        """Offer the models that are here now; one that is gone is not chosen any more."""
+        names = list(self.jobs.models.names())
+        return gr.update(choices=names, value=model if model in names else names[0])
 
     def on_fast(self, is_fast: bool, model: str) -> list[Any]:
         """The settings that Fast changes: its own, or the model's defaults."""
