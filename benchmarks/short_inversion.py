@@ -44,16 +44,17 @@ def write_model(folder: Path, divide: int) -> Path:
         latent_channels=4,
         sample_size=512,
     )
-    StableDiffusionPipeline(
-        tokenizer=tokenizer(),
-        text_encoder=text_encoder(width=768, layers=12, activation="quick_gelu"),
-        unet=unet,
-        vae=vae,
-        scheduler=DDIMScheduler(**NOISE | DDIM),
-        safety_checker=None,
-        feature_extractor=None,  # type: ignore[arg-type]
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    parts: dict[str, Any] = {
+        "tokenizer": tokenizer(),
+        "text_encoder": text_encoder(width=768, layers=12, activation="quick_gelu"),
+        "unet": unet,
+        "vae": vae,
+        "scheduler": DDIMScheduler(**NOISE | DDIM),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+    StableDiffusionPipeline(**parts).save_pretrained(folder)
     return folder
 
 
