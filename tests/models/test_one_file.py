@@ -244,3 +244,32 @@ def test_a_description_counts_parts_and_says_what_is_missing(one_files, tmp_path
     bare = broken(file, tmp_path / "bare.safetensors", BREAKS["no-vae"][0])
     described = model_files.describe("bare", bare)
     assert described.missing == ("vae",) and "has no VAE" in described.problem and described.hint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_our_loop_ends_in_the_latents_of_diffusers_pipeline_on_the_same_file(one_files, kind):
+    import diffusers
+
+    from diffusekit import schedule, stream
+
+    folder, file = one_files(kind)
+    pipeline = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
+    theirs = pipeline.from_single_file(str(file), config=str(folder), local_files_only=True)
+    theirs.set_progress_bar_config(disable=True)
+    settings: dict[str, Any] = {"seed": 1, "steps": 4, "width": 64, "height": 64, "sampler": "ddim", "device": "cpu"}
+    settings |= {"guidance_scale": 5.0, "negative_prompt": "a dog"}
+    run = stream("a red cat", model=str(file), prediction_type="v_prediction" if kind == "sd2" else None, **settings)
+    *_, last = run
+    theirs.scheduler = schedule.make_scheduler("ddim", run.model.scheduler_config)
+    latents = theirs(
+        "a red cat",
+        negative_prompt="a dog",
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        width=64,
+        height=64,
+        generator=torch.Generator().manual_seed(1),
+        output_type="latent",
+    ).images
+    assert (last.x_next - latents).abs().max() < 1e-4
