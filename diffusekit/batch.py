@@ -18,7 +18,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from . import atomic, hub, metadata
-from .errors import DiffusekitError, DiskError, FileRefused, ModelError, UsageError
+from .errors import DiffusekitError, DiskError, FileRefused, ImagesFlagged, ModelError, UsageError
 from .prompt_list import PromptRow
 from .settings import GenerateSettings
 
@@ -122,16 +122,19 @@ class ImageBatch:
         written: list[Future[Any]] = []
         finished = 0
         for _ in self._to_the_end(generation):
-            for made in generation.images[len(written) :]:
+            for made in generation.finished[len(written) :]:
                 row, index = images[len(written)]
                 written.append(writers.submit(self._save, made, self.paths(row)[index]))
             while finished < len(rows) and (last := _last_of(rows, finished)) <= len(written):
                 row = rows[finished]
-                for future in written[last - _settings(row).images : last]:
-                    future.result()
-                names = tuple(path.name for path in self.paths(row))
+                saved = [future.result() for future in written[last - _settings(row).images : last]]
+                names = tuple(path.name for path, is_saved in zip(self.paths(row), saved, strict=True) if is_saved)
                 seconds = round(time.perf_counter() - started, 3)
-                yield self._note(Outcome(row.id, row.line, "made", names, seconds, warnings=tuple(generation.warnings)))
+                flagged = saved.count(False)
+                error = ImagesFlagged(flagged, len(saved)).message if flagged else ""
+                status: Literal["made", "failed"] = "failed" if flagged else "made"
+                warnings = tuple(generation.warnings)
+                yield self._note(Outcome(row.id, row.line, status, names, seconds, error, warnings))
                 started, finished = time.perf_counter(), finished + 1
             yield None
 
@@ -142,8 +145,12 @@ class ImageBatch:
             yield
         yield
 
-    def _save(self, made: Any, path: Path) -> None:
+    def _save(self, made: Any, path: Path) -> bool:
+        """Write an image, unless the model's safety checker flagged it; return whether it was written."""
+        if not hasattr(made, "image"):
+            return False
         metadata.save(made.image, path, made.record, overwrite=True)
+        return True
 
     # --- the manifest ----------------------------------------------------------------------------
 

@@ -61,6 +61,19 @@ class ModelError(DiffusekitError):
     exit_code = 8
 
 
+class ImagesFlagged(DiffusekitError):
+    """Images that the safety checker of their model flagged. They are not written."""
+
+    exit_code = 10
+
+    def __init__(self, count: int, total: int):
+        what = "the image" if total == 1 else f"{count} of {total} images"
+        super().__init__(
+            f"the model's safety checker flagged {what}, which {'was' if count == 1 else 'were'} not written",
+            "change the prompt or the `seed`; `no_safety_checker` turns the checker off",
+        )
+
+
 class Overloaded(DiffusekitError):
     """A server that accepts no more work for `retry_after` seconds."""
 

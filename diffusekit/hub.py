@@ -155,14 +155,19 @@ def _from_hub(name: str, half: Callable[[], bool], *, fetch: bool) -> Location:
         if (cached / "model_index.json").is_file():
             model_files.describe_class(name, cached / "model_index.json")
         problem = hub_cache.find_problem(name, cached)
-        if not problem:
+        if not problem and (constants.HF_HUB_OFFLINE or not fetch or not model_files.lacks_checker(cached)):
             return Location(name, cached, cached.name)
     hint = f"available without a network: {_list_installed()}"
     if constants.HF_HUB_OFFLINE or not fetch:
         where = f"is not whole in the cache ({problem})" if problem else "is not in the cache"
         why, hint = (", and HF_HUB_OFFLINE is set", hint) if constants.HF_HUB_OFFLINE else ("", _pull_hint(name))
         raise ModelError(f"the model {name} {where}{why}{_no_folder(name)}", hint)
-    folder = _fetch(name, repo, revision, half, hint)
+    try:
+        folder = _fetch(name, repo, revision, half, hint)
+    except ModelError:
+        if cached is None or problem:
+            raise
+        folder = cached  # only its safety checker is missing
     return Location(name, folder, folder.name)
 
 
@@ -189,10 +194,13 @@ def _fetch(name: str, repo: str, revision: str, half: Callable[[], bool], hint: 
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in siblings}
     if "model_index.json" not in sizes:
         raise ModelError(f"{name} is not a model in diffusers layout: {_contents(sizes)}", hint)
-    family = model_files.describe_class(name, fetch(["model_index.json"]) / "model_index.json")
-    folders = tuple(f"{part}/" for part in family.parts)
+    index_file = fetch(["model_index.json"]) / "model_index.json"
+    family = model_files.describe_class(name, index_file)
+    index = model_files.read_json(index_file)
+    parts = (*family.parts, *(model_files.CHECKER_FOLDERS if model_files.names_checker(index) else ()))
+    folders = tuple(f"{part}/" for part in parts)
     needed = ["model_index.json", *(f for f in sizes if f.startswith(folders) and f.endswith((".json", ".txt")))]
-    weights = _weights_to_fetch(name, family, list(sizes), half=half())
+    weights = _weights_to_fetch(name, family, list(sizes), half=half()) + _checker_weights(needed, list(sizes), half())
     folder = fetch(needed)
     model_files.read_folder(name, folder, weights=False)
     _check_disk(name, sum(sizes[file] for file in weights if not (folder / file).exists()), folder)
@@ -215,6 +223,18 @@ def _weights_to_fetch(name: str, family: Family, files: list[str], *, half: bool
             raise ModelError(f"{name}/{part} {error.message}; nothing was fetched", error.hint) from None
         needed += [f"{part}/{file}" for file in chosen.names]
     return needed
+
+
+def _checker_weights(needed: list[str], files: list[str], half: bool) -> list[str]:
+    """Choose the weights of the safety checker, if it is needed and there are any that can be loaded."""
+    if not any(file.startswith("safety_checker/") for file in needed):
+        return []
+    inside = [file.removeprefix("safety_checker/") for file in files if file.startswith("safety_checker/")]
+    try:
+        names = model_files.choose_weights(inside, model_files.stem_of("safety_checker"), half=half).names
+    except ModelError:
+        return []  # only as a pickle: it is refused when images are made
+    return [f"safety_checker/{name}" for name in names]
 
 
 def _contents(sizes: dict[str, int]) -> str:

@@ -31,6 +31,7 @@ class GenerateOptions(TypedDict, total=False):
     sampler: str | None
     spacing: Literal["leading", "linspace", "trailing"] | None
     fast: bool
+    no_safety_checker: bool
     seed: int | None
     images: int
     width: int | None

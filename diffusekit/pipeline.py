@@ -19,7 +19,8 @@ from .batch_size import choose_batch
 from .canvas import canvas_of, find_unused
 from .device import make_generators
 from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
-from .errors import DiffusekitError, OutOfMemory, UsageError
+from .errors import DiffusekitError, ImagesFlagged, OutOfMemory, UsageError
+from .generated_image import FlaggedImage, GeneratedImage
 from .mask import Mask
 from .models import Model
 from .options import GenerateOptions
@@ -34,21 +35,6 @@ from .workspace import Workspace
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class GeneratedImage:
-    """A finished image and how it was made."""
-
-    image: Image.Image
-    record: metadata.Record
-
-    def save(self, path: str | Path) -> Path:
-        """Write PNG, JPEG or WebP, by the file's ending, with the record inside. Existing files are kept."""
-        return metadata.save(self.image, Path(path), self.record)
-
-    def _repr_png_(self) -> bytes:
-        return self.image._repr_png_()  # type: ignore[attr-defined]
-
-
 @dataclass(frozen=True)
 class _Task:
     """One image to generate."""
@@ -60,6 +46,7 @@ class _Task:
 class Generation:
     """A run of the pipeline: iterate for its `Step`s; `images` holds the finished images.
 
+    `finished` also has those that the model's safety checker flagged, in the order of the prompts and seeds.
     `total` is the number of Steps of the whole run. Stop iterating to cancel; finished images stay.
     `warnings` are the sentences that this run warned of. Each of them is logged too.
     """
@@ -98,13 +85,23 @@ class Generation:
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         self._source = LatentSource(self.model, self._size, self._canvas, content=settings.mask_content)
         self._tasks = _list_tasks(prompts, seeds or [_known(self.settings.seed)] * len(prompts), settings.images)
-        batch = settings.batch if settings.batch is not None else choose_batch(self.model, self._size)
-        self._batch = max(min(batch, len(self._tasks)), 1)
+        self._batch = max(min(settings.batch or choose_batch(self.model, self._size), len(self._tasks)), 1)
         scheduler = self._scheduler()
         self.first_step = self._find_first_step(scheduler)
         self._evaluations = len(scheduler.timesteps) - self.first_step
         self._warn_of_steps()
-        self.images: list[GeneratedImage] = []
+        self._checker = None if settings.no_safety_checker else self.model.safety_checker
+        self.finished: list[GeneratedImage | FlaggedImage] = []
+
+    @property
+    def images(self) -> list[GeneratedImage]:
+        """The images that are finished and were not flagged."""
+        return [image for image in self.finished if isinstance(image, GeneratedImage)]
+
+    @property
+    def flagged(self) -> list[FlaggedImage]:
+        """The images that the model's safety checker flagged."""
+        return [image for image in self.finished if isinstance(image, FlaggedImage)]
 
     @property
     def is_guided(self) -> bool:
@@ -113,12 +110,13 @@ class Generation:
 
     @property
     def total(self) -> int:
-        batches = -(-len(self.images) // self._batch) + -(-(len(self._tasks) - len(self.images)) // self._batch)
+        done = len(self.finished)
+        batches = -(-done // self._batch) + -(-(len(self._tasks) - done) // self._batch)
         return self._evaluations * batches
 
     def __iter__(self) -> Iterator[Step]:
-        while len(self.images) < len(self._tasks):
-            tasks = self._tasks[len(self.images) : len(self.images) + self._batch]
+        while (done := len(self.finished)) < len(self._tasks):
+            tasks = self._tasks[done : done + self._batch]
             try:
                 yield from self._run(tasks)
             except RuntimeError as error:
@@ -160,8 +158,10 @@ class Generation:
             self._warn(sentence)
 
     def preview(self, step: Step) -> list[Image.Image]:
-        """Decode x0 of a step: what the model predicts the images of the batch to be."""
-        return self._decode(step.x0)
+        """Decode x0 of a step: what the model predicts the images of the batch to be. A flagged one is black."""
+        decoded = self._decode(step.x0)
+        flags = self._checker.flag(decoded) if self._checker else [False] * len(decoded)
+        return [Image.new("RGB", i.size) if flag else i for i, flag in zip(decoded, flags, strict=True)]
 
     @property
     def prompts(self) -> list[str]:
@@ -209,8 +209,16 @@ class Generation:
         assert step is not None
         if not step.x_next.isfinite().all():
             raise DiffusekitError("the latents contain NaN or infinity", "set `dtype` to float32, or another `sampler`")
-        decoded = self._decode(step.x_next)
-        self.images += [GeneratedImage(i, self._record(task)) for i, task in zip(decoded, tasks, strict=True)]
+        self._finish(self._decode(step.x_next), tasks)
+
+    def _finish(self, decoded: list[Image.Image], tasks: list[_Task]) -> None:
+        """Append the images of a batch, without the pixels of those that are flagged."""
+        flags = self._checker.flag(decoded) if self._checker else [False] * len(decoded)
+        for image, task, is_flagged in zip(decoded, tasks, flags, strict=True):
+            record = self._record(task)
+            self.finished.append(FlaggedImage(record) if is_flagged else GeneratedImage(image, record))
+            if is_flagged:
+                self._warn(f"the safety checker of {self.model.name} flagged the image of `seed` {task.seed}")
 
     def _start(self, scheduler: Any, generators: list[torch.Generator]) -> Start:
         """Start from pure noise, or from the start image with the noise of a later step."""
@@ -252,6 +260,7 @@ class Generation:
             vae_hash=self.model.vae_sha256,
             start_image=self._image.sha256 if self._image else "",
             mask=self._mask.sha256 if self._mask else "",
+            safety_checker="passed" if self._checker else "off" if own.no_safety_checker else "",
         )
 
     def _save_memory(self, error: Exception) -> None:
@@ -353,9 +362,12 @@ def generate(
 ) -> list[GeneratedImage]:
     """Generate images: `generate("A beautiful galaxy", seed=7)[0].save("galaxy.png")`.
 
-    Takes what `stream` takes. Returns the images in the order of the prompts.
+    Takes what `stream` takes. Returns the images in the order of the prompts, without those that the model's safety
+    checker flagged. Raises `ImagesFlagged` when it flagged all of them.
     """
     generation = stream(prompt, model=model, tokens=tokens, image=image, mask=mask, **settings)
     for _ in generation:
         pass
+    if generation.flagged and not generation.images:
+        raise ImagesFlagged(len(generation.flagged), len(generation.flagged))
     return generation.images

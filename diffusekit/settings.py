@@ -128,6 +128,10 @@ class GenerateSettings(ModelSettings):
         "Use the model's few-step LoRA, if it has one (mini does). Changes the defaults to 4 steps, no guidance "
         "and the sampler ddim.",
     )
+    no_safety_checker: bool = flag(
+        False,
+        "Do not run the safety checker that a model brings. It is recorded in the image.",
+    )
     seed: int | None = flag(
         None,
         "The same seed gives the same image; image i uses seed + i. Default, and -1: random.",
@@ -323,6 +327,9 @@ class ServeSettings(ModelSettings):
     max_pixels: int = flag(4_194_304, "Maximum size of an image, in pixels.", ge=64)
     max_steps: int = flag(150, "Maximum denoising steps of an image.", ge=1, le=1000)
     max_images: int = flag(16, "Maximum number of images of one request.", ge=1, le=10_000)
+    no_safety_checker: bool = flag(
+        False, "Do not run the safety checkers that models bring. Requests cannot turn them off."
+    )
     max_training_steps: int = flag(5000, "Maximum training steps of a learned token.", ge=20, le=1_000_000)
     device: str = flag("auto", "Device: auto, cpu, cuda, cuda:1, mps or xpu.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(

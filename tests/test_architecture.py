@@ -27,7 +27,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"models"},
         {"latents", "attention", "embeddings", "mask"},
         {"text", "start_image", "batch_size"},
-        {"prompt_check", "prompt_encoder", "sampling", "canvas"},
+        {"prompt_check", "prompt_encoder", "sampling", "canvas", "generated_image"},
         {"defaults", "start_latents"},
         {"pipeline", "clip_score"},
         {"inversion", "visualise"},
@@ -39,7 +39,7 @@ LAYERS: dict[str, list[set[str]]] = {
     "diffusekit.model_files": [
         {"distillation", "families", "headers"},
         {"description", "links", "original_layout", "prediction", "remote_code", "weights"},
-        {"checks", "kinds"},
+        {"checks", "kinds", "safety_files"},
         {"folder"},
         {"folder_description", "one_file"},
         {"file_description", "vae_files"},

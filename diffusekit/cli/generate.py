@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config import resolve_settings
-from ..errors import UsageError
+from ..errors import ImagesFlagged, UsageError
 from ..settings import GenerateSettings, validate
 from ..text_files import decode, repair
 from .options import with_group, with_settings
@@ -163,6 +163,7 @@ def run(
 ) -> None:
     """Generate images and save each as soon as it is finished. Prints the paths, or one JSON object.
 
+    Raises `ImagesFlagged` at the end, when the others are saved.
     `image` is the start image, and `mask` says what of it is painted.
     """
     if mask is not None and image is None:
@@ -184,7 +185,12 @@ def run(
                     print(rows[-1]["path"], flush=True)
     if options.as_json:
         seconds = round(time.perf_counter() - started, 3)
-        print(json.dumps({"pictures": rows, "seconds": seconds}, ensure_ascii=False))
+        flagged = [
+            {"prompt": r.settings.prompt, "seed": r.settings.seed} for r in (i.record for i in generation.flagged)
+        ]
+        print(json.dumps({"pictures": rows, "flagged": flagged, "seconds": seconds}, ensure_ascii=False))
+    if generation.flagged:
+        raise ImagesFlagged(len(generation.flagged), len(generation.finished))
 
 
 def _save(image: "GeneratedImage", destination: Destination, options: OutputOptions) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Evaluator:
             device=settings.device,
             dtype=settings.dtype,
             steps=STEPS,
+            no_safety_checker=True,  # they are measured, and their number counts
             seed=settings.seed,
             width=size,
             height=size,

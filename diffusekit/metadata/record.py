@@ -32,6 +32,7 @@ class Record(BaseModel):
     embeddings: dict[str, str] = {}  # SHA-256 of the files of learned tokens, by name
     start_image: str = ""  # SHA-256 of the size and pixels of the image that it was made from
     mask: str = ""  # SHA-256 of the size and gray values of the mask
+    safety_checker: str = ""  # "passed", or "off" for no_safety_checker; "" for a model that brings none
     axes: dict[str, tuple[str, ...]] = {}  # of a grid of images: the settings that vary, and their labels
     shortened: tuple[str, ...] = ()  # settings that were too long for the file, which end in an ellipsis
 
@@ -59,6 +60,7 @@ class Record(BaseModel):
         vae_hash: str = "",
         start_image: str = "",
         mask: str = "",
+        safety_checker: str = "",
     ) -> Record:
         """Make a record for this machine and the installed versions."""
         versions = {name: _installed_version(name) for name in _PACKAGES} | {"python": platform.python_version()}
@@ -69,6 +71,7 @@ class Record(BaseModel):
             vae_hash=vae_hash,
             start_image=start_image,
             mask=mask,
+            safety_checker=safety_checker,
             device=str(placement.device),
             dtype=placement.dtype_name,
             versions=versions,

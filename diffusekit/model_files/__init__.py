@@ -14,12 +14,14 @@ from .folder_description import describe_folder
 from .headers import TensorHeader, read_header, read_json
 from .kinds import refuse
 from .one_file import ModelFile, read_file, read_model
+from .safety_files import CHECKER_FOLDERS, SafetyFiles, lacks_checker, names_checker, read_checker
 from .vae_files import VaeFiles, find_vae
 from .weights import WeightFiles, choose_weights, find_weights, stem_of
 
 CLIP_VOCABULARY = Path(__file__).with_name("clip")  # vocab.json and merges.txt of every family
 
 __all__ = [
+    "CHECKER_FOLDERS",
     "CLIP_VOCABULARY",
     "FAMILIES",
     "Description",
@@ -28,6 +30,7 @@ __all__ = [
     "ModelFile",
     "ModelFolder",
     "PartDescription",
+    "SafetyFiles",
     "SamplingDefaults",
     "Task",
     "TensorHeader",
@@ -41,6 +44,9 @@ __all__ = [
     "find_lora_defaults",
     "find_vae",
     "find_weights",
+    "lacks_checker",
+    "names_checker",
+    "read_checker",
     "read_file",
     "read_folder",
     "read_header",

@@ -14,6 +14,7 @@ from .families import PIPELINES, SUPPORTED, Family, Task
 from .headers import read_header, read_json, unreadable
 from .links import check_links
 from .remote_code import check_index, read_config
+from .safety_files import names_checker
 from .weights import WeightFiles, find_weights, stem_of
 
 # Pipelines that cannot be loaded, in words.
@@ -53,8 +54,7 @@ class ModelFolder:
 
     @property
     def has_safety_checker(self) -> bool:
-        checker = self.index.get("safety_checker")
-        return isinstance(checker, list) and any(checker)
+        return names_checker(self.index)
 
     @property
     def zeroes_empty_prompt(self) -> bool:

@@ -93,8 +93,6 @@ def _load(request: LoadRequest) -> Model:
             f"the model {place.name} has no few-step LoRA",
             "leave out `fast`; a model of few steps needs no setting",
         )
-    if files.has_safety_checker:
-        log.warning("%s brings a safety checker, which is not run: its images are not checked", place.name)
     with _loading_errors(place.name, placement):
         # diffusers first: it imports the parts of transformers that it needs, in less time than the other way round
         unet = _unet(files, placement, fast=request.fast)

@@ -14,6 +14,7 @@ from ..device import Placement
 from ..model_files import Family, ModelFile, ModelFolder, SamplingDefaults, Task
 from ..model_files.folder import native_size, vae_scale_factor
 from .identity import hash_model
+from .safety_checker import SafetyChecker
 
 _TOKENIZER_LOCK = Lock()  # a call of a tokenizer may change its padding, so calls never overlap
 
@@ -102,6 +103,11 @@ class Model(TextModel):
     def is_guidance_distilled(self) -> bool:
         """Whether the U-Net takes the guidance scale as an input, and needs no second evaluation for it."""
         return self.unet.config.time_cond_proj_dim is not None
+
+    @cached_property
+    def safety_checker(self) -> SafetyChecker | None:
+        """The safety checker that the model brings; raises `ModelError` for one that cannot be used."""
+        return SafetyChecker.find(self.name, self.folder, self.placement)
 
     @cached_property
     def sha256(self) -> str:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from ..errors import DiffusekitError, FileRefused, Overloaded, UsageError
 from ..settings import GenerateSettings
 
-_STATUS = {1: 500, 2: 422, 3: 415, 4: 422, 5: 500, 6: 413, 7: 503, 8: 503, 9: 429}  # by exit code
+_STATUS = {1: 500, 2: 422, 3: 415, 4: 422, 5: 500, 6: 413, 7: 503, 8: 503, 9: 429, 10: 400}  # by exit code
 _FIELDS = {*GenerateSettings.model_fields, "prompts", "kind", "size"}
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from .. import images, latents
 from ..embeddings import LearnedToken
+from ..errors import ImagesFlagged
 from ..models import Model
 from ..options import GenerateOptions
 from ..pipeline import GeneratedImage, Generation, stream
@@ -162,6 +163,8 @@ class TraceRecorder:
             for i, steps in enumerate(batch):
                 steps.append(TraceStep.of(step, i))
             yield step
+        if generation.flagged:
+            raise ImagesFlagged(len(generation.flagged), len(generation.finished))
         collect_finished()
 
 

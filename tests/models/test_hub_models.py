@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from diffusekit import hub, models
 from diffusekit.cli.main import run
 from diffusekit.errors import DiskError, ModelError
+from tests.helpers.safety import NONE, add_checker
 
 COMMIT, OLD = "a" * 40, "b" * 40
 UNET = "unet/diffusion_pytorch_model"
@@ -133,6 +134,38 @@ def test_one_of_both_kinds_of_shards_is_fetched(repo, fetched, half):
     assert len(weights) == 2 and all((".fp16-" in file) == half for file in weights)
 
 
+@pytest.mark.slow
+def test_the_safety_checker_is_fetched_and_its_absence_is_mended(repo, fetched, cache):
+    add_checker(repo, threshold=NONE)
+    (repo / "safety_checker" / "pytorch_model.bin").write_bytes(b"x" * 100)
+    folder = models.locate("someone/tiny").folder
+    checker = {file for file in fetched if file.startswith(("safety_checker/", "feature_extractor/"))}
+    assert checker == {
+        "safety_checker/config.json",
+        "safety_checker/model.safetensors",
+        "feature_extractor/preprocessor_config.json",
+    }
+    shutil.rmtree(folder / "safety_checker")  # as versions before 0.7 left it
+    fetched.clear()
+    models.locate("someone/tiny")
+    assert "safety_checker/model.safetensors" in fetched and "unet/config.json" not in fetched
+
+
+@pytest.mark.slow
+def test_a_model_without_its_checker_is_used_when_nothing_can_be_fetched(repo, fetched, cache, monkeypatch):
+    import huggingface_hub
+
+    add_checker(repo, threshold=NONE)
+    folder = models.locate("someone/tiny").folder
+    shutil.rmtree(folder / "safety_checker")
+
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    assert models.locate("someone/tiny").folder == folder
+
+
 def test_pickles_code_and_weights_without_ema_are_not_fetched(repo, fetched):
     for name in ("unet/diffusion_pytorch_model.bin", "unet/pipeline.py", f"{UNET}.non_ema.safetensors", "v1.ckpt"):
         (repo / name).write_bytes(b"x" * 100)
@@ -232,7 +265,7 @@ def test_models_list_shows_class_precision_revision_and_what_is_missing(cache, r
     assert rows["mini"]["embedded"] and rows["mini"]["precision"] == "full"
     assert run(["models", "list"]) == 0
     out = capsys.readouterr().out
-    assert "cannot be loaded: vae/config.json does not exist" in out and "its safety checker is not run" in out
+    assert "cannot be loaded: vae/config.json does not exist" in out and "with a safety checker" in out
 
 
 def test_of_two_revisions_main_is_used_and_both_are_shown(cache, repo, capsys):

@@ -46,7 +46,7 @@ def command(
 def _state(entry: "CatalogEntry") -> str:
     about = entry.description
     if about.kind != "model" or not about.problem:
-        checker = "; its safety checker is not run" if about.has_safety_checker else ""
+        checker = "; with a safety checker" if about.has_safety_checker else ""
         return f"{about.summary() if about.kind == 'model' else about.label or about.kind}{checker}"
     reason = about.problem.removeprefix(f"{about.path} is ").replace(f"{about.path}/", "")
     return f"cannot be loaded: {reason}"

@@ -62,6 +62,10 @@ class JobContext:
         name = path.relative_to(self.outputs).as_posix()
         self._save(self.channel.update(pictures=(*self.job.pictures, name), passed=self.job.passed + 1))
 
+    def flag_image(self) -> None:
+        """Record an image that the model's safety checker flagged, which is not written."""
+        self._save(self.channel.update(flagged=self.job.flagged + 1, passed=self.job.passed + 1))
+
     def take_skip_request(self) -> bool:
         """Whether, since the last call, a client asked to skip the current image."""
         requested, self.channel.skip_requested = self.channel.skip_requested, False

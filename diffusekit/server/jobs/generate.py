@@ -10,8 +10,8 @@ from typing import Any
 
 from ... import embeddings, hub, model_names
 from ...embeddings.names import name_of
-from ...errors import UsageError
-from ...pipeline import GeneratedImage, Generation
+from ...errors import ImagesFlagged, UsageError
+from ...pipeline import FlaggedImage, GeneratedImage, Generation
 from ...settings import GenerateSettings, ServeSettings, validate
 from ..models import ServerModels
 from .context import JobContext
@@ -30,7 +30,9 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
         raise UsageError("prompts must be a list of texts", 'for example ["a cat", "a dog"]')
     if "prompt" in given and list(prompts) != [given["prompt"]]:
         raise UsageError("prompts and prompt were both given", "leave out one of them")
-    own = {"device": server.device, "dtype": server.dtype}
+    own = {"device": server.device, "dtype": server.dtype, "no_safety_checker": server.no_safety_checker}
+    if given.get("no_safety_checker", server.no_safety_checker) != server.no_safety_checker:
+        raise UsageError("no_safety_checker is decided when the server is started", "leave it out")
     if given.get("model", server.model) == server.model:  # how the server's own model is loaded
         given = {"vae": server.vae, "prediction_type": server.prediction_type} | given
     settings = validate(GenerateSettings, {"model": server.model} | given | own)
@@ -97,9 +99,12 @@ def run(context: JobContext) -> Generator[None]:
         while True:
             state = next(steps, None)
             context.add_warnings(generation.warnings)
-            for image in generation.images[saved:]:
-                _save(context, image)
+            for image in generation.finished[saved:]:
                 saved += 1
+                if isinstance(image, FlaggedImage):
+                    context.flag_image()
+                else:
+                    _save(context, image)
             if state is None:
                 break
             step += 1
@@ -109,6 +114,8 @@ def run(context: JobContext) -> Generator[None]:
                 break
             context.show_preview(lambda state=state, generation=generation: generation.preview(state))
             yield
+    if context.job.flagged and not context.job.pictures:
+        raise ImagesFlagged(context.job.flagged, total)
 
 
 def _remaining(settings: GenerateSettings, prompts: list[str], passed: int) -> tuple[GenerateSettings, list[str]]:

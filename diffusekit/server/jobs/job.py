@@ -26,9 +26,10 @@ class Failure:
 class Job:
     """The state of a job at one moment; times are seconds since 1970.
 
-    `pictures` are the paths of its images below the outputs folder. `passed` counts images that are finished or were
-    skipped: after a restart the job continues behind them. `attempts` counts how often it was started. `warnings` say
-    what has no effect. The names of the fields are stored in `jobs.sqlite`.
+    `pictures` are the paths of its images below the outputs folder. `passed` counts images that are finished, were
+    skipped or were flagged: after a restart the job continues behind them. `flagged` counts those that a safety checker
+    flagged. `attempts` counts how often it was started. `warnings` say what has no effect. The names of the fields are
+    stored in `jobs.sqlite`.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Job:
     note: str = ""
     pictures: tuple[str, ...] = ()
     passed: int = 0
+    flagged: int = 0
     attempts: int = 0
     failure: Failure | None = None
     warnings: tuple[str, ...] = ()

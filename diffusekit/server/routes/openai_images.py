@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import AliasChoices, Field
 
 from ... import images, metadata
-from ...errors import DiffusekitError, UsageError
+from ...errors import DiffusekitError, ImagesFlagged, UsageError
 from ..errors import ErrorResponse, ModelNotFound
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
@@ -172,6 +172,8 @@ def error_body(error: ErrorResponse) -> dict[str, Any]:
     """An error as OpenAI's clients expect it."""
     field = FIELDS.get(error.field, error.field)
     codes = {401: "invalid_api_key", 429: "queue_full", 503: "unavailable"}
+    if error.code == ImagesFlagged.exit_code:  # as OpenAI answers for an image that it does not hand out
+        codes[error.status] = "content_policy_violation"
     return {
         "error": {
             "message": error.sentence,

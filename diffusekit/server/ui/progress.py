@@ -15,12 +15,12 @@ from PIL import Image
 
 from ... import images, metadata
 from ...display import format_duration
-from ...errors import DiffusekitError
+from ...errors import DiffusekitError, ImagesFlagged
 from ...visualise import xyz_grid
 from ..jobs.events import JobEvent
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
-from ..routes.responses import raise_if_failed
+from ..routes.responses import JobFailed, raise_if_failed
 from .html import thumbnail_url, to_data_url
 
 POLL_INTERVAL = 1.0  # seconds without an event after which a visitor who left is noticed
@@ -128,25 +128,32 @@ async def follow_grid(
     jobs: Jobs, axes: Axes, cells: Sequence[xyz_grid.GridCell], settings: Mapping[str, Any], visitor: VisitorJob
 ) -> AsyncGenerator[ProgressUpdate]:
     """Generate the images of a grid one after another, and the sheet with all of them."""
-    grid, warnings = _Grid(axes), {}
+    grid, warnings, is_stopped = _Grid(axes), {}, False
     for number, cell in enumerate(cells):
         job: Job | None = None
-        async with contextlib.aclosing(follow_job(jobs, "generate", cell.settings, visitor)) as events:
-            async for event, job in events:
-                if event and event.preview:
-                    await asyncio.to_thread(grid.show_preview, cell, event.preview[0])
-                if job.is_finished:
-                    break
-                status = f"Grid: image {number + 1} of {len(cells)} · {status_line(jobs, job)}"
-                yield ProgressUpdate(grid.previews, (number + job.progress) / len(cells), status)
+        try:
+            async with contextlib.aclosing(follow_job(jobs, "generate", cell.settings, visitor)) as events:
+                async for event, job in events:
+                    if event and event.preview:
+                        await asyncio.to_thread(grid.show_preview, cell, event.preview[0])
+                    if job.is_finished:
+                        break
+                    status = f"Grid: image {number + 1} of {len(cells)} · {status_line(jobs, job)}"
+                    yield ProgressUpdate(grid.previews, (number + job.progress) / len(cells), status)
+        except JobFailed as error:
+            if error.exit_code != ImagesFlagged.exit_code:
+                raise
+            warnings[error.message] = None
+            continue  # the place of a flagged image stays empty
         warnings |= dict.fromkeys(job.warnings if job else ())
         for name in job.pictures if job else ():
             await asyncio.to_thread(grid.add_image, cell, jobs.outputs, name)
-        if visitor.is_stopped or (job and job.state == "cancelled"):
+        if is_stopped := visitor.is_stopped or bool(job and job.state == "cancelled"):
             break
     names = await asyncio.to_thread(grid.save, jobs.outputs, settings)
     is_complete = len(grid.images) == len(cells)
-    status = "Done." if is_complete else f"Stopped: {len(grid.images)} of {len(cells)} images."
+    ended = "Stopped" if is_stopped else "Done"
+    status = "Done." if is_complete else f"{ended}: {len(grid.images)} of {len(cells)} images."
     prompt = f"a grid of {len(grid.images)} images"
     yield ProgressUpdate(grid.previews, None, status, names, True, prompt, tuple(warnings))
 
