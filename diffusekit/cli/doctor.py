@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..display import first_line, format_size
+from .completion import complete_model
 
 _PACKAGES = (
     "diffusekit",
@@ -34,6 +35,10 @@ class Finding:
 
 
 def command(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Also look at this model, without loading it.", autocompletion=complete_model),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Report what is installed and check that it works.
@@ -46,6 +51,7 @@ def command(
         findings = [
             finding for check in (_versions, _device, _xformers, _folders, _model) for finding in _safely(check)
         ]
+        findings += _describe_model(model) if model is not None else []
     if as_json:
         print(json.dumps({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}))
     else:
@@ -155,3 +161,36 @@ def _model() -> list[Finding]:
     generate("a galaxy", steps=1, seed=0, device="cpu")
     size = sum(p.stat().st_size for p in MINI.rglob("*") if p.is_file())
     return [Finding("mini", f"{format_size(size)}, generates images")]
+
+
+def _describe_model(name: str) -> list[Finding]:
+    """Describe a model from its files, and compare its size with the memory of the device."""
+    from .. import model_catalog
+    from ..errors import DiffusekitError
+    from .models.options import describe_as_rows
+
+    try:
+        about = model_catalog.describe(name).description
+    except DiffusekitError as error:
+        return [Finding("model", error.message, False, error.hint)]
+    found = [Finding(row.replace("_", " "), says) for row, says in describe_as_rows(about).items() if row != "kind"]
+    found += [Finding("note", note) for note in about.notes]
+    if about.problem:
+        return [Finding("model", about.problem, False, about.hint), *found]
+    if about.kind != "model":
+        return [Finding("model", f"{name} is not a model", False, "diffusekit models list shows the models"), *found]
+    return [Finding("model", f"{name}: {about.summary()}"), *found, *_compare_memory(about.memory)]
+
+
+def _compare_memory(memory: Callable[..., int]) -> list[Finding]:
+    """Say whether the networks fit into the memory of the device that would be chosen."""
+    import torch
+
+    from ..device import choose
+
+    chosen = choose()
+    if chosen.device.type != "cuda":
+        return []
+    needed, (free, _) = memory(half=chosen.is_half), torch.cuda.mem_get_info(chosen.device)
+    verb = "fit" if needed < free else "do not fit"
+    return [Finding("fits", f"networks of {format_size(needed)} {verb} into {format_size(free)} of free memory")]

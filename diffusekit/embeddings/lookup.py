@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from .. import model_names, places
 from ..errors import UsageError
 from ..workspace import Workspace
 from .files import TokenHeader, header_of, read
@@ -73,6 +74,8 @@ def path_of(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
     for path in folder.glob("*"):
         if name in (path.stem, name_of(path.stem)) and path.suffix.lower() in (*PICKLE_ENDINGS, ".png"):
             raise UsageError(f"{path} has to be imported first", f"diffusekit embeddings import {path}")
+    if (elsewhere := _find_in_places(name)) is not None:
+        return elsewhere
     names = [name_of(path.stem) for path in known]
     near = find_near(name, names, 3)
     available = f"available: {', '.join(names[:8])}" if names else "learn one with diffusekit invert"
@@ -80,6 +83,29 @@ def path_of(name_or_path: str | Path, folder: Path | str | None = None) -> Path:
         f"no learned token {text[:200]!r} in {folder}",
         f"did you mean {' or '.join(near)}?" if near else available,
     )
+
+
+def _find_in_places(name: str) -> Path | None:
+    """Find a token in the folders of models: those of A1111, Forge and ComfyUI have folders of embeddings.
+
+    Raises `UsageError` for a name of several files, and for a pickle.
+    """
+    found = model_names.find_file("embedding", name)
+    if found is not None and found.is_pickle:
+        raise UsageError(f"{found.path} has to be imported first", f"diffusekit embeddings import {found.path}")
+    return found.path if found else None
+
+
+def _list_mentioned(prompts: Sequence[str]) -> list[Path]:
+    """The files in the folders of models that prompts mention as <name>. Bare words there are left alone."""
+    names = {name for prompt in prompts for name in re.findall(r"<([^<>:]{1,100})>", prompt)}
+    if not names:
+        return []
+    return [
+        file.path
+        for file in places.list_files("embedding")
+        if not file.is_pickle and names & {file.stem, name_of(file.stem)}
+    ]
 
 
 def tokens_in_prompts(
@@ -101,7 +127,10 @@ def tokens_in_prompts(
         if token.path is None or token.path.resolve() not in _paths(tokens):
             tokens.append(token)
     loaded = _paths(tokens)
-    others = [header_of(path) for path in list_files(folder) if path.resolve() not in loaded]
+    listed = list_files(folder)
+    own = {name_of(path.stem) for path in listed}  # a token of the folder hides one of its name in a program's folder
+    listed += [path for path in _list_mentioned(prompts) if name_of(path.stem) not in own]
+    others = [header_of(path) for path in listed if path.resolve() not in loaded]
     claims: dict[str, list[LearnedToken | TokenHeader]] = {}
     for claimant in (*tokens, *others):
         for spelling in claimant.spellings:

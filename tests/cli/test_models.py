@@ -148,3 +148,15 @@ def test_flags_complete_in_bash(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit):
         run([])
     assert capsys.readouterr().out.split() == ["dreamy"]
+
+
+def test_doctor_describes_a_model_and_says_why_it_cannot_be_loaded(families, monkeypatch, capsys):
+    monkeypatch.setattr("diffusekit.pipeline.generate", lambda *prompts, **settings: None)
+    shutil.copytree(families["sd1"], "models/mine")
+    assert run(["doctor", "--model", "mine", "--json"]) == 0
+    found = {row["what"]: row for row in json.loads(capsys.readouterr().out)["findings"]}
+    assert found["model"]["says"].startswith("mine: Stable Diffusion 1.x") and found["task"]["says"]
+    shutil.rmtree("models/mine/unet")
+    assert run(["doctor", "--model", "mine"]) == 1
+    out = capsys.readouterr().out
+    assert "BAD  model" in out and "has no unet" in out and "hint: fetch the whole model again" in out

@@ -213,3 +213,17 @@ def test_another_folder():
     put("cat", "S*", folder="mine")
     assert names(tokens_in_prompts(["S*"], folder="mine")) == ["cat"] and tokens_in_prompts(["S*"]) == []
     assert lookup.load_token("cat", "mine").name == "cat"
+
+
+def test_tokens_in_the_folders_of_other_programs_are_found_by_their_name_in_brackets(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSEKIT_MODELS", str(tmp_path / "webui"))
+    (tmp_path / "webui" / "models" / "Stable-diffusion").mkdir(parents=True)
+    put("bad_hands", folder=str(tmp_path / "webui" / "embeddings"))
+    put("cat", folder=str(tmp_path / "webui" / "embeddings"))
+    assert names(tokens_in_prompts(["a cat, <bad_hands>"])) == ["bad_hands"]
+    assert embeddings.load_token("bad_hands").name == "bad_hands"
+    mine = put("bad_hands")
+    assert [token.path for token in tokens_in_prompts(["<bad_hands>"])] == [mine.path]
+    (tmp_path / "webui" / "embeddings" / "old.pt").write_bytes(b"\x80")
+    with pytest.raises(UsageError, match="has to be imported first"):
+        embeddings.load_token("old")

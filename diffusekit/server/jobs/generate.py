@@ -75,6 +75,7 @@ def _check_vae(name: str | None, server: ServeSettings) -> None:
 
 def _check_tokens(names: Sequence[str], server: ServeSettings) -> None:
     known = {name_of(path.stem) for path in embeddings.list_files(server.embeddings)}
+    known |= {name for name, file in model_names.short_names("embedding").items() if not file.is_pickle}
     for name in names:
         if name.removeprefix("<").removesuffix(">") not in known:
             raise UsageError(
