@@ -50,7 +50,7 @@ def diffusers_latents(folder, pipeline="DiffusionPipeline", **card):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sd-turbo"])
+@pytest.mark.parametrize("kind", ["sd-turbo", "sdxl-turbo"])
 def test_turbo_draws_what_its_card_draws_without_any_setting(random_models, kind):
     expected = diffusers_latents(random_models[kind], num_inference_steps=1, guidance_scale=0.0)
     generation = stream(random_models[kind])

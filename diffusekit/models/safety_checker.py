@@ -64,7 +64,8 @@ class SafetyChecker:
             tensors: dict[str, Any] = {}
             for path in self._files.paths:
                 tensors |= load_file(path)
-            network, report = StableDiffusionSafetyChecker.from_pretrained(
+            network_class: Any = StableDiffusionSafetyChecker
+            network, report = network_class.from_pretrained(
                 None,
                 config=CLIPConfig.from_dict(dict(self._files.config)),
                 state_dict=tensors,
