@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .models.offload import enter_device
+
 CHUNK = 2**25  # probabilities in memory at a time, 128 MB
 
 
@@ -32,8 +34,9 @@ class _Inputs:
 class AttentionRecorder:
     """The cross-attention of a U-Net, made by `record`. Set `is_recording` to False to skip evaluations."""
 
-    def __init__(self, layers: dict[str, Any], *, guided: bool):
+    def __init__(self, unet: Any, layers: dict[str, Any], *, guided: bool):
         self.is_recording = True
+        self._unet = unet
         self._layers, self._guided = layers, guided
         self._inputs: dict[str, _Inputs] = {}
         self._size = (0, 0)
@@ -56,6 +59,7 @@ class AttentionRecorder:
 
     def _each(self) -> Iterator[torch.Tensor]:
         assert self._inputs, "the U-Net has not been evaluated while the recording was on"
+        enter_device(self._unet)
         for name, inputs in self._inputs.items():
             maps = _probabilities(self._layers[name], inputs, guided=self._guided)
             yield maps.unflatten(-1, _shape(maps.shape[-1], self._size))
@@ -106,7 +110,7 @@ def record(unet: Any, *, layers: Sequence[str] | None = None, guided: bool = Fal
     The layers are left as they were, also after an error.
     """
     chosen = _choose(unet, layers)
-    recorder = AttentionRecorder(chosen, guided=guided)
+    recorder = AttentionRecorder(unet, chosen, guided=guided)
     hooks = [unet.register_forward_pre_hook(recorder._begin, with_kwargs=True)]
     try:
         for name, layer in chosen.items():

@@ -25,7 +25,7 @@ from .settings import GenerateSettings
 MANIFEST = "manifest.jsonl"
 _CHUNK = 64  # images in memory at once
 _OF_AN_IMAGE = {"prompt", "seed", "images"}  # settings that may differ within one run of the pipeline
-_NOT_IN_IMAGE = {"images", "batch", "device", "dtype", "embedding", "model"}
+_NOT_IN_IMAGE = {"images", "batch", "device", "dtype", "attention", "memory", "embedding", "model"}
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _group(rows: Sequence[PromptRow]) -> Iterator[list[PromptRow]]:
     by_model: dict[tuple[Any, ...], list[list[PromptRow]]] = {}
     for group in groups.values():
         own = _settings(group[0])
-        by_model.setdefault((own.model, own.device, own.dtype, own.fast), []).append(group)
+        by_model.setdefault((own.model, own.device, own.dtype, own.fast, own.attention, own.memory), []).append(group)
     for same_model in by_model.values():
         for group in same_model:
             yield from _chunks(group)

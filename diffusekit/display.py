@@ -59,6 +59,18 @@ def format_size(size: float) -> str:
     return f"{size:.1f} {unit}" if size < 9.95 else f"{size:,.0f} {unit}"
 
 
+def parse_size(text: str) -> int:
+    """Read a number of bytes with its unit, like 4GB, 3.5 GiB or 800MB; raises `ValueError`."""
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt])(i?)b?\s*", text.lower())
+    if match is None:
+        raise ValueError("should be a size with its unit, like 4GB or 800MB")
+    number, unit, is_binary = match.groups()
+    size = float(number) * (1024 if is_binary else 1000) ** ("kmgt".index(unit) + 1)
+    if size < 1:
+        raise ValueError("should be more than 0")
+    return int(size)
+
+
 def format_duration(seconds: float) -> str:
     """Write a duration, rounded: "2.5 s", "40 s", "3 min", "2 h 5 min"."""
     if seconds < 9.95:

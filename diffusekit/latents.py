@@ -6,13 +6,14 @@ Knows no prompts and no samplers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from .errors import UsageError
 from .models import Model
+from .models.memory import TILES
 
 
 def shape(model: Model, width: int, height: int) -> tuple[int, int, int]:
@@ -57,7 +58,7 @@ def distribution(model: Model, pixels: torch.Tensor) -> tuple[torch.Tensor, torc
     TAESD has no distribution: its deviation is 0.
     """
     assert pixels.ndim == 4 and pixels.shape[1] == 3, pixels.shape
-    encoded = model.vae.encode(pixels.to(model.vae.device, model.vae.dtype))
+    encoded = model.vae.encode(pixels.to(model.placement.device, model.vae.dtype))
     if hasattr(encoded, "latents"):
         return encoded.latents.float(), torch.zeros_like(encoded.latents, dtype=torch.float32)
     return encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()
@@ -67,20 +68,31 @@ def distribution(model: Model, pixels: torch.Tensor) -> tuple[torch.Tensor, torc
 def decode(model: Model, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor:
     """Decode latents (B, C, h, w) as images (B, 3, H, W) in [-1, 1].
 
-    `tiled` needs less memory: one image and one tile at a time, with blended seams.
+    The model's memory plan says whether images are decoded one by one, and in tiles with blended seams. `tiled` does
+    both in any case.
     """
-    scaled = latents.to(model.vae.device, model.vae.dtype) / model.vae.config.scaling_factor
-    with _tiling(model.vae) if tiled else nullcontext():
+    scaled = latents.to(model.placement.device, model.vae.dtype) / model.vae.config.scaling_factor
+    height, width = (side * model.vae_scale_factor for side in latents.shape[-2:])
+    sliced, tile = model.plan.choose_decode(width, height, len(latents)) if model.plan else (False, 0)
+    if tiled:
+        sliced, tile = True, next((tile for tile in (*TILES, 128) if tile < max(width, height)), 64)
+    with _saved_memory(model.vae, sliced, tile, model.vae_scale_factor):
         return model.vae.decode(scaled).sample.clamp(-1, 1)
 
 
 @contextmanager
-def _tiling(vae: Any) -> Iterator[None]:
-    """Switch slicing and tiling on for a while: the VAE is shared, so it is left as it was."""
-    before = vae.use_slicing, vae.use_tiling
-    vae.enable_slicing()
-    vae.enable_tiling()
+def _saved_memory(vae: Any, sliced: bool, tile: int, scale: int) -> Iterator[None]:
+    """Let a VAE decode one image at a time, in tiles, for a while: it is shared, so it is left as it was."""
+    if not sliced and not tile:
+        yield
+        return
+    names = ("use_slicing", "use_tiling", "tile_sample_min_size", "tile_latent_min_size")
+    before = {name: getattr(vae, name) for name in names}
+    vae.use_slicing = sliced
+    if tile:
+        vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size = True, tile, tile // scale
     try:
         yield
     finally:
-        vae.use_slicing, vae.use_tiling = before
+        for name, value in before.items():
+            setattr(vae, name, value)

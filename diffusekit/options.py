@@ -12,6 +12,8 @@ class LoadOptions(TypedDict, total=False):
     fast: bool
     vae: str | None
     prediction_type: Literal["epsilon", "v_prediction", "sample"] | None
+    attention: Literal["sdpa", "xformers", "math"]
+    memory: str | None
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -40,6 +42,8 @@ class GenerateOptions(TypedDict, total=False):
     embedding: tuple[str, ...]
     device: str
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
+    attention: Literal["sdpa", "xformers", "math"]
+    memory: str | None
 
 
 class InvertOptions(TypedDict, total=False):
@@ -75,3 +79,4 @@ class InvertOptions(TypedDict, total=False):
     trackers: tuple[str, ...]
     device: str
     dtype: Literal["auto", "float32", "bfloat16"]
+    attention: Literal["sdpa", "xformers", "math"]

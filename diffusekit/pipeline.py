@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from . import defaults, images, latents, metadata, models, prompt_encoder, schedule
-from .batch_size import choose_batch
+from .batch_size import choose_batch, find_problem, fit_batch
 from .canvas import canvas_of, find_unused
 from .device import make_generators
 from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
@@ -23,7 +23,7 @@ from .errors import DiffusekitError, ImagesFlagged, OutOfMemory, UsageError
 from .generated_image import FlaggedImage, GeneratedImage
 from .mask import Mask
 from .models import Model
-from .options import GenerateOptions
+from .options import GenerateOptions, LoadOptions
 from .prompt_check import check_prompts
 from .prompt_parser import ParsedPrompt, parse
 from .sampling import Step, denoise
@@ -85,7 +85,7 @@ class Generation:
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         self._source = LatentSource(self.model, self._size, self._canvas, content=settings.mask_content)
         self._tasks = _list_tasks(prompts, seeds or [_known(self.settings.seed)] * len(prompts), settings.images)
-        self._batch = max(min(settings.batch or choose_batch(self.model, self._size), len(self._tasks)), 1)
+        self._batch = self._fit_batch(settings.batch)
         scheduler = self._scheduler()
         self.first_step = self._find_first_step(scheduler)
         self._evaluations = len(scheduler.timesteps) - self.first_step
@@ -121,6 +121,14 @@ class Generation:
                 yield from self._run(tasks)
             except RuntimeError as error:
                 self._save_memory(error)
+
+    def _fit_batch(self, asked: int | None) -> int:
+        """Return the batch size that was asked for, or a default, as far as there is memory; warn of what changes."""
+        batch = asked if asked is not None else choose_batch(self.model, self._size)
+        batch = fit_batch(self.model, self._size, max(min(batch, len(self._tasks)), 1))
+        if problem := find_problem(self.model, self._size, batch, asked):
+            self._warn(problem)
+        return batch
 
     def _warn_of_steps(self) -> None:
         """Warn of a number of steps that spoils images. A run from an image starts at its own noise level."""
@@ -249,7 +257,9 @@ class Generation:
         return [self._canvas.finish(image) for image in drawn] if self._canvas else drawn
 
     def _record(self, task: _Task) -> metadata.Record:
-        own = self.settings.model_copy(update={"prompt": task.prompt, "seed": task.seed, "images": 1})
+        # the budget belongs to this machine, and what followed from it is the record's `dtype`
+        update = {"prompt": task.prompt, "seed": task.seed, "images": 1, "memory": None}
+        own = self.settings.model_copy(update=update)
         hashes = {token.name: token.sha256 for token in self.tokens}
         return metadata.Record.create(
             own,
@@ -343,9 +353,9 @@ def stream(
 def _decided_by(model: Model, settings: GenerateOptions) -> dict[str, Any]:
     """Return the settings that a loaded model decides; raises `UsageError` when one of them is given too."""
     decided: dict[str, Any] = {"model": model.name, "fast": model.fast, "dtype": model.placement.dtype_name}
-    decided |= {"vae": model.vae_name or None}
+    decided |= {"vae": model.vae_name or None, "attention": model.attention}
     decided |= {"prediction_type": model.prediction_type if model.prediction_is_given else None}
-    for name in ("device", "dtype", "fast", "vae", "prediction_type"):
+    for name in ("device", "dtype", *LoadOptions.__annotations__):
         if name in settings:
             raise UsageError(f"`{name}` is decided when a model is loaded", f"give `{name}` to load_model instead")
     return decided

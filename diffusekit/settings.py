@@ -21,16 +21,12 @@ from pydantic import (
 
 from .errors import UsageError
 from .schedule import SAMPLERS
+from .setting_fields import Attention, Memory, attention_flag, flag, memory_flag
 
 MAX_PROMPT = 20_000
 MAX_SEED = 2**63
 MAX_UPLOAD = 32 * 2**20  # bytes of one uploaded file, or of a request that carries images
 FAST_DEFAULTS: dict[str, Any] = {"steps": 4, "guidance_scale": 1.0, "sampler": "ddim"}
-
-
-def flag(default: Any, sentence: str, *names: str, **checks: Any) -> Any:
-    """Declare a field with its description. `names` are its flags, when these are not its own name with dashes."""
-    return Field(default, description=sentence, json_schema_extra={"flags": list(names)}, **checks)
 
 
 def flags_of(model: type[BaseModel], name: str) -> list[str]:
@@ -151,6 +147,8 @@ class GenerateSettings(ModelSettings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
         "auto", "Precision of the networks: auto, float32, float16 or bfloat16."
     )
+    attention: Attention = attention_flag()
+    memory: Memory = memory_flag()
 
     @model_validator(mode="before")
     @classmethod
@@ -273,6 +271,7 @@ class InvertSettings(ModelSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = flag(
         "auto", "Precision of the frozen networks: auto, float32 or bfloat16. The vectors are always float32."
     )
+    attention: Attention = attention_flag()
 
     @field_validator("norm_bound")
     @classmethod
@@ -335,6 +334,8 @@ class ServeSettings(ModelSettings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
         "auto", "Precision of the networks: auto, float32, float16 or bfloat16."
     )
+    attention: Attention = attention_flag()
+    memory: Memory = memory_flag()
 
     @field_validator("allow_host", "allow_origin", "trusted_proxy", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ CODE = ("diffusekit", "training")
 LAYERS: dict[str, list[set[str]]] = {
     "diffusekit": [
         {"errors", "display", "version", "exact_schedulers", "hub_aliases"},
-        {"schedule"},
+        {"schedule", "setting_fields"},
         {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace", "model_files"}
         | {"text_files"},
         {"config", "file_hashes", "large_files", "prompt_list", "sandbox"},

@@ -1,5 +1,8 @@
 """Where things run, with reasons."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -27,5 +30,29 @@ def test_an_unavailable_device_is_refused(name):
     assert "this machine has: " in error.value.hint
 
 
-def test_attention_really_runs():
-    assert "scaled_dot_product" in device.attention_backend(device.choose("cpu"))
+def test_attention_that_works_is_accepted():
+    for kind in ("sdpa", "math"):
+        device.check_attention(kind, device.choose("cpu"))
+
+
+def test_xformers_is_refused_with_the_reason(monkeypatch):
+    """Not installed, and installed for another device: one token shows it."""
+    monkeypatch.setitem(sys.modules, "xformers", None)
+    with pytest.raises(UsageError, match="xformers is not installed") as error:
+        device.check_attention("xformers", device.choose("cpu"))
+    assert "sdpa" in error.value.hint
+
+    def fail(*_):
+        raise NotImplementedError("No operator found for `memory_efficient_attention_forward`\nmore")
+
+    ops = SimpleNamespace(memory_efficient_attention=fail)
+    monkeypatch.setitem(sys.modules, "xformers", SimpleNamespace(ops=ops))
+    monkeypatch.setitem(sys.modules, "xformers.ops", ops)
+    with pytest.raises(UsageError, match="xformers does not work on cpu: No operator found") as error:
+        device.check_attention("xformers", device.choose("cpu"))
+    assert "\n" not in error.value.message
+
+
+def test_free_memory_is_that_of_the_machine_or_its_container():
+    free = device.free_memory(torch.device("cpu"))
+    assert 10**8 < free < 10**14

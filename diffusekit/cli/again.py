@@ -51,8 +51,8 @@ def command(
     if metadata.settings is None:
         raise FileRefused(f"{image} does not say how it was made", "diffusekit info shows the metadata of an image")
     given = settings | split_size(options.size, settings) | ({} if prompt is None else {"prompt": prompt})
-    # device and batch size belong to this machine, not to the image; whether it is checked is for its user to say
-    own = metadata.settings.model_dump(exclude={"device", "batch", "no_safety_checker"})
+    # device, batch size and memory belong to this machine, not to the image; its user says whether it is checked
+    own = metadata.settings.model_dump(exclude={"device", "batch", "memory", "no_safety_checker"})
     merged = validate(GenerateSettings, own | given)
     if metadata.record is None:
         _report_differences(image, metadata, merged, given)

@@ -6,12 +6,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..display import first_line, format_size
+from ..display import format_size
+from ..errors import UsageError
 from .completion import complete_model
+
+if TYPE_CHECKING:
+    from ..device import Placement
 
 _PACKAGES = (
     "diffusekit",
@@ -48,9 +52,7 @@ def command(
     from .progress import quiet_libraries
 
     with quiet_libraries():
-        findings = [
-            finding for check in (_versions, _device, _xformers, _folders, _model) for finding in _safely(check)
-        ]
+        findings = [finding for check in (_versions, _device, _folders, _model) for finding in _safely(check)]
         findings += _describe_model(model) if model is not None else []
     if as_json:
         print(json.dumps({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}))
@@ -90,46 +92,37 @@ def _versions() -> list[Finding]:
 def _device() -> list[Finding]:
     import torch
 
-    from ..device import attention_backend, available, choose
+    from ..device import available, choose, free_memory
 
     chosen = choose()
     findings = [
         Finding("devices", ", ".join(available())),
         Finding("chosen", chosen.reason),
-        Finding("attention", f"{attention_backend(chosen)}, tested on {chosen.device}"),
+        _attention(chosen),
     ]
     if chosen.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(chosen.device)
         name = torch.cuda.get_device_name(chosen.device)
         findings.append(Finding("memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free on {name}"))
     else:
+        findings.append(Finding("memory", f"{format_size(free_memory(chosen.device))} free on {chosen.device}"))
         findings.append(Finding("threads", str(torch.get_num_threads())))
     return findings
 
 
-def _xformers() -> list[Finding]:
-    """Check xformers by running it on one token: an installed version may not work on this device."""
-    try:
-        name = version("xformers")
-    except PackageNotFoundError:
-        return [Finding("xformers", "not installed (not needed: the attention of torch is as fast)")]
-    try:
-        import torch
-        import xformers.ops  # type: ignore[import-not-found]
+def _attention(placement: "Placement") -> Finding:
+    """Compute the attention of one token by every kind: an installed xformers may not work on this device."""
+    from ..device import check_attention
 
-        from ..device import choose
-
-        chosen = choose()
-        token = torch.ones(1, 1, 1, 64, device=chosen.device, dtype=chosen.dtype)
-        xformers.ops.memory_efficient_attention(token, token, token)
-        return [Finding("xformers", f"{name}, runs on {chosen.device}")]
-    except Exception as error:
-        return [
-            Finding(
-                "xformers",
-                f"{name} is installed but does not run here ({first_line(error, 80)}); the attention of torch is used",
-            )
-        ]
+    works, fails = [], []
+    for kind in ("sdpa", "xformers", "math"):
+        try:
+            check_attention(kind, placement)
+            works.append(kind)
+        except UsageError as error:
+            fails.append(error.message.removeprefix("`attention` "))
+    said = "; ".join([f"{' and '.join(works)} run on {placement.device}", *fails])
+    return Finding("attention", said, "sdpa" in works, "reinstall torch for this device")
 
 
 def _folders() -> list[Finding]:

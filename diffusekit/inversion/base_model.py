@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from .. import models
 from ..device import choose as choose_device
-from ..errors import UsageError
+from ..errors import OutOfMemory, UsageError
 from ..settings import InvertSettings
 
 log = logging.getLogger(__name__)
@@ -19,6 +19,7 @@ def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSett
     """Fill in device, precision and validation prompt, and load the model.
 
     Raises `UsageError` for a model that no token can be learned with: one for inpainting, or a distilled one.
+    Raises `OutOfMemory` for one that fits only in parts.
     """
     _check_kind(settings.model)
     device = str(accelerator.device) if accelerator.num_processes > 1 else settings.device
@@ -29,7 +30,13 @@ def load(settings: InvertSettings, accelerator: Accelerator) -> tuple[InvertSett
         dtype = "bfloat16" if has_bfloat16 else "float32"
     prompt = (settings.preview or "a picture of {}").replace("{}", settings.token)
     complete = settings.model_copy(update={"device": str(chosen), "dtype": dtype, "preview": prompt})
-    return complete, models.load_for(complete)
+    model = models.load_for(complete)
+    if model.plan is not None and model.plan.offload != "none":
+        raise OutOfMemory(
+            f"learning keeps the whole model {model.name} on {model.placement.device}, where it does not fit",
+            "set `device` to cpu, or learn with a smaller model",
+        )
+    return complete, model
 
 
 def _check_kind(name: str) -> None:

@@ -1,8 +1,9 @@
 """Load a base model by name: describe its folder, build its networks, merge its few-step LoRA."""
 
 from ..hub import FAST_LORA, MINI, Location, installed, locate, record_name
-from .build import LoadRequest, load, load_for, load_text, resolve
+from .build import LoadRequest, list_loaded, load, load_for, load_text, plan_memory, resolve, resolve_for
 from .identity import find_by_hash, hash_model
+from .memory import MemoryPlan
 from .model import Model, ModelInfo, TextModel, describe, fingerprint, token_ids
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "MINI",
     "LoadRequest",
     "Location",
+    "MemoryPlan",
     "Model",
     "ModelInfo",
     "TextModel",
@@ -18,11 +20,14 @@ __all__ = [
     "fingerprint",
     "hash_model",
     "installed",
+    "list_loaded",
     "load",
     "load_for",
     "load_text",
     "locate",
+    "plan_memory",
     "record_name",
     "resolve",
+    "resolve_for",
     "token_ids",
 ]

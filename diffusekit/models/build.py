@@ -13,14 +13,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any, Unpack
 
 from .. import hub
-from ..device import Placement, choose
-from ..display import first_line, quote
+from ..device import Attention, Placement, check_attention, choose, free_memory
+from ..display import first_line, parse_size, quote
 from ..errors import ModelError, OutOfMemory, UsageError
 from ..model_files import (
     EncoderPart,
@@ -37,13 +36,18 @@ from ..model_files.prediction import PredictionType
 from ..options import LoadOptions
 from ..settings import Settings
 from . import tensors
+from .attention_kernels import choose_attention
 from .lora import merge_lora
+from .memory import MemoryPlan, make_plan, measure, needed_as_usual
 from .model import Model, TextModel, sampling_defaults
+from .model_cache import ModelCache
+from .offload import apply_plan
 from .vae import OwnVae, describe_vae, load_vae
 
 log = logging.getLogger(__name__)
 # Loading patches torch for the whole process to make empty networks, and two callers of one model share it.
-_LOADING = Lock()
+_LOADING = RLock()
+_LOADED = ModelCache(count=6)
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,35 @@ class LoadRequest:
     fast: bool = False
     vae: str | None = None
     prediction_type: PredictionType | None = None
+    attention: Attention = "sdpa"
+    memory: str | None = None
 
 
 def load(name: str = "mini", device: str = "auto", dtype: str = "auto", **options: Unpack[LoadOptions]) -> Model:
-    """Load a model by name, with its few-step LoRA if `fast`. The last model stays in memory and is shared.
+    """Load a model by name, with its few-step LoRA if `fast`.
 
-    Raises `ModelError` when it is missing, damaged, unsafe, unknown or cannot be reached, and `OutOfMemory`.
+    Models stay in memory and are shared as long as there is room for them. Raises `ModelError` when it is missing,
+    damaged, unsafe, unknown or cannot be reached, `OutOfMemory` when it fits in no form, and `UsageError` for an
+    `attention` that does not work here.
     """
     request = LoadRequest(name, choose(device, dtype), **options)
     with _LOADING:
-        return _load(request)
+        return _LOADED.find(request, lambda model: _has_precision(model, request.placement)) or _load(request)
+
+
+def plan_memory(
+    name: str = "mini", device: str = "auto", dtype: str = "auto", **options: Unpack[LoadOptions]
+) -> MemoryPlan:
+    """Return the memory plan that `load` would make now, without loading; raises as `load` does."""
+    request = LoadRequest(name, choose(device, dtype), **options)
+    place, files = _prepare(request.name, request.placement, request.prediction_type)
+    return _plan(request, place.name, files)
+
+
+def list_loaded() -> list[tuple[str, int]]:
+    """List name and bytes of weights of the models in memory, the last used at the end."""
+    with _LOADING:
+        return _LOADED.sizes()
 
 
 def load_for(settings: Settings, name: str | None = None) -> Model:
@@ -77,33 +100,59 @@ def load_for(settings: Settings, name: str | None = None) -> Model:
 def load_text(name: str = "mini") -> TextModel:
     """Load only tokenizers and text encoders, on the CPU in float32, apart from the models that `load` shares.
 
-    The last two stay in memory. Raises `ModelError` as `load` does.
+    They stay in memory as models do. Raises `ModelError` as `load` does.
     """
+    request = LoadRequest(f"the text side of {name}", choose("cpu", "float32"))
     with _LOADING:
-        return _load_text(name)
+        return _LOADED.find(request) or _load_text(name, request)
 
 
-@lru_cache(maxsize=1)
-def _load(request: LoadRequest) -> Model:
+def _has_precision(model: Model, placement: Placement) -> bool:
+    """Whether a model can serve a request: a memory plan may have chosen another precision for an earlier one."""
+    return placement.has_free_dtype or model.placement.dtype == placement.dtype
+
+
+def _plan(request: LoadRequest, name: str, files: ModelFolder | ModelFile, *, drops: bool = False) -> MemoryPlan:
+    """Plan the memory of a model. If it `drops` others, those in memory first make room for its usual form."""
     placement = request.placement
-    place, files = _prepare(request.name, placement, request.prediction_type)
+    limit = parse_size(request.memory) if request.memory else None
+    footprint = measure(files, request.attention, half=placement.is_half)
+    if drops:
+        _LOADED.make_room(placement.device, needed_as_usual(footprint, placement), limit)
+    return make_plan(name, footprint, placement, free_memory(placement.device), limit)
+
+
+def _describe(request: LoadRequest) -> tuple[hub.Location, ModelFolder | ModelFile, OwnVae | None]:
+    """Find the files of a model and of its own VAE, and check everything that is asked for. Reads no weights."""
+    if request.attention != "sdpa":
+        check_attention(request.attention, request.placement)
+    place, files = _prepare(request.name, request.placement, request.prediction_type)
     own_vae = describe_vae(request.vae, files)
     if request.fast and not (place.folder / hub.FAST_LORA).is_file():
         raise ModelError(
             f"the model {place.name} has no few-step LoRA",
             "leave out `fast`; a model of few steps needs no setting",
         )
+    return place, files, own_vae
+
+
+def _load(request: LoadRequest) -> Model:
+    place, files, own_vae = _describe(request)
+    plan = _plan(request, place.name, files, drops=True)
+    log.log(logging.DEBUG if plan.is_usual and not plan.is_forced else logging.WARNING, "%s", plan)
+    placement = plan.placement_to_build
     with _loading_errors(place.name, placement):
         # diffusers first: it imports the parts of transformers that it needs, in less time than the other way round
         unet = _unet(files, placement, fast=request.fast)
         vae = load_vae(own_vae.files, placement) if own_vae else _vae(files, placement)
         tokenizers, text_encoders = _text_parts(files, placement)
+        choose_attention(request.attention, unet, vae, text_encoders)
     defaults = sampling_defaults(place.folder, files)
-    return Model(
+    model = Model(
         name=place.name,
         folder=place.folder,
         revision=place.revision,
-        placement=placement,
+        placement=plan.placement,
         family=files.family,
         tokenizers=tokenizers,
         text_encoders=text_encoders,
@@ -118,7 +167,12 @@ def _load(request: LoadRequest) -> Model:
         vae_name=own_vae.files.name if own_vae else "",
         prediction_is_given=request.prediction_type is not None,
         warnings=_warn(files, own_vae),
+        attention=request.attention,
+        plan=plan,
     )
+    apply_plan(plan, model)
+    own = own_vae.files.weights if own_vae else ()
+    return _LOADED.keep(request, model, [*files.files(half=placement.is_half), *own])
 
 
 def _warn(files: ModelFolder | ModelFile, vae: OwnVae | None) -> tuple[str, ...]:
@@ -151,13 +205,21 @@ def resolve(model: str | Model, device: str = "auto", dtype: str = "auto", **opt
     return model
 
 
-@lru_cache(maxsize=2)
-def _load_text(name: str) -> TextModel:
-    placement = choose("cpu", "float32")
+def resolve_for(model: str | Model, settings: Settings) -> Model:
+    """Do as `resolve` with the settings of a verb."""
+    return load_for(settings, model) if isinstance(model, str) else model
+
+
+def _load_text(name: str, request: LoadRequest) -> TextModel:
+    placement = request.placement
     place, files = _prepare(name, placement)
+    footprint = measure(files, "sdpa", half=False)
+    encoders = sum(footprint.network(each.folder, placement.dtype) for each in files.family.encoders)
+    _LOADED.make_room(placement.device, encoders)
     with _loading_errors(place.name, placement):
         where = (place.name, place.folder, place.revision, placement, files.family)
-        return TextModel(*where, *_text_parts(files, placement), zeroes_empty_prompt=files.zeroes_empty_prompt)
+        model = TextModel(*where, *_text_parts(files, placement), zeroes_empty_prompt=files.zeroes_empty_prompt)
+    return _LOADED.keep(request, model, files.files(half=False))
 
 
 def _prepare(

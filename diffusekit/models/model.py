@@ -10,10 +10,11 @@ from threading import Lock
 from typing import Any
 
 from .. import hub, model_files
-from ..device import Placement
+from ..device import Attention, Placement
 from ..model_files import Family, ModelFile, ModelFolder, SamplingDefaults, Task
 from ..model_files.folder import native_size, vae_scale_factor
 from .identity import hash_model
+from .memory import MemoryPlan
 from .safety_checker import SafetyChecker
 
 _TOKENIZER_LOCK = Lock()  # a call of a tokenizer may change its padding, so calls never overlap
@@ -79,6 +80,8 @@ class Model(TextModel):
     vae_name: str = ""
     prediction_is_given: bool = False
     warnings: tuple[str, ...] = ()
+    attention: Attention = "sdpa"
+    plan: MemoryPlan | None = None
 
     @property
     def vae_scale_factor(self) -> int:

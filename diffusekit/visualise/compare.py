@@ -179,7 +179,7 @@ def drop_word(word: str, prompt: str, *, model: str | models.Model = "mini", **s
     own = validate(GenerateSettings, settings | {"prompt": prompt})
     tokens = tokens_in_prompts([prompt], own.embedding)
     spans = [(start, stop) for start, stop, token in find_mentions(prompt, tokens) if word in token.spellings]
-    loaded = models.resolve(model, own.device, own.dtype, fast=own.fast)
+    loaded = models.resolve_for(model, own)
     words = [w.text for w in text.word_spans(loaded, text.tokenize(loaded, prompt, tokens), tokens)]
     if not spans and word.lower() in (w.lower() for w in words):
         before = r"(?<!\w)" if re.match(r"\w", word) else ""

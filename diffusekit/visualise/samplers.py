@@ -94,7 +94,7 @@ class SamplerRecorder:
         for one in each:
             validate(GenerateSettings, one)
         checked = validate(GenerateSettings, settings)
-        loaded = models.resolve(model, checked.device, checked.dtype, fast=checked.fast)
+        loaded = models.resolve_for(model, checked)
         own = validate(GenerateSettings, {**settings, "model": loaded.name, "fast": loaded.fast})
         self.settings = defaults.complete(own, loaded)
         config = defaults.noise_config(self.settings, loaded)

@@ -186,7 +186,7 @@ def test_an_interrupted_run_keeps_finished_images(tmp_path, stop, code):
 def test_doctor_and_models(capsys):
     assert run(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert "mini" in out and "scaled_dot_product_attention" in out and "BAD" not in out
+    assert "mini" in out and "sdpa and math run on cpu" in out and "BAD" not in out
     assert run(["models", "list", "--json"]) == 0
     (row, *_) = json.loads(capsys.readouterr().out)["models"]
     assert row["name"] == "mini" and row["embedded"] and row["size_mb"] <= 64

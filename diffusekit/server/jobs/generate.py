@@ -30,7 +30,8 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
         raise UsageError("prompts must be a list of texts", 'for example ["a cat", "a dog"]')
     if "prompt" in given and list(prompts) != [given["prompt"]]:
         raise UsageError("prompts and prompt were both given", "leave out one of them")
-    own = {"device": server.device, "dtype": server.dtype, "no_safety_checker": server.no_safety_checker}
+    decided = ("device", "dtype", "attention", "memory", "no_safety_checker")
+    own = {name: getattr(server, name) for name in decided}
     if given.get("no_safety_checker", server.no_safety_checker) != server.no_safety_checker:
         raise UsageError("no_safety_checker is decided when the server is started", "leave it out")
     if given.get("model", server.model) == server.model:  # how the server's own model is loaded

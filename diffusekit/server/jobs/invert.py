@@ -50,7 +50,7 @@ CLIENT_SETTINGS = (
     "seed",
     "model",
 )
-SERVER_SETTINGS = ("folder", "device", "dtype")  # in a checked job, which may be checked again
+SERVER_SETTINGS = ("folder", "device", "dtype", "attention")  # in a checked job, which may be checked again
 LIMITS = {"vectors": 16, "batch": 16, "crops": 16}
 POLL_INTERVAL = 0.1  # seconds between looks at the log
 TIMEOUT = 60.0  # seconds a run has to save its checkpoint
@@ -91,6 +91,7 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", include=set(CLIENT_SETTINGS), exclude_none=True) | {
         "device": server.device,
         "dtype": "auto" if server.dtype == "float16" else server.dtype,
+        "attention": server.attention,
         "model": ServerModels(server).resolve(settings.model),
         "pictures": pictures,
         "folder": str(folder),

@@ -97,8 +97,7 @@ def _save_figures(recorder: Any, folder: Path) -> Generator[None]:
 
     trace = recorder.traces[0]
     model, settings = trace.model, trace.result.record.settings
-    place = {"model": settings.model, "device": settings.device, "dtype": settings.dtype}
-    noise = forward.noise(trace.result, seed=settings.seed or 0, **place)
+    noise = forward.noise(trace.result, seed=settings.seed or 0, model=model)
     noise.save(folder / "noise.png", overwrite=True)
     yield
     reverse.render(trace).save(folder / "steps.png", overwrite=True)

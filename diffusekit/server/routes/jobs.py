@@ -76,9 +76,9 @@ def _add_jobs(routes: APIRouter, jobs: Jobs) -> None:
 
 def _server_settings(given: Mapping[str, Any], jobs: Jobs) -> list[str]:
     """A sentence about each given setting that only the server decides."""
-    own = {"device": jobs.settings.device, "dtype": jobs.settings.dtype}
+    own = {name: getattr(jobs.settings, name) for name in ("device", "dtype", "attention", "memory")}
     return [
-        f"{name} has no effect: this server uses {own[name]}"
+        f"{name} has no effect: this server uses {own[name] or 'what is free'}"
         for name in own
         if given.get(name, own[name]) not in (None, "auto", own[name])
     ]

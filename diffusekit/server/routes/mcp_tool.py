@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 PATH = "/mcp"
 HEADERS = ["Mcp-Protocol-Version", "Mcp-Session-Id"]  # that assistants in other web pages send
-_SERVER_SETTINGS = {"batch", "device", "dtype"}
+_SERVER_SETTINGS = {"batch", "device", "dtype", "attention", "memory"}
 _DESCRIPTION = "Generate images from a prompt. All settings except the prompt are optional."
 
 

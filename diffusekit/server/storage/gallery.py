@@ -139,5 +139,5 @@ class Gallery:
         if about.record is None:
             return replace(entry, prompt=about.parameters.get("Prompt", ""))
         settings = about.record.settings
-        values = settings.model_dump(mode="json", exclude={"device", "dtype"})
+        values = settings.model_dump(mode="json", exclude={"device", "dtype", "attention", "memory"})
         return replace(entry, prompt=settings.prompt, settings=values)
