@@ -44,11 +44,14 @@ class Mask:
         size = f"{gray.width}x{gray.height}:".encode()
         return cls(gray, hashlib.sha256(size + gray.tobytes()).hexdigest())
 
-    def fit(self, width: int, height: int, *, invert: bool = False, blur: float = 0.0) -> Image.Image:
+    def fit(
+        self, width: int, height: int, *, invert: bool = False, blur: float = 0.0, is_checked: bool = True
+    ) -> Image.Image:
         """Return the mask at the size of its image, inverted and with soft edges if that is asked for.
 
         `blur` is the standard deviation of a Gaussian, in pixels of the image. It softens both sides of an edge.
-        Raises `UsageError` for a mask of other proportions than the image, and one that paints nothing.
+        Raises `UsageError` for a mask of other proportions than the image, and for one that paints nothing, unless
+        `is_checked` is false.
         """
         own = self.image.width / self.image.height
         if abs(own * height / width - 1) > _SAME_SHAPE:
@@ -61,7 +64,7 @@ class Mask:
             mask = mask.resize((width, height), Image.Resampling.LANCZOS)
         if invert:
             mask = ImageChops.invert(mask)
-        if not mask.point(lambda gray: gray >= PAINTED).getbbox():
+        if is_checked and not mask.point(lambda gray: gray >= PAINTED).getbbox():
             how = "black" if invert else "white"
             raise UsageError("the mask paints nothing", f"{how} is painted; `invert_mask` exchanges white and black")
         return mask.filter(ImageFilter.GaussianBlur(blur)) if blur else mask

@@ -14,7 +14,7 @@ from ..version import __version__
 from . import errors
 from .jobs.queue import Jobs
 from .proxy import ProxyMiddleware, ProxyPolicy
-from .routes import a1111, health, mcp_tool, openai_images
+from .routes import a1111, health, mcp_tool, openai_edits, openai_images
 from .routes import jobs as job_routes
 from .security import SecurityMiddleware, SecurityPolicy
 from .storage.gallery import Gallery
@@ -37,8 +37,9 @@ def build(settings: ServeSettings, jobs: Jobs, *, upload_paths: tuple[str, ...] 
     app.include_router(health.router(jobs))
     if not settings.no_api:
         gallery = Gallery(jobs.outputs)
-        for routes in (job_routes.router(jobs, gallery), openai_images.router(jobs), a1111.router(jobs)):
-            app.include_router(routes)
+        for api in (openai_images, openai_edits, a1111):
+            app.include_router(api.router(jobs))
+        app.include_router(job_routes.router(jobs, gallery))
     if settings.mcp:
         mcp_tool.add_tool(app, jobs)
     app.add_middleware(SecurityMiddleware, policy=policy, error_bodies=ERROR_BODIES, check_capacity=jobs.check_capacity)

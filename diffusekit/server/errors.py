@@ -62,12 +62,6 @@ class ModelNotUsable(UsageError):
     field = "sd_model_checkpoint"
 
 
-class NotSupported(UsageError):
-    """A route of another API that diffusekit does not implement."""
-
-    status = 501
-
-
 class ShuttingDown(Overloaded):
     """The server is stopping and accepts no more jobs."""
 

@@ -28,6 +28,7 @@ from .proxy import DIRECT_HOST
 PUBLIC_PATH = "/healthz"  # the only path without credentials
 MAX_BODY = 1_000_000
 BODY_TIMEOUT = 30.0  # seconds a body may take
+FORM_PATHS = ("/v1/images/edits", "/v1/images/variations")  # they take multipart forms with images
 API_PATHS = (
     "/api/",
     "/v1/",
@@ -62,9 +63,15 @@ class SecurityPolicy:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     any_address: bool = False
-    large_body_paths: tuple[str, ...] = ("/sdapi/v1/png-info",)
-    upload_paths: tuple[str, ...] = ()
-    job_paths: tuple[str, ...] = ("/sdapi/v1/txt2img", "/v1/images/generations", "/api/jobs")
+    large_body_paths: tuple[str, ...] = ("/sdapi/v1/png-info", "/sdapi/v1/img2img", "/api/jobs")
+    upload_paths: tuple[str, ...] = FORM_PATHS
+    job_paths: tuple[str, ...] = (
+        "/sdapi/v1/txt2img",
+        "/sdapi/v1/img2img",
+        "/v1/images/generations",
+        *FORM_PATHS,
+        "/api/jobs",
+    )
 
     @classmethod
     def from_settings(cls, settings: ServeSettings, upload_paths: tuple[str, ...] = ()) -> SecurityPolicy:
@@ -91,7 +98,7 @@ class SecurityPolicy:
                 raise UsageError(f"`allow_origin` {origin!r} is not a valid origin", "for example https://example.org")
         names = ("localhost", settings.host, *settings.allow_host)
         hosts = tuple(name.lower().strip("[]") for name in names)
-        return cls(tuple(keys), hosts, settings.allow_origin, not here, upload_paths=upload_paths)
+        return cls(tuple(keys), hosts, settings.allow_origin, not here, upload_paths=(*FORM_PATHS, *upload_paths))
 
 
 def _digest(kind: str, key: str) -> bytes:

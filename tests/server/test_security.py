@@ -196,9 +196,9 @@ def test_bodies_are_json_and_small(monkeypatch):
             assert got.status_code == 415, kind
         large = "x" * (security.MAX_BODY + 1)
         json_kind = {"Content-Type": "application/json"}
-        assert client.post("/api/jobs", content=large, headers=json_kind).status_code == 413
+        assert client.post("/sdapi/v1/txt2img", content=large, headers=json_kind).status_code == 413
         chunks = (b"x" * 100_000 for _ in range(20))
-        assert client.post("/api/jobs", content=chunks, headers=json_kind).status_code == 413
+        assert client.post("/sdapi/v1/txt2img", content=chunks, headers=json_kind).status_code == 413
         assert client.post("/sdapi/v1/png-info", json={"image": large}).status_code == 415
         assert client.post("/sdapi/v1/interrupt").status_code == 200
         for text in ("{", "[" * 100_000, "null", "[]", "5", '"x"', '{"prompt": 5}', "\xff"):

@@ -19,9 +19,11 @@ log = logging.getLogger(__name__)
 class JobContext:
     """One job while the worker runs it."""
 
-    def __init__(self, channel: JobChannel, save: Callable[[Job], object], *, outputs: Path, embeddings: Path):
+    def __init__(
+        self, channel: JobChannel, save: Callable[[Job], object], *, outputs: Path, embeddings: Path, state: Path
+    ):
         """`save` writes the job to disk."""
-        self.channel, self.outputs, self.embeddings = channel, outputs, embeddings
+        self.channel, self.outputs, self.embeddings, self.state = channel, outputs, embeddings, state
         self._save, self._previews = save, True
 
     @property

@@ -6,23 +6,35 @@ import re
 import secrets
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ... import embeddings, hub, model_names
 from ...embeddings.names import name_of
 from ...errors import ImagesFlagged, UsageError
+from ...mask import Mask
 from ...pipeline import FlaggedImage, GeneratedImage, Generation
 from ...settings import GenerateSettings, ServeSettings, validate
+from ...start_image import StartImage
 from ..models import ServerModels
+from ..storage import sources
 from .context import JobContext
+
+SOURCES = ("start_image", "mask")
+
+
+class _Sources(TypedDict, total=False):
+    image: StartImage
+    mask: Mask
 
 
 def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
     """Check `GenerateSettings`, or those with `prompts` for `prompt`, against the limits of the server.
 
+    `start_image` and `mask` are ids of `sources`.
     Device and precision are the server's. Raises `UsageError` that begins with the field's name.
     """
     given = {name: value for name, value in values.items() if value is not None}
+    ids = {name: str(given.pop(name)) for name in SOURCES if name in given}
     prompts = given.pop("prompts", None)
     if prompts is None:
         prompts = [given.get("prompt", "")]
@@ -45,10 +57,18 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
     model = models.resolve(settings.model)
     _check_limits(settings, prompts, server, steps=settings.steps or models.defaults_of(model).steps)
     _check_tokens(settings.embedding, server)
+    _check_sources(ids, server)
     _check_vae(settings.vae, server)
-    complete = settings.model_dump(mode="json") | {"prompts": list(prompts), "model": model}
+    complete = settings.model_dump(mode="json") | {"prompts": list(prompts), "model": model} | ids
     del complete["prompt"]
     return complete
+
+
+def _check_sources(ids: Mapping[str, str], server: ServeSettings) -> None:
+    for name, id in ids.items():
+        sources.find(server.state, name, id)
+    if "mask" in ids and "start_image" not in ids:
+        raise UsageError("mask says what of a start image is painted, and there is none", "send the image too")
 
 
 def _check_limits(settings: GenerateSettings, prompts: Sequence[str], server: ServeSettings, *, steps: int) -> None:
@@ -89,13 +109,14 @@ def run(context: JobContext) -> Generator[None]:
     """Generate the images that are left, one by one or in batches, and save each when it is finished."""
     values = dict(context.job.settings)
     prompts = values.pop("prompts")
+    opened = _open_sources({name: values.pop(name) for name in SOURCES if name in values}, context)
     settings = validate(GenerateSettings, values)
     step, total = 0, len(prompts) * settings.images
     while (passed := context.job.passed) < total:
         part, texts = _remaining(settings, prompts, passed)
         context.set_note(f"loading {hub.record_name(settings.model)}")
         tokens = embeddings.tokens_in_prompts([*texts, part.negative_prompt], part.embedding, context.embeddings)
-        generation = Generation(part, texts, tokens, folder=context.embeddings)
+        generation = Generation(part, texts, tokens, folder=context.embeddings, **opened)
         share = (total - passed) / (len(texts) * part.images)
         saved, before, steps = 0, step, iter(generation)
         while True:
@@ -118,6 +139,16 @@ def run(context: JobContext) -> Generator[None]:
             yield
     if context.job.flagged and not context.job.pictures:
         raise ImagesFlagged(context.job.flagged, total)
+
+
+def _open_sources(ids: Mapping[str, str], context: JobContext) -> _Sources:
+    """The start image and the mask of a job."""
+    opened: _Sources = {}
+    if "start_image" in ids:
+        opened["image"] = StartImage.open(sources.find(context.state, "start_image", ids["start_image"]))
+    if "mask" in ids:
+        opened["mask"] = Mask.open(sources.find(context.state, "mask", ids["mask"]))
+    return opened
 
 
 def _remaining(settings: GenerateSettings, prompts: list[str], passed: int) -> tuple[GenerateSettings, list[str]]:

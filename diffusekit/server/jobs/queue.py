@@ -47,7 +47,7 @@ class Jobs:
         """Nothing happens before `open`."""
         self.settings = settings
         self.outputs = Path(settings.outputs).resolve()
-        self.embeddings = Path(settings.embeddings)
+        self.embeddings, self.state = Path(settings.embeddings), Path(settings.state)
         self.models, self.statistics = ServerModels(settings), Statistics()
         self._queue: deque[JobChannel] = deque()
         self._channels: dict[str, JobChannel] = {}  # of jobs that are not finished

@@ -25,6 +25,7 @@ class JobSource(Protocol):
 
     outputs: Path
     embeddings: Path
+    state: Path
 
     def take(self) -> JobChannel | None: ...
 
@@ -67,7 +68,8 @@ class Worker:
         try:
             job = channel.update(state="running", started=started, attempts=channel.job.attempts + 1)
             self._source.save(job)
-            folders = {"outputs": self._source.outputs, "embeddings": self._source.embeddings}
+            names = ("outputs", "embeddings", "state")
+            folders = {name: getattr(self._source, name) for name in names}
             context = JobContext(channel, self._source.save, **folders)
             with contextlib.closing(JOB_TYPES[job.kind].run(context)) as steps:
                 for _ in steps:

@@ -21,10 +21,11 @@ from ... import embeddings, images, metadata
 from ...errors import DiffusekitError, FileRefused
 from ...schedule import SAMPLERS
 from ...version import __version__
-from ..errors import ErrorResponse, NotSupported
+from ..errors import ErrorResponse
 from ..jobs.job import Job
 from ..jobs.queue import Jobs
 from .a1111_fields import FIELDS, Txt2ImgRequest, ignored_options, read_request
+from .a1111_img2img import Img2ImgRequest, read_img2img
 from .requests import decode_base64, spell_fields
 from .responses import read_images, wait_for_job
 
@@ -57,18 +58,16 @@ def _add_generation(routes: APIRouter, jobs: Jobs) -> None:
     async def txt2img(body: Txt2ImgRequest, request: Request, response: Response) -> dict[str, Any]:
         """Generate images and wait for them; to leave cancels."""
         settings, warnings = await asyncio.to_thread(read_request, body, jobs)
-        job = await jobs.submit_async("generate", settings, owner="sdapi", warnings=warnings)
-        job = await wait_for_job(request, jobs, job)
-        files = await read_images(jobs, job) if body.send_images else []
-        info = await asyncio.to_thread(_info, jobs, job)
-        images = [base64.b64encode(file).decode() for file in files]
-        if header := warnings_header(info["warnings"]):
-            response.headers[WARNINGS_HEADER] = header
-        return {"images": images, "parameters": body.model_dump(), "info": json.dumps(info)}
+        return await _generate(jobs, body, settings, warnings, request, response) | {"parameters": body.model_dump()}
 
-    @routes.post("/img2img", include_in_schema=False)
-    async def img2img() -> None:
-        raise NotSupported("img2img is not supported", "use /sdapi/v1/txt2img")
+    @routes.post("/img2img")
+    async def img2img(body: Img2ImgRequest, request: Request, response: Response) -> dict[str, Any]:
+        """Generate images from an image, or paint a part of it, and wait for them; to leave cancels."""
+        settings, warnings = await asyncio.to_thread(read_img2img, body, jobs)
+        sent = body.model_dump()
+        if not body.include_init_images:
+            sent |= {"init_images": None, "mask": None}
+        return await _generate(jobs, body, settings, warnings, request, response) | {"parameters": sent}
 
     @routes.get("/progress")
     def progress(skip_current_image: bool = False) -> dict[str, Any]:
@@ -88,6 +87,24 @@ def _add_generation(routes: APIRouter, jobs: Jobs) -> None:
         if (job := jobs.running_job) and job.kind == "generate":
             jobs.skip(job.id)
         return {}
+
+
+async def _generate(
+    jobs: Jobs,
+    body: Txt2ImgRequest,
+    settings: dict[str, Any],
+    warnings: list[str],
+    request: Request,
+    response: Response,
+) -> dict[str, Any]:
+    """Run a job to its end; return its images and `info`."""
+    job = await jobs.submit_async("generate", settings, owner="sdapi", warnings=warnings)
+    job = await wait_for_job(request, jobs, job)
+    files = await read_images(jobs, job) if body.send_images else []
+    info = await asyncio.to_thread(_info, jobs, job)
+    if header := warnings_header(info["warnings"]):
+        response.headers[WARNINGS_HEADER] = header
+    return {"images": [base64.b64encode(file).decode() for file in files], "info": json.dumps(info)}
 
 
 def _add_options(routes: APIRouter, jobs: Jobs) -> None:

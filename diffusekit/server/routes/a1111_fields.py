@@ -15,6 +15,11 @@ FIELDS = {
     "guidance_scale": "cfg_scale",
     "sampler": "sampler_name",
     "images": "batch_size",
+    "strength": "denoising_strength",
+    "start_image": "init_images",
+    "invert_mask": "inpainting_mask_invert",
+    "mask_padding": "inpaint_full_res_padding",
+    "mask_content": "inpainting_fill",
     "model": "override_settings",
 }
 # Fields without an effect here, and the values with which they have none in A1111. None: any value, because another
@@ -100,7 +105,7 @@ class Txt2ImgRequest(ApiRequest):
     override_settings: dict[str, Any] | None = Field(None, examples=[{}])
 
 
-def read_request(body: Txt2ImgRequest, jobs: Jobs) -> tuple[dict[str, Any], list[str]]:
+def read_request(body: Txt2ImgRequest, jobs: Jobs, neutral: Neutral = NEUTRAL) -> tuple[dict[str, Any], list[str]]:
     """The settings of a generate job, and warnings of what has no effect."""
     options = body.override_settings or {}
     model = jobs.models.default
@@ -125,17 +130,17 @@ def read_request(body: Txt2ImgRequest, jobs: Jobs) -> tuple[dict[str, Any], list
         **size,
     }
     return settings, merge(
-        _ignored(body, sampler.get("sampler", default)),
+        _ignored(body, sampler.get("sampler", default), neutral),
         ignored_options(options, prefix="override_settings."),
         sampler_warnings,
         size_warnings,
     )
 
 
-def _ignored(body: Txt2ImgRequest, sampler: str) -> list[str]:
+def _ignored(body: Txt2ImgRequest, sampler: str, neutral: Neutral) -> list[str]:
     """Warnings of the fields of a request that have no effect."""
     given = body.model_extra or {}
-    sentences = ignored_fields(given, NEUTRAL, Txt2ImgRequest.model_fields)
+    sentences = ignored_fields(given, neutral, type(body).model_fields)
     if given.get("eta") not in ETA.get(sampler, (None, 0, 1)):
         sentences.append("eta has no effect on this server")
     scripts = given.get("alwayson_scripts")

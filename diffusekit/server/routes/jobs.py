@@ -20,6 +20,7 @@ from ..jobs.queue import Jobs
 from ..storage.gallery import Gallery
 from .requests import ApiRequest
 from .responses import sse_response
+from .sent_images import store_base64
 
 EVENT_NAMES = {"requeued": "kept"}  # where clients know an event by another name
 
@@ -31,6 +32,8 @@ class JobRequest(ApiRequest):
 
     kind: str = Field("generate", description="What to do: generate.", max_length=40)
     settings: dict[str, Any] = Field(description="The settings of that verb; `prompts` may be several prompts.")
+    image: str | None = Field(None, description="A start image, in base64 or as a data: URL.")
+    mask: str | None = Field(None, description="Where the start image is painted: white. In base64.")
 
 
 def router(jobs: Jobs, gallery: Gallery) -> APIRouter:
@@ -46,7 +49,8 @@ def _add_jobs(routes: APIRouter, jobs: Jobs) -> None:
     async def submit(body: JobRequest, request: Request) -> Response:
         """Queue a job."""
         warnings = _server_settings(body.settings, jobs)
-        job = await jobs.submit_async(body.kind, body.settings, owner="api", warnings=warnings)
+        ids = await asyncio.to_thread(store_base64, jobs, body.image, body.mask)
+        job = await jobs.submit_async(body.kind, body.settings | ids, owner="api", warnings=warnings)
         root_path = request.scope.get("root_path", "")
         return JSONResponse(job.to_json(), 202, {"Location": f"{root_path}/api/jobs/{job.id}"})
 

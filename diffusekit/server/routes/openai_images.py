@@ -98,28 +98,41 @@ def router(jobs: Jobs) -> APIRouter:
     @routes.post("/images/generations")
     async def generations(body: ImagesRequest, request: Request) -> Response:
         """Generate images and wait for them, or stream them; to leave cancels."""
-        settings, warnings = await asyncio.to_thread(_read_request, body, jobs)
-        job = await jobs.submit_async("generate", settings, owner="openai", warnings=warnings)
-        if body.stream:
-            return sse_response(_events(jobs, job, body))
-        job = await wait_for_job(request, jobs, job)
-        if not job.pictures:
-            raise UsageError(f"job {job.id} was cancelled before an image was finished")
-        is_url = body.response_format == "url"
-        kind = "png" if is_url else body.output_format
-        files = await asyncio.to_thread(_files, jobs, job, kind)
-        data = [{"b64_json": base64.b64encode(file).decode()} for file, _ in files]
-        if is_url:
-            data = [{"url": f"{request.base_url}outputs/{name}"} for name in job.pictures]
-        common = {"created": int(job.created), "output_format": kind, "data": data, "size": files[0][1]}
-        return JSONResponse(common | {"usage": USAGE} | _origin(jobs, job))
+        settings, warnings = await asyncio.to_thread(read_request, body, jobs)
+        return await respond(jobs, request, body, settings, warnings)
 
     return routes
 
 
-def _read_request(body: ImagesRequest, jobs: Jobs) -> tuple[dict[str, Any], list[str]]:
+async def respond(
+    jobs: Jobs,
+    request: Request,
+    body: ImagesRequest,
+    settings: dict[str, Any],
+    warnings: list[str],
+    *,
+    event: str = "image_generation",
+) -> Response:
+    """Run a job and answer with its images, or with a stream of events whose names begin with `event`."""
+    job = await jobs.submit_async("generate", settings, owner="openai", warnings=warnings)
+    if body.stream:
+        return sse_response(_events(jobs, job, body, event))
+    job = await wait_for_job(request, jobs, job)
+    if not job.pictures:
+        raise UsageError(f"job {job.id} was cancelled before an image was finished")
+    is_url = body.response_format == "url"
+    kind = "png" if is_url else body.output_format
+    files = await asyncio.to_thread(_files, jobs, job, kind)
+    data = [{"b64_json": base64.b64encode(file).decode()} for file, _ in files]
+    if is_url:
+        data = [{"url": f"{request.base_url}outputs/{name}"} for name in job.pictures]
+    common = {"created": int(job.created), "output_format": kind, "data": data, "size": files[0][1]}
+    return JSONResponse(common | {"usage": USAGE} | _origin(jobs, job))
+
+
+def read_request(body: ImagesRequest, jobs: Jobs) -> tuple[dict[str, Any], list[str]]:
     """The settings of a generate job, and warnings of what has no effect."""
-    warnings = ignored_fields(body.model_extra or {}, NEUTRAL, ImagesRequest.model_fields)
+    warnings = ignored_fields(body.model_extra or {}, NEUTRAL, type(body).model_fields)
     if body.partial_images and not body.stream:
         warnings.append("partial_images has no effect without stream")
     if body.response_format == "url" and body.stream:
@@ -200,7 +213,7 @@ def _file(path: Path, kind: str) -> tuple[bytes, str]:
             return other.read_bytes(), size
 
 
-async def _events(jobs: Jobs, job: Job, body: ImagesRequest) -> AsyncIterator[str]:
+async def _events(jobs: Jobs, job: Job, body: ImagesRequest, name: str) -> AsyncIterator[str]:
     """Partial images while the job runs, then every image; to leave cancels."""
     sent = 0
     try:
@@ -208,19 +221,20 @@ async def _events(jobs: Jobs, job: Job, body: ImagesRequest) -> AsyncIterator[st
             async for event in events:
                 if event.preview and sent < body.partial_images:
                     data = await asyncio.to_thread(_partial_data, event.preview[0], body, job)
-                    yield _event("partial_image", data | {"partial_image_index": sent})
+                    yield _event(f"{name}.partial_image", data | {"partial_image_index": sent})
                     sent += 1
                 if event.is_last:
                     job = raise_if_failed(event)
         for file, size in await asyncio.to_thread(_files, jobs, job, body.output_format):
-            yield _event("completed", _image_data(file, size, body, job) | {"usage": USAGE} | _origin(jobs, job))
+            yield _event(
+                f"{name}.completed", _image_data(file, size, body, job) | {"usage": USAGE} | _origin(jobs, job)
+            )
     except DiffusekitError as error:
         data = {"type": "error"} | error_body(ErrorResponse.from_error(error))
         yield f"event: error\ndata: {json.dumps(data)}\n\n"
 
 
-def _event(kind: str, data: dict[str, Any]) -> str:
-    name = f"image_generation.{kind}"
+def _event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps({'type': name} | data)}\n\n"
 
 

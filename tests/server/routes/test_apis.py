@@ -140,11 +140,6 @@ def test_png_info_gives_the_stored_text_as_it_is(client, tmp_path):
     assert client.post("/sdapi/v1/png-info", json={"image": sent}).json()["info"] == text
 
 
-def test_img2img_is_not_supported(client):
-    got = client.post("/sdapi/v1/img2img", json={"init_images": []})
-    assert got.status_code == 501 and "txt2img" in got.json()["detail"]
-
-
 def test_progress_interrupt_and_skip(jobs, client, monkeypatch):
     ticks = ticking(monkeypatch)
     # only jobs that make pictures are interrupted
