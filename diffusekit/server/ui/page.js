@@ -149,7 +149,7 @@
 
   // --- an image dropped anywhere restores its settings
   const carries = (event) => event.dataTransfer && [...event.dataTransfer.types].includes('Files');
-  const taken = (event) => event.target.closest && event.target.closest('[data-takes-files], .upload-container');
+  const taken = (event) => event.target.closest && event.target.closest('[data-takes-files], .upload-container, #start-editor');
   let depth = 0;
   const over = (on) => document.body.classList.toggle('dropping', on);
   document.addEventListener('dragenter', (event) => { if (carries(event)) { depth += 1; over(true); } });

@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 from diffusekit import metadata
 from diffusekit.settings import FAST_DEFAULTS
+from diffusekit.start_image import StartImage
 from tests.helpers import ROOT
 from tests.helpers.browser import wait_for_value, write
 from tests.helpers.generated_image import save_image
@@ -153,6 +155,36 @@ def test_fast_takes_four_steps_without_guidance(visit, jobs):
     made = metadata.read(pictures(jobs)[-1]).record.settings
     assert made.fast and made.seed == 8 and made.prompt == "a red balloon"
     assert {name: getattr(made, name) for name in FAST_DEFAULTS} == FAST_DEFAULTS
+
+
+def test_a_mask_painted_in_the_browser_changes_only_what_it_covers(visit, jobs, tmp_path):
+    photo = Image.linear_gradient("L").resize((128, 128)).convert("RGB")
+    photo.save(tmp_path / "photo.png")
+    page = visit()
+    prompt(page).fill("a boat on the sea")
+    settings(page, Steps="2", Seed="3")
+    page.locator("#start button").first.click()
+    page.locator("#start-editor input[type=file]").first.set_input_files(tmp_path / "photo.png")
+    wait_for_value(page, page.locator("#settings").get_by_label("Width").first, "")
+    page.wait_for_timeout(1000)  # the canvas takes the size of the image
+    box = page.locator("#start-editor canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 20, y)
+    page.mouse.down()
+    for offset in range(-20, 21, 5):
+        page.mouse.move(x + offset, y)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    page.click("#go")
+    result(page)
+    path = pictures(jobs)[-1]
+    record = metadata.read(path).record
+    assert record.mask and record.start_image == StartImage.open(photo).sha256
+    with Image.open(path) as made:
+        kept = (np.asarray(made) == np.asarray(photo)).all(2)
+    assert 0.3 < kept.mean() < 0.99 and kept[:8].all() and kept[-8:].all() and not kept[60:68, 60:68].all()
+    with page.expect_response(lambda answer: answer.request.method == "POST"):
+        page.click("#use-start")
 
 
 def test_a_grid_is_drawn_with_its_cells(visit, jobs):

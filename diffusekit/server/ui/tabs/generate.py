@@ -10,6 +10,7 @@ import gradio as gr
 from ..context import IMAGE_TYPES, PageContext, small_button
 from . import generate_html, restore
 from .generate_form import GenerateForm, GridForm, add_form, add_grid
+from .start_form import StartForm, add_start_form
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class GenerateComponents:
     actions: gr.Row
     restore: restore.RestoreButtons
     see: gr.Button
+    start: StartForm
+    use_start: gr.Button
     visitor: gr.State
     names: gr.State
     chosen: gr.State
@@ -51,9 +54,12 @@ def add(context: PageContext) -> GenerateComponents:
             with gr.Row(elem_id="actions", visible=False) as actions:
                 restore_buttons = restore.add_buttons()
                 see = small_button("See how", elem_id="see-made")
+                use_start = small_button("Start from it", elem_id="use-start")
         with gr.Column(elem_id="more", min_width=0):
             with gr.Accordion("Settings", open=False, elem_id="settings"):
                 form = add_form(context, prompt)
+            with gr.Accordion("Start image and mask", open=False, elem_id="start"):
+                start = add_start_form()
             with gr.Accordion("X/Y/Z grid", open=False, elem_id="grid"):
                 grid = add_grid()
         return GenerateComponents(
@@ -69,6 +75,8 @@ def add(context: PageContext) -> GenerateComponents:
             actions=actions,
             restore=restore_buttons,
             see=see,
+            start=start,
+            use_start=use_start,
             visitor=gr.State(None),
             names=gr.State([]),
             chosen=gr.State(0),

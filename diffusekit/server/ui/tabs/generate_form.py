@@ -21,6 +21,7 @@ from ....visualise import xyz_grid
 from .. import prompt_info
 from ..context import PageContext, Updates, small_button
 from .generate_html import render_word_list
+from .start_form import START_LABELS
 
 LABELS = {
     "prompt": "Prompt",
@@ -258,7 +259,7 @@ def spell_labels(sentences: Sequence[str]) -> list[str]:
 
 def _with_labels(message: str) -> str:
     """A message with the labels of the form instead of the names of settings."""
-    return re.sub("`(\\w+)`", lambda match: LABELS.get(match[1], match[0]), message)
+    return re.sub("`(\\w+)`", lambda match: (LABELS | START_LABELS).get(match[1], match[0]), message)
 
 
 def _clean(value: Any) -> Any:

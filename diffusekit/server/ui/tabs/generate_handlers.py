@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from .. import progress, prompt_info
 from ..context import QUICK, UNLIMITED, Updates, error_notice, errors_as_notice
 from ..html import render_notice, render_stage
 from ..progress import ProgressUpdate, VisitorJob
-from . import generate_form, generate_html, restore
+from . import generate_form, generate_html, restore, start_form
 from .page import Page
 
 
@@ -36,8 +38,13 @@ class GenerateHandlers:
     def connect(self) -> None:
         """Connect the events of the tab to their handlers."""
         tab, form, fields = self.tab, self.form, self.form.fields
-        tab.generate.click(self.on_generate, [tab.names, *form.inputs], self.generating, **UNLIMITED)
-        inputs = [tab.names, *tab.grid.inputs, *form.inputs]
+        asked = [*form.inputs, *tab.start.inputs]
+        tab.generate.click(self.on_generate, [tab.names, *asked], self.generating, **UNLIMITED)
+        size = [fields["width"], fields["height"]]
+        started = [tab.start.editor, *size]
+        tab.use_start.click(self.on_use_start, [tab.names, tab.chosen], started, **QUICK)
+        tab.start.editor.upload(lambda: (None, None), None, size, **QUICK)  # the size is then that of the image
+        inputs = [tab.names, *tab.grid.inputs, *asked]
         tab.grid.generate.click(self.on_generate_grid, inputs, self.generating, **UNLIMITED)
         tab.stop.click(progress.stop_handler(self.jobs), tab.visitor, None, **QUICK)
         tab.result.select(self.on_select, None, tab.chosen, **QUICK)
@@ -52,7 +59,6 @@ class GenerateHandlers:
         changes = [field.change for field in counted]
         gr.on(changes, self.count_tokens, counted, tab.token_count, trigger_mode="always_last", **QUICK)
         form.random_seed.click(lambda: "", None, fields["seed"], **QUICK)
-        size = [fields["width"], fields["height"]]
         form.swap_size.click(lambda width, height: (height, width), size, size, **QUICK)
         suited = [*(fields[name] for name in FAST_DEFAULTS), *size, fields["fast"]]
         form.refresh_models.click(self.on_refresh_models, fields["model"], fields["model"], **QUICK)
@@ -66,11 +72,12 @@ class GenerateHandlers:
 
     async def on_generate(self, before: list[str], *values: Any) -> AsyncGenerator[Updates]:
         """Generate the images of the form; `before` are the names of the images that are shown now."""
-        given = generate_form.read_form(values)
+        given = generate_form.read_form(values[: len(generate_form.FIELDS)])
         visitor = VisitorJob()
         yield self.start(given["prompt"], visitor)
         try:
             settings = generate_form.settings_from_form(given)
+            settings |= await self.read_start(values)
         except DiffusekitError as error:
             yield self.fail(error, before)
             return
@@ -83,11 +90,13 @@ class GenerateHandlers:
     async def on_generate_grid(self, before: list[str], *values: Any) -> AsyncGenerator[Updates]:
         """Generate an image for each cell of the grid, and the sheet with all of them."""
         count = len(self.tab.grid.inputs)
-        given = generate_form.read_form(values[count:])
+        given = generate_form.read_form(values[count:][: len(generate_form.FIELDS)])
         visitor = VisitorJob()
         yield self.start(given["prompt"], visitor)
         try:
             axes, cells, settings = parse_grid(values[:count], given)
+            start = await self.read_start(values[count:])
+            cells = [replace(cell, settings={**start, **cell.settings}) for cell in cells]
         except DiffusekitError as error:
             yield self.fail(error, before)
             return
@@ -95,6 +104,15 @@ class GenerateHandlers:
         async with contextlib.aclosing(self.show(grid, before)) as updates:
             async for update in updates:
                 yield update
+
+    async def read_start(self, values: Sequence[Any]) -> dict[str, Any]:
+        """The start image and mask behind the fields of the form, as settings of a job."""
+        behind = values[len(generate_form.FIELDS) :]
+        return await asyncio.to_thread(start_form.read_start, behind, self.jobs.settings)
+
+    def on_use_start(self, names: list[str], chosen: int) -> tuple[Any, ...]:
+        """Put the chosen image into the editor of the start image. The size is then that of the image."""
+        return (start_form.start_from(self.chosen_path(names, chosen)), None, None) if names else (gr.skip(),) * 3
 
     async def show(
         self, progress_updates: AsyncGenerator[ProgressUpdate], before: list[str]
