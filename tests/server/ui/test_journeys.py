@@ -160,7 +160,7 @@ def test_fast_takes_four_steps_without_guidance(visit, jobs):
 def test_a_mask_painted_in_the_browser_changes_only_what_it_covers(visit, jobs, tmp_path):
     photo = Image.linear_gradient("L").resize((128, 128)).convert("RGB")
     photo.save(tmp_path / "photo.png")
-    page = visit()
+    page = visit(height=1600)  # the editor is in view
     prompt(page).fill("a boat on the sea")
     settings(page, Steps="2", Seed="3")
     page.locator("#start button").first.click()
