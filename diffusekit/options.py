@@ -30,6 +30,7 @@ class GenerateOptions(TypedDict, total=False):
     mask_content: Literal["original", "fill", "noise", "nothing"]
     steps: int | None
     guidance_scale: float | None
+    guidance_rescale: float
     sampler: str | None
     spacing: Literal["leading", "linspace", "trailing"] | None
     fast: bool

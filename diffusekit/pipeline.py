@@ -149,10 +149,11 @@ class Generation:
         """Say what a model of few steps decided, and everything in the prompts that has no effect."""
         for sentence in defaults.explain(given, self.settings, self.model):
             self._warn(sentence)
-        negative, is_distilled = self.settings.negative_prompt, self.model.is_guidance_distilled
-        if negative and not self.is_guided:
-            why = "the model is guidance-distilled" if is_distilled else "`guidance_scale` 1"
-            self._warn(f"`negative_prompt` has no effect without guidance ({why})")
+        negative = self.settings.negative_prompt
+        why = "the model is guidance-distilled" if self.model.is_guidance_distilled else "`guidance_scale` 1"
+        for name in ("negative_prompt", "guidance_rescale"):
+            if getattr(self.settings, name) and not self.is_guided:
+                self._warn(f"`{name}` has no effect without guidance ({why})")
         for sentence in find_unused(self.settings, self._canvas):
             self._warn(sentence)
         for sentence in check_prompts(
@@ -208,6 +209,7 @@ class Generation:
             cond,
             uncond=uncond,
             guidance_scale=scale,
+            guidance_rescale=settings.guidance_rescale,
             first_step=start.first_step,
             generators=generators,
             masked=start.masked,

@@ -106,6 +106,25 @@ def _widen(latents: torch.Tensor, channels: torch.Tensor | None) -> torch.Tensor
     return torch.cat([latents, channels.to(latents).expand(len(latents), -1, -1, -1)], 1)
 
 
+def rescale_guided(guided: torch.Tensor, with_prompt: torch.Tensor, share: float) -> torch.Tensor:
+    """Scale guided predictions (B, C, h, w) to the standard deviation of those with the prompt, each image by itself.
+
+    Guidance widens the spread of the prediction, so that images are too bright and too dark. `share` is how much of
+    the result is scaled, 0 to 1 (Lin et al., 2023, section 3.4).
+    """
+    ratio = with_prompt.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)
+    return share * (guided * ratio) + (1 - share) * guided
+
+
+def _guide(outputs: tuple[torch.Tensor, ...], scale: float, rescale: float) -> torch.Tensor:
+    """Combine the predictions without and with the prompt; the only one of an unguided step is returned as it is."""
+    if len(outputs) == 1:
+        return outputs[0]
+    without, with_prompt = outputs
+    guided = without + scale * (with_prompt - without)
+    return rescale_guided(guided, with_prompt, rescale) if rescale else guided
+
+
 @torch.no_grad()
 def denoise(
     unet: Any,
@@ -115,6 +134,7 @@ def denoise(
     *,
     uncond: Conditioning | ConditioningSchedule | None = None,
     guidance_scale: float = 1.0,
+    guidance_rescale: float = 0.0,
     first_step: int = 0,
     generators: list[torch.Generator] | None = None,
     masked: MaskedLatents | None = None,
@@ -124,7 +144,8 @@ def denoise(
 
     `cond` is the prompt and `uncond` the negative prompt. Both go through the U-Net in one batch (classifier-free
     guidance, Ho and Salimans, 2022), unless `guidance_scale` is 1, which needs no `uncond`. A schedule may compose
-    several prompts for each image (Liu et al., 2022), which always needs `uncond`.
+    several prompts for each image (Liu et al., 2022), which always needs `uncond`. `guidance_rescale` is that of
+    `rescale_guided`.
     `generators`, one per image, draw the noise of stochastic samplers. `masked` keeps a part of the latents. `channels`
     (1, K, h, w) are further input channels of an inpainting U-Net. Close the iterator to cancel.
     """
@@ -141,7 +162,7 @@ def denoise(
         alpha, sigma = schedule.alpha_sigma(scheduler, timestep)
         batch = _widen(scaled, channels).repeat(len(now) // len(scaled), 1, 1, 1)
         outputs = prompts.compose(unet(batch, timestep, **now.unet_kwargs()).sample.float())
-        output = outputs[0] if len(outputs) == 1 else outputs[0] + guidance_scale * (outputs[1] - outputs[0])
+        output = _guide(outputs, guidance_scale, guidance_rescale)
         x0, eps = schedule.x0_and_eps(x_t, output, alpha, sigma, prediction_type)
         latents = scheduler.step(output, timestep, x_t, **noise_source).prev_sample
         if masked is not None:

@@ -110,6 +110,14 @@ class GenerateSettings(ModelSettings):
         le=100,
         allow_inf_nan=False,
     )
+    guidance_rescale: float = flag(
+        0.0,
+        "How much guided predictions are scaled back to the spread of those with the prompt, from 0 to 1. Models with "
+        "zero terminal SNR need about 0.7 where guidance makes their images too bright.",
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+    )
     sampler: str | None = flag(
         None,
         f"Sampling algorithm: {', '.join(SAMPLERS)}. Default: dpm++_2m, or that of its kind for a model of few steps.",

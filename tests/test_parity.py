@@ -1,70 +1,72 @@
-"""From the same latents, our loop and diffusers' own pipeline end in the same latents."""
+"""From the same prompt and seed, our latents and those of diffusers' own pipelines are equal."""
+
+import logging
+import re
 
 import pytest
-import torch
-from diffusers import StableDiffusionPipeline
 
-from diffusekit import models, schedule, text
-from diffusekit.sampling import denoise
+from diffusekit import models, schedule
+from tests.helpers import ROOT, parity
 
-STEPS = 6
-
-
-def pipeline(folder):
-    """Plain diffusers, with no help from us."""
-    found = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    found.set_progress_bar_config(disable=True)
-    return found
+ROWS = re.compile(r"^\| (\S+) \| (.*) \|$", re.M)
 
 
 @pytest.fixture(scope="module")
-def pairs(families):
-    folders = {"mini": models.MINI} | families
-    return {name: (models.load(str(f), "cpu"), pipeline(f)) for name, f in folders.items()}
+def pairs(random_models):
+    """Models by kind. The last one is kept, because tests of one kind follow each other."""
+    logging.getLogger("diffusekit.pipeline").setLevel(logging.ERROR)  # few steps spoil images, which nobody sees here
+    loaded = {}
+
+    def get(kind):
+        if kind not in loaded:
+            loaded.clear()
+            loaded[kind] = parity.load_pair(models.MINI if kind == "mini" else random_models[kind])
+        return loaded[kind]
+
+    yield get
+    logging.getLogger("diffusekit.pipeline").setLevel(logging.NOTSET)
 
 
-def difference(model, pipe, sampler, scale):
-    size = (
-        model.unet.config.in_channels,
-        model.unet.config.sample_size,
-        model.unet.config.sample_size,
-    )
-    noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(3))
-    ours = schedule.make_scheduler(sampler, model.scheduler_config)
-    ours.set_timesteps(STEPS)
-    cond, uncond = text.encode(model, ["a red cat on the grass"]), text.encode(model, ["a dog"])
-    draws = [torch.Generator().manual_seed(5)]
-    *_, last = denoise(
-        model.unet,
-        ours,
-        noise * ours.init_noise_sigma,
-        cond,
-        uncond=uncond,
-        guidance_scale=scale,
-        generators=draws,
-    )
-    pipe.scheduler = schedule.make_scheduler(sampler, model.scheduler_config)
-    theirs = pipe(
-        "a red cat on the grass",
-        negative_prompt="a dog",
-        num_inference_steps=STEPS,
-        guidance_scale=scale,
-        latents=noise,
-        generator=torch.Generator().manual_seed(5),
-        output_type="latent",
-    ).images
-    return (last.x_next - theirs).abs().max().item()
+@pytest.mark.parametrize(
+    "kind,task,sampler", [("sd1", "text", "dpm++_2m"), ("sd1", "image", "euler_a"), ("sdxl", "image", "ddim")]
+)
+def test_one_of_each(pairs, kind, task, sampler):
+    assert parity.difference(pairs(kind), sampler, task=task) < parity.LIMIT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [1.0, 5.0])
 @pytest.mark.parametrize("sampler", schedule.SAMPLERS)
-def test_mini(pairs, sampler, scale):
-    assert difference(*pairs["mini"], sampler, scale) < 1e-4
+@pytest.mark.parametrize("kind", ["mini", "sd1", "sd2", "sd2-zsnr", "sdxl"])
+def test_every_family_and_sampler(pairs, kind, sampler):
+    assert parity.difference(pairs(kind), sampler) < parity.LIMIT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["sd1", "sd2"])
-@pytest.mark.parametrize("sampler", schedule.SAMPLERS)
-def test_families(pairs, family, sampler):
-    assert difference(*pairs[family], sampler, 5.0) < 1e-4
+@pytest.mark.parametrize("kind,task", [("lcm", "text"), ("lcm", "image")])
+def test_latent_consistency_models(pairs, kind, task):
+    assert parity.difference(pairs(kind), "lcm", task=task) < parity.LIMIT
+
+
+@pytest.mark.parametrize("kind", ["sd2-zsnr", pytest.param("sdxl", marks=pytest.mark.slow)])
+def test_rescaled_guidance(pairs, kind):
+    """Lin et al., 2023: for models with zero terminal SNR. It changes the latents, and so does its strength."""
+    pair = pairs(kind)
+    for share in (0.3, 0.7):
+        assert parity.difference(pair, "ddim", guidance_rescale=share) < parity.LIMIT
+
+
+def test_without_guidance_and_without_a_negative_prompt(pairs):
+    pair = pairs("sd2-zsnr")
+    assert parity.difference(pair, "euler", guidance=1.0, negative="") < parity.LIMIT
+    assert parity.difference(pair, "euler", negative="") < parity.LIMIT
+
+
+def test_the_document_has_every_sampler_and_no_large_difference():
+    text = (ROOT / "docs" / "parity.md").read_text()
+    tables = text.split("\n## ")[1:3]
+    assert [table.partition("\n")[0] for table in tables] == ["Images from text", "Images from an image"]
+    for table in tables:
+        rows = {name: cells.split(" | ") for name, cells in ROWS.findall(table)}
+        assert set(schedule.SAMPLERS) <= rows.keys()
+        for name in schedule.SAMPLERS:
+            assert all(float(cell) < parity.LIMIT for cell in rows[name] if cell.strip())

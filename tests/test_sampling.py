@@ -8,7 +8,7 @@ import torch
 
 from diffusekit import schedule
 from diffusekit.conditioning import Conditioning
-from diffusekit.sampling import denoise
+from diffusekit.sampling import denoise, rescale_guided
 from tests.helpers.oracle import LANDS_WITHIN, Oracle
 
 
@@ -56,6 +56,17 @@ def test_guidance_of_zero_is_the_negative_prompt_alone():
     scheduler, x = start()
     alone = list(denoise(Counting(), scheduler, x, prompts(2.0)))
     torch.testing.assert_close(away[-1].x_next, alone[-1].x_next)
+
+
+def test_rescaled_guidance_is_that_of_diffusers():
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    guided, with_prompt = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 3
+    for share in (0.0, 0.7, 1.0):
+        expected = rescale_noise_cfg(guided, with_prompt, guidance_rescale=share)
+        torch.testing.assert_close(rescale_guided(guided, with_prompt, share), expected)
+    _, unguided = run(1.0, guidance_rescale=0.7)
+    assert torch.equal(unguided[-1].x_next, run(1.0)[1][-1].x_next)
 
 
 def test_steps_say_where_they_are():

@@ -57,6 +57,7 @@ def format_infotext(record: Record) -> str:
         "Sampler": sampler.label if sampler else "",
         "Schedule type": (sampler.schedule_type or trailing) if sampler else "",
         "CFG scale": s.guidance_scale,
+        "CFG rescale": s.guidance_rescale or "",
         "Seed": s.seed,
         "Size": f"{s.width}x{s.height}",
         "Model hash": record.model_hash[:10],

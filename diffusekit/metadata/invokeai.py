@@ -54,6 +54,7 @@ def _read_metadata(text: str) -> Reading | None:
             "Steps": values.get("steps"),
             "Sampler": values.get("scheduler"),
             "CFG scale": first_of(values, "cfg_scale", "guidance"),
+            "CFG rescale": values.get("cfg_rescale_multiplier") or None,
             "Seed": values.get("seed"),
             "Size": join_size(values.get("width"), values.get("height")),
             "Model": model,

@@ -29,7 +29,8 @@ _KEYS = {
     "width": "Size",
     "height": "Size",
 }
-_USED = {*_KEYS.values(), "Schedule type", "Scheduler", "Emphasis"}
+_RESCALE = "CFG rescale"  # SD.Next's key, which is written only where it has an effect
+_USED = {*_KEYS.values(), _RESCALE, "Schedule type", "Scheduler", "Emphasis"}
 _PLAIN_VERSION = re.compile(r"diffusekit 0\.[1-5]\b")  # versions of diffusekit that read all prompts as plain text
 # Fields that say where an image comes from, and change nothing in it.
 _NEUTRAL = {"Program", "Version", "Model hash", "VAE hash", "TI hashes", "Hashes", "User", "App", "RNG", "Created Date"}
@@ -126,6 +127,8 @@ def restore(parameters: Mapping[str, str], unknown: Mapping[str, str]) -> Restor
         values["spacing"] = "trailing"
     if reason:
         missing.setdefault("sampler", reason)
+    if parameters.get(_RESCALE):
+        given["guidance_rescale"] = parameters[_RESCALE]
     for name, value in given.items():
         if value in ("", None):
             if name not in ("prompt", "negative_prompt"):

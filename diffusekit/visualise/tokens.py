@@ -120,6 +120,7 @@ def analyze(
         "used": reading.end - 1,
         "padding": {"id": text.padding_id(loaded), "count": len(tokenized.ids) - reading.end - 1},
         "cut": tokenized.truncated,
+        "text_encoders": len(loaded.text_encoders),
         "words": [vars(word) for word in words],
         "pieces": _pieces(reading, count),
         "typical_norm": reading.vocabulary.typical_norm,
@@ -275,8 +276,11 @@ def _draw(numbers: dict[str, Any]) -> Any:
         part.set_facecolor(plots.PAPER)
     _draw_strip(strip.subplots(), numbers)
     left, right = below.subplots(1, 2, width_ratios=[1.05, 1])
-    _draw_table(left, pieces, numbers["arithmetic"], columns)
-    _draw_map(right, numbers["map"])
+    is_single = numbers["text_encoders"] == 1
+    table = "the token table" if is_single else "the token table of the first text encoder"
+    _draw_table(left, pieces, numbers["arithmetic"], columns, f"Tokens, their ids, and the nearest words in {table}")
+    states = "States of the text encoder" if is_single else "States of both text encoders, side by side"
+    _draw_map(right, numbers["map"], f"{states}, projected to two dimensions")
     return figure
 
 
@@ -294,9 +298,11 @@ def _draw_strip(axes: Any, numbers: dict[str, Any]) -> None:
     _draw_text(axes, 0, 0.08, cut, plots.TEXT)
 
 
-def _draw_table(axes: Any, pieces: Sequence[dict[str, Any]], sums: Sequence[dict[str, Any]], columns: int) -> None:
+def _draw_table(
+    axes: Any, pieces: Sequence[dict[str, Any]], sums: Sequence[dict[str, Any]], columns: int, title: str
+) -> None:
     """Tokens, ids and nearest words, then the sums of words."""
-    plots.blank_axes(axes, "Tokens, their ids, and the nearest words in the token table")
+    plots.blank_axes(axes, title)
     rows = -(-len(pieces) // columns) or 1
     lines = max(-(-len(pieces) // columns), 10) + 2 * len(sums)
     offsets, width, nearest = ((0.02, 0.2, 0.28), 60, 3) if columns == 1 else ((0.02, 0.17, 0.24), 18, 1)
@@ -328,10 +334,9 @@ def _piece_text(piece: dict[str, Any]) -> str:
     return f"{raw}…" if continues else raw.removesuffix("</w>")
 
 
-def _draw_map(axes: Any, state_map: dict[str, Any]) -> None:
+def _draw_map(axes: Any, state_map: dict[str, Any], title: str) -> None:
     """States as points. Related words are pale and linked to the word that they replace. Each word is named once."""
     shares = [f"{100 * share:.0f} % of the variance" for share in state_map["explained_variance"]]
-    title = "States of the text encoder, projected to two dimensions"
     plots.style_axes(axes, title, f"1st direction, {shares[0]}", f"2nd direction, {shares[1]}")
     own = [point for point in state_map["points"] if not point["instead_of"]]
     related = [point for point in state_map["points"] if point["instead_of"]]

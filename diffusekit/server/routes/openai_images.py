@@ -74,6 +74,7 @@ class ImagesRequest(ApiRequest):
         None, validation_alias=AliasChoices("num_inference_steps", "steps"), examples=[20], description=_DEFAULT
     )
     guidance_scale: float | None = Field(None, examples=[3])
+    guidance_rescale: float = Field(0.0, examples=[0])
     seed: int | None = Field(None, examples=[-1], description="-1 or null: random.")
     sampler: str | None = Field(None, examples=["dpm++_2m"])
 
@@ -148,6 +149,7 @@ def read_request(body: ImagesRequest, jobs: Jobs) -> tuple[dict[str, Any], list[
         "images": body.n,
         "steps": body.steps,
         "guidance_scale": body.guidance_scale,
+        "guidance_rescale": body.guidance_rescale,
         "seed": None if body.seed == -1 else body.seed,
         "model": model,
         **sampler,

@@ -218,6 +218,7 @@ def _settings(run: LessonRun) -> str:
         "sampler": SAMPLERS[settings.sampler].label,
         "spacing": settings.spacing or "",
         "guidance": html.format_number(settings.guidance_scale),
+        "guidance rescale": f"{settings.guidance_rescale:g}" if settings.guidance_rescale else "",
         "negative prompt": settings.negative_prompt,
         "size": f"{settings.width} × {settings.height}",
         "learned tokens": ", ".join(settings.embedding),

@@ -11,6 +11,7 @@ from typing import Any
 
 from ... import text
 from ...display import format_count
+from ...models import TextModel
 from ...schedule import SAMPLERS, in_sigma_space, make_scheduler
 from .. import contact_sheet
 from ..trace import rms
@@ -26,6 +27,12 @@ ANSWERS = {
     " scaled so that α² + σ² = 1)",
     "sample": "the image <span class='t-x0'>x̂<sub>0</sub></span> behind the noise",
 }
+
+_ONE_ENCODER = "They are all that the U-Net ever learns about the prompt."
+_TWO_ENCODERS = (
+    "The states of the second encoder stand to the right of those of the first. Beside them the U-Net gets one pooled "
+    "state of the whole prompt, and the size of the image."
+)
 
 
 def section_values(runs: Sequence[LessonRun], data: LessonPayload) -> dict[str, str]:
@@ -55,12 +62,25 @@ def _text_values(runs: Sequence[LessonRun]) -> dict[str, str]:
         "readings": per_run(runs, [_reading(run) for run in runs]),
         "gist_words": f"{' and '.join(format_count(n, 'token') for n in counts)} in {positions} positions",
         "width": f"{width:,}",
-        "text_layers": str(model.text_layers),
-        "text_size": format_millions(*model.text_encoders),
+        "encoders": _describe_encoders(model),
+        "states_use": _ONE_ENCODER if len(model.widths) == 1 else _TWO_ENCODERS,
         "states_image": images[0],
         "states": per_run(runs, figures),
         "gist_states": f"{positions} × {width:,} numbers",
     }
+
+
+def _describe_encoders(model: TextModel) -> str:
+    """Say what the text encoders are, up to the verb of what they do with each position."""
+    size = f"{model.text_layers} layers, {format_millions(*model.text_encoders)} million parameters"
+    if len(model.widths) == 1:
+        row = f"Each id selects a row of {model.widths[0]:,} numbers from a table."
+        return f"{row} Then the <b>text encoder</b> ({size}) mixes"
+    first, second = (f"{width:,}" for width in model.widths)
+    return (
+        f"Each id selects a row of {first} numbers from one table and a row of {second} from another. Then <b>two text "
+        f"encoders</b> (together {size}), each with its own table, mix"
+    )
 
 
 def _states_image(run: LessonRun) -> str:

@@ -88,6 +88,7 @@ def _record_rows(record: metadata.Record) -> dict[str, Any]:
         "Sampler": f"{sampler.label} {sampler.schedule_type}".strip() if sampler else "",
         "Steps": settings.steps,
         "Guidance": f"{settings.guidance_scale:g}" if settings.guidance_scale is not None else "",
+        "Guidance rescale": f"{settings.guidance_rescale:g}" if settings.guidance_rescale else "",
         "Seed": settings.seed,
         "Model": f"{settings.model} {record.revision or record.model_hash[:10]}".strip(),
         "Learned tokens": ", ".join(f"{name} ({sha[:8]})" for name, sha in record.embeddings.items()),

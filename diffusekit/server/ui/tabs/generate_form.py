@@ -38,6 +38,7 @@ LABELS = {
     "fast": "Fast",
     "prompt_syntax": "Prompt syntax",
     "spacing": "Timestep spacing",
+    "guidance_rescale": "Guidance rescale",
 }
 SYNTAXES = (("Plain", "plain"), ("A1111", "a1111"))  # labels and values of `prompt_syntax`
 FIELDS = tuple(LABELS)  # names of `GenerateSettings`, in the order in which handlers get their values
@@ -126,6 +127,9 @@ def add_form(context: PageContext, prompt: gr.Textbox) -> GenerateForm:
     with gr.Row(elem_classes="pair"):
         fields["prompt_syntax"] = syntax_dropdown()
         fields["spacing"] = spacing_dropdown()
+    fields["guidance_rescale"] = gr.Slider(
+        0, 1, 0, step=0.05, label=LABELS["guidance_rescale"], info="Against too bright images.", buttons=[]
+    )
     with gr.Row(elem_classes="sizes"):
         fields["seed"] = seed_box("seed")
         random_seed = small_button("Random", elem_classes="beside", elem_id="dice")

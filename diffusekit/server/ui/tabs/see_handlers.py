@@ -19,7 +19,8 @@ from . import generate_form, restore, see_html
 from .page import Page
 from .see import FIELDS
 
-REST = ("negative_prompt", "model", "width", "height", "embedding", "spacing")  # settings of an image without a field
+# settings of an image without a field
+REST = ("negative_prompt", "model", "width", "height", "embedding", "spacing", "guidance_rescale")
 
 
 class SeeHandlers:
