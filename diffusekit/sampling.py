@@ -144,10 +144,9 @@ def denoise(
 
     `cond` is the prompt and `uncond` the negative prompt. Both go through the U-Net in one batch (classifier-free
     guidance, Ho and Salimans, 2022), unless `guidance_scale` is 1, which needs no `uncond`. A schedule may compose
-    several prompts for each image (Liu et al., 2022), which always needs `uncond`. `guidance_rescale` is that of
-    `rescale_guided`.
-    `generators`, one per image, draw the noise of stochastic samplers. `masked` keeps a part of the latents. `channels`
-    (1, K, h, w) are further input channels of an inpainting U-Net. Close the iterator to cancel.
+    several prompts for each image (Liu et al., 2022), which always needs `uncond`. `guidance_rescale` is the share of
+    `rescale_guided`. `generators`, one per image, draw the noise of stochastic samplers. `masked` keeps a part of the
+    latents. `channels` (1, K, h, w) are those that an inpainting U-Net takes too. Close the iterator to cancel.
     """
     prompts = _Prompts(cond, uncond, is_guided=guidance_scale != 1)
     if (first_step or masked) and hasattr(scheduler, "set_begin_index"):

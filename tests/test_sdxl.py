@@ -68,7 +68,7 @@ def test_latents_are_those_of_diffusers(pair, guidance, negative, syntax):
 
 
 def test_a_long_prompt_with_weights_is_that_of_a1111(pair):
-    model, pipe = pair.model, pair.pipe["text"]
+    model, pipe = pair.model, pair.pipes["text"]
     (tokenizer, _) = model.tokenizers
     plain, weighted = LONG.split(" in ")
     words = [(i, 1.0) for i in tokenizer(plain, add_special_tokens=False).input_ids]
@@ -115,7 +115,7 @@ def test_a_learned_token_is_that_of_diffusers(random_models, tmp_path):
     vectors = {"clip_l": torch.randn(2, 32), "clip_g": torch.randn(2, 48)}
     save_file(vectors, tmp_path / "blob.safetensors")
     pair = parity.load_pair(random_models["sdxl"])
-    pipe = pair.pipe["text"]
+    pipe = pair.pipes["text"]
     for key, network, tokenizer in (
         ("clip_l", pipe.text_encoder, pipe.tokenizer),
         ("clip_g", pipe.text_encoder_2, pipe.tokenizer_2),

@@ -42,7 +42,10 @@ def load_pair(folder: Path) -> Pair:
     image = StableDiffusionXLImg2ImgPipeline if is_xl else StableDiffusionImg2ImgPipeline
     wanted = inspect.signature(image).parameters
     parts = {name: part for name, part in text.components.items() if name in wanted}
-    pipes = {"text": text, "image": image(**parts, **({} if is_xl else {"requires_safety_checker": False}))}
+    pipes: dict[str, Any] = {
+        "text": text,
+        "image": image(**parts, **({} if is_xl else {"requires_safety_checker": False})),
+    }
     for pipe in pipes.values():
         pipe.set_progress_bar_config(disable=True)
     return Pair(models.load(str(folder), "cpu"), pipes)

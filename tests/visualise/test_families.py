@@ -45,7 +45,7 @@ def test_an_image_is_made_again_from_its_record(random_models):
         model = str(random_models[kind])
         assert run(["generate", "a red cat", "--model", model, *OPTIONS, *options, "-o", f"{kind}.png"]) == 0
         assert run(["again", f"{kind}.png", "--model", model, "-o", f"{kind}-again.png"]) == 0
-        first, second = (metadata.read(f"{kind}{end}.png") for end in ("", "-again"))
+        first, second = (metadata.read(Path(f"{kind}{end}.png")) for end in ("", "-again"))
         assert first.record is not None and first.record.settings.guidance_rescale == 0.7
         assert first.parameters["CFG rescale"] == "0.7"
         assert first.record == second.record
