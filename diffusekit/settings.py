@@ -112,11 +112,9 @@ class GenerateSettings(ModelSettings):
     )
     guidance_rescale: float = flag(
         0.0,
-        "How much guided predictions are scaled back to the spread of those with the prompt, from 0 to 1. Models with "
-        "zero terminal SNR need about 0.7 where guidance makes their images too bright.",
+        "How much the spread of guided predictions is scaled back, 0 to 1; about 0.7 for zero-SNR models.",
         ge=0,
         le=1,
-        allow_inf_nan=False,
     )
     sampler: str | None = flag(
         None,

@@ -63,7 +63,7 @@ def test_an_image_is_made_from_the_command_line(pair, random_models, tmp_path):
 @pytest.mark.parametrize("guidance,negative", [(5.0, "a dog"), (5.0, ""), (1.0, "")])
 @pytest.mark.parametrize("syntax", ["plain", "a1111"])
 def test_latents_are_those_of_diffusers(pair, guidance, negative, syntax):
-    options = {"guidance": guidance, "negative": negative, "syntax": syntax}
+    options = {"guidance": guidance, "negative": negative, "prompt_syntax": syntax}
     assert parity.difference(pair, "euler", **options, steps=2) < 1e-4
 
 
