@@ -110,12 +110,7 @@ class GenerateSettings(ModelSettings):
         le=100,
         allow_inf_nan=False,
     )
-    guidance_rescale: float = flag(
-        0.0,
-        "How much the spread of guided predictions is scaled back, 0 to 1; about 0.7 for zero-SNR models.",
-        ge=0,
-        le=1,
-    )
+    guidance_rescale: float = flag(0.0, "Rescaling of guidance, 0 to 1: 0.7 for zero terminal SNR.", ge=0, le=1)
     sampler: str | None = flag(
         None,
         f"Sampling algorithm: {', '.join(SAMPLERS)}. Default: dpm++_2m, or that of its kind for a model of few steps.",
