@@ -24,8 +24,9 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
 ) -> None:
-    """Convert a model between a folder in diffusers layout and one file, and to another precision.
+    """Convert a model to one file, to a folder, or in precision.
 
+    A folder is one in diffusers layout.
     Example: diffusekit models convert dreamy.safetensors dreamy/ --dtype float16
     """
     _check("dtype", dtype, ("float16", "bfloat16", "float32"))

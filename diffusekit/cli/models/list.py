@@ -18,9 +18,9 @@ def command(
     kind: Annotated[str, typer.Option("--kind", help="What to list: model, lora, vae or embedding.")] = "model",
     as_json: Json = False,
 ) -> None:
-    """List the models that are here: the embedded one, those in your folders, and those in the hub's cache.
+    """List the models that are here.
 
-    Every revision has a line. What cannot be loaded is listed with the reason.
+    These are the embedded one, those in your folders, and those in the hub's cache. Every revision has a line. What cannot be loaded is listed with the reason.
     """
     from ... import model_catalog, model_names, places
 

@@ -20,9 +20,9 @@ def command(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a model from the hub's cache, or a file or folder in ./models or in a folder of DIFFUSEKIT_MODELS.
+    """Delete a model.
 
-    Files in the folders of other programs are left to these programs.
+    It lies in the hub's cache, in ./models, or in a folder of DIFFUSEKIT_MODELS. Files in the folders of other programs are left to these programs.
     """
     from ... import hub_cache
 

@@ -21,9 +21,9 @@ def command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read every file of a model and compare its SHA-256 with the hub's, or with the one given.
+    """Compare the files of a model with their hashes.
 
-    The hub's hashes are in its cache, so no network is needed. Web pages with downloads often show the SHA-256 of a
+    Every file is read, and its SHA-256 is compared with the hub's, or with the one given. The hub's hashes are in its cache, so no network is needed. Web pages with downloads often show the SHA-256 of a
     file, or its first 10 digits. The exit code is 8 when a file differs.
     """
     from ... import model_catalog
