@@ -9,7 +9,8 @@ from .options import Json, Name, describe_as_json, describe_as_rows
 def command(name: Name, as_json: Json = False) -> None:
     """Show what a model is and what it lacks.
 
-    Family, task, parts, precision, size in memory, and what is missing. Only JSON files and headers are read, and nothing is fetched. The exit code is 8 for what cannot be loaded.
+    Family, task, parts, precision, size in memory, and what is missing. Only JSON files and headers are read, and
+    nothing is fetched. The exit code is 8 for what cannot be loaded.
     """
     from ... import model_catalog
 

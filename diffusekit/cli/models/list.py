@@ -20,7 +20,8 @@ def command(
 ) -> None:
     """List the models that are here.
 
-    These are the embedded one, those in your folders, and those in the hub's cache. Every revision has a line. What cannot be loaded is listed with the reason.
+    These are the embedded one, those in your folders, and those in the hub's cache. Every revision has a line. What
+    cannot be loaded is listed with the reason.
     """
     from ... import model_catalog, model_names, places
 

@@ -22,7 +22,8 @@ def command(
 ) -> None:
     """Delete a model.
 
-    It lies in the hub's cache, in ./models, or in a folder of DIFFUSEKIT_MODELS. Files in the folders of other programs are left to these programs.
+    It lies in the hub's cache, in ./models, or in a folder of DIFFUSEKIT_MODELS. Files in the folders of other
+    programs are left to these programs.
     """
     from ... import hub_cache
 

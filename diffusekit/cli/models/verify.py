@@ -23,8 +23,9 @@ def command(
 ) -> None:
     """Compare the files of a model with their hashes.
 
-    Every file is read, and its SHA-256 is compared with the hub's, or with the one given. The hub's hashes are in its cache, so no network is needed. Web pages with downloads often show the SHA-256 of a
-    file, or its first 10 digits. The exit code is 8 when a file differs.
+    Every file is read, and its SHA-256 is compared with the hub's, or with the one given. The hub's hashes are in
+    its cache, so no network is needed. Web pages with downloads often show the SHA-256 of a file, or its first 10
+    digits. The exit code is 8 when a file differs.
     """
     from ... import model_catalog
 
