@@ -41,6 +41,7 @@ class GenerateOptions(TypedDict, total=False):
     height: int | None
     batch: int | None
     embedding: tuple[str, ...]
+    lora: tuple[str, ...]
     device: str
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
     attention: Literal["sdpa", "xformers", "math"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -21,6 +22,7 @@ from .device import make_generators
 from .embeddings import LearnedToken, check_compatible, tokens_in_prompts
 from .errors import DiffusekitError, ImagesFlagged, OutOfMemory, UsageError
 from .generated_image import FlaggedImage, GeneratedImage
+from .lora import LoraSelection
 from .mask import Mask
 from .models import Model
 from .options import GenerateOptions, LoadOptions
@@ -62,25 +64,25 @@ class Generation:
         image: StartImage | None = None,
         seeds: Sequence[int] | None = None,
         mask: Mask | None = None,
+        lora_folder: str | Path | None = None,
     ):
         """Without `tokens`, those that the prompts name are found; without `model`, that of the settings is loaded.
 
-        `folder` is that of the learned tokens: warnings name what is in it. `seeds` has the first seed of each prompt.
+        `folder` has learned tokens, `lora_folder` LoRA files. `seeds` are the first seeds of the prompts.
         Raises `UsageError` for a `mask` that does not fit the `image`.
         """
-        self.warnings: list[str] = []
         if tokens is None:
             folder = folder or Workspace().embeddings
             tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding, folder)
         self.tokens = tuple(tokens)
         self.model = model or models.load_for(settings)
-        self.warnings += self.model.warnings
+        self.warnings: list[str] = list(self.model.warnings)
         for token in self.tokens:
             check_compatible(token, self.model)
+        self.loras = LoraSelection.of(settings, prompts, self.model, lora_folder)
         self._image, self._mask, self._tiled = image, mask, False
         self._canvas = canvas_of(settings, self.model, image, mask)
-        complete = defaults.complete(settings, self.model, self._canvas)
-        self.settings = complete.model_copy(update=_names(self.model, self.tokens))
+        self.settings = defaults.complete(settings, self.model, self._canvas).model_copy(update=self._names())
         self._warn_of_settings(prompts, folder, given=settings)
         self._size = latents.shape(self.model, _known(self.settings.width), _known(self.settings.height))
         self._source = LatentSource(self.model, self._size, self._canvas, content=settings.mask_content)
@@ -103,6 +105,11 @@ class Generation:
         """The images that the model's safety checker flagged."""
         return [image for image in self.finished if isinstance(image, FlaggedImage)]
 
+    def _names(self) -> dict[str, Any]:
+        """Return the settings that name files, as records have them: without paths."""
+        tokens, vae = tuple(token.name for token in self.tokens), self.model.vae_name or None
+        return {"embedding": tokens, "lora": self.loras.settings, "model": self.model.name, "vae": vae}
+
     @property
     def is_guided(self) -> bool:
         """Whether every step evaluates the U-Net with and without the prompt (classifier-free guidance)."""
@@ -111,14 +118,19 @@ class Generation:
     @property
     def total(self) -> int:
         done = len(self.finished)
-        batches = -(-done // self._batch) + -(-(len(self._tasks) - done) // self._batch)
+        if self.loras.is_uniform:
+            batches = -(-done // self._batch) + -(-(len(self._tasks) - done) // self._batch)
+        else:
+            batches = position = 0
+            while position < len(self._tasks):
+                position += len(self._batch_from(position))
+                batches += 1
         return self._evaluations * batches
 
     def __iter__(self) -> Iterator[Step]:
         while (done := len(self.finished)) < len(self._tasks):
-            tasks = self._tasks[done : done + self._batch]
             try:
-                yield from self._run(tasks)
+                yield from self._run(self._batch_from(done))
             except RuntimeError as error:
                 self._save_memory(error)
 
@@ -129,6 +141,11 @@ class Generation:
         if problem := find_problem(self.model, self._size, batch, asked):
             self._warn(problem)
         return batch
+
+    def _batch_from(self, position: int) -> list[_Task]:
+        """Return the next batch: all of its prompts use the same LoRA files."""
+        tasks = self._tasks[position : position + self._batch]
+        return list(takewhile(lambda task: self.loras.are_equal(task.prompt, tasks[0].prompt), tasks))
 
     def _warn_of_steps(self) -> None:
         """Warn of a number of steps that spoils images. A run from an image starts at its own noise level."""
@@ -147,7 +164,7 @@ class Generation:
 
     def _warn_of_settings(self, prompts: Sequence[str], folder: str | Path | None, *, given: GenerateSettings) -> None:
         """Say what a model of few steps decided, and everything in the prompts that has no effect."""
-        for sentence in defaults.explain(given, self.settings, self.model):
+        for sentence in (*defaults.explain(given, self.settings, self.model), *self.loras.warnings):
             self._warn(sentence)
         negative = self.settings.negative_prompt
         why = "the model is guidance-distilled" if self.model.is_guidance_distilled else "`guidance_scale` 1"
@@ -190,7 +207,9 @@ class Generation:
         negatives = [parse(settings.negative_prompt, steps, syntax=settings.prompt_syntax, is_negative=True)]
         if scale == 1 and all(len(each.parts) == 1 for each in parsed):
             negatives = []
-        cond, uncond = prompt_encoder.encode(model, parsed, negatives * len(tasks), self.tokens)
+        adapter = self.loras.adapter(tasks[0].prompt)
+        with adapter.applied_to_text():
+            cond, uncond = prompt_encoder.encode(model, parsed, negatives * len(tasks), self.tokens)
         if model.family.takes_size:
             width, height = _known(settings.width), _known(settings.height)
             cond = cond.with_size(width, height)
@@ -203,7 +222,7 @@ class Generation:
         start = self._start(scheduler, generators)
         step = None
         for step in denoise(
-            model.unet,
+            adapter.adapt(model.unet),
             scheduler,
             start.latents,
             cond,
@@ -273,6 +292,7 @@ class Generation:
             start_image=self._image.sha256 if self._image else "",
             mask=self._mask.sha256 if self._mask else "",
             safety_checker="passed" if self._checker else "off" if own.no_safety_checker else "",
+            loras=self.loras.hashes(task.prompt),
         )
 
     def _save_memory(self, error: Exception) -> None:
@@ -291,11 +311,6 @@ class Generation:
             raise OutOfMemory(
                 "one image does not fit in memory", "use a smaller `width` and `height`, or set `device` to cpu"
             ) from error
-
-
-def _names(model: Model, tokens: Sequence[LearnedToken]) -> dict[str, Any]:
-    """Return the settings that name files, as records have them: without paths."""
-    return {"embedding": tuple(token.name for token in tokens), "model": model.name, "vae": model.vae_name or None}
 
 
 def _known(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from .display import quote
 from .embeddings import LearnedToken, find_mentions, find_omissions
 from .models import TextModel
-from .prompt import find_syntax
+from .prompt import Construct, find_syntax
 from .prompt_parser import parse
 from .text import find_truncated, has_every_word
 
@@ -35,8 +35,11 @@ def check_prompts(
         if found := find_syntax(prompt, [(start, end) for start, end, _ in mentions], read=syntax):
             subject = "the negative prompt" if prompt == negative_prompt else "the prompt"
             constructs = ", ".join(map(str, found))
-            sentences.append(f"{subject} has syntax of other programs, which is read as plain text: {constructs}")
-        sentences += [f"in the prompt, {note}" for note in parse(prompt, 1, syntax=syntax).notes]
+            hint = "; give it with `lora`, or set `prompt_syntax` to a1111" if _has_lora(found) else ""
+            sentences.append(f"{subject} has syntax of other programs, which is read as plain text: {constructs}{hint}")
+        is_negative = prompt == negative_prompt and prompt not in prompts
+        parsed = parse(prompt, 1, syntax=syntax, is_negative=is_negative)
+        sentences += [f"in the prompt, {note}" for note in parsed.notes]
         sentences += [
             f"{quote(prompt[start:end])} in the prompt is the learned token of {token.path or token.name}, "
             "not the word; rename the token to use the word"
@@ -50,3 +53,7 @@ def check_prompts(
         for truncated in find_truncated(model, every if syntax == "plain" else (), tokens)
     ]
     return list(dict.fromkeys(sentences))
+
+
+def _has_lora(found: Sequence[Construct]) -> bool:
+    return any(each.example.startswith(("<lora:", "<lyco:")) for each in found)

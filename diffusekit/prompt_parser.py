@@ -8,6 +8,7 @@
 | `[from:to:when]`, `[to:when]`, `[from::when]` | another text after `when`: a step, or a share like 0.5 |
 | `[a|b]` | one text after the other, step by step |
 | `a AND b :1.2` | both prompts at once, each with its own guidance |
+| `<lora:name:0.8>` | nothing to the text; the LoRA changes the model while this prompt is drawn |
 
 Every function is linear in the length of a prompt: brackets count to a depth of `MAX_DEPTH`.
 """
@@ -17,6 +18,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from .display import quote
+from .errors import UsageError
+from .lora_request import LoraRequest, find_tags, parse_request
 
 MAX_DEPTH = 32
 MAX_WEIGHT = 1000.0
@@ -29,7 +34,7 @@ _MALFORMED = re.compile(r":\s*+([+-]?\d*+\.\d*+\.[\d.]*+)\s*+\)")
 _SCHEDULE_TOKEN = re.compile(r"\\.|[\[\]():|]|[^\\\[\]():|]++|\\", re.DOTALL)
 _BREAK = re.compile(r"\bBREAK\b")
 _AND = re.compile(r"\bAND\b")
-_NETWORK = re.compile(r"<(lora|lyco|hypernet):([^<>:]++)[^<>]*+>")
+_HYPERNETWORK = re.compile(r"<hypernet:([^<>:]++)[^<>]*+>")
 
 
 @dataclass(frozen=True)
@@ -68,26 +73,31 @@ class ParsedPrompt:
     """A prompt of at least one part.
 
     `notes` are sentences about what was not understood. A literal prompt has no syntax, and is cut where the model's
-    context ends.
+    context ends. `loras` are what its tags ask for.
     """
 
     parts: tuple[PromptPart, ...]
     notes: tuple[str, ...] = ()
     is_literal: bool = False
+    loras: tuple[LoraRequest, ...] = ()
 
 
 def parse(prompt: str, steps: int, *, syntax: str = "a1111", is_negative: bool = False) -> ParsedPrompt:
     """Parse a prompt for a run of `steps` steps; the `syntax` is "plain", which is taken literally, or "a1111".
 
-    In a negative prompt `AND` is a word.
+    In a negative prompt `AND` is a word, and LoRA tags have no effect. Raises `UsageError` for a LoRA tag that cannot
+    be read.
     """
     if syntax == "plain":
         return ParsedPrompt((PromptPart((PromptVariant(steps, ((Span(prompt),),)),)),), is_literal=True)
     notes: dict[str, None] = {}  # in order, and each only once
-    networks = [f"{kind}:{name}" for kind, name in _NETWORK.findall(prompt)]
-    if networks:
-        notes[f"<{networks[0]}> is not applied: LoRA and hypernetworks cannot be used in prompts"] = None
-        prompt = _NETWORK.sub("", prompt)
+    prompt, loras = _take_loras(prompt)
+    if loras and is_negative:
+        notes[f"{loras[0].tag} has no effect in a negative prompt; write it in the prompt"] = None
+        loras = ()
+    if names := _HYPERNETWORK.findall(prompt):
+        notes[f"<hypernet:{names[0]}> is not applied: hypernetworks cannot be used"] = None
+        prompt = _HYPERNETWORK.sub("", prompt)
     parts = []
     for text, weight in [(prompt, 1.0)] if is_negative else split_parts(prompt):
         variants = [
@@ -95,7 +105,21 @@ def parse(prompt: str, steps: int, *, syntax: str = "a1111", is_negative: bool =
             for until, each in parse_schedule(text, steps, notes)
         ]
         parts.append(PromptPart(tuple(variants), weight))
-    return ParsedPrompt(tuple(parts), tuple(notes))
+    return ParsedPrompt(tuple(parts), tuple(notes), loras=loras)
+
+
+def _take_loras(prompt: str) -> tuple[str, tuple[LoraRequest, ...]]:
+    """Return a prompt without its LoRA tags, and what they ask for."""
+    loras, rest, position = [], [], 0
+    for start, end, text in find_tags(prompt):
+        try:
+            loras.append(parse_request(text))
+        except ValueError as error:
+            tag = quote(prompt[start:end], 100)
+            raise UsageError(f"{tag} in the prompt {error}", "write <lora:name:0.8>") from None
+        rest.append(prompt[position:start])
+        position = end
+    return "".join([*rest, prompt[position:]]), tuple(loras)
 
 
 def split_parts(prompt: str) -> list[tuple[str, float]]:

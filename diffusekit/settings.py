@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from .errors import UsageError
+from .lora_request import LoraRequests
 from .schedule import SAMPLERS
 from .setting_fields import Attention, Memory, attention_flag, flag, memory_flag
 
@@ -144,6 +145,7 @@ class GenerateSettings(ModelSettings):
     embedding: tuple[str, ...] = flag(
         (), "A learned token: its name in ./embeddings, or a path. Can be given several times."
     )
+    lora: LoraRequests = flag((), "A LoRA and its strength, like ink:0.8, by name or path. Can be given several times.")
     device: str = flag("auto", "Device: auto, cpu, cuda, cuda:1, mps or xpu.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = flag(
         "auto", "Precision of the networks: auto, float32, float16 or bfloat16."
@@ -165,7 +167,7 @@ class GenerateSettings(ModelSettings):
         """Read -1 as a random seed, as A1111 does."""
         return None if str(seed).strip() == "-1" else seed
 
-    @field_validator("embedding", mode="before")
+    @field_validator("embedding", "lora", mode="before")
     @classmethod
     def _split(cls, names: Any) -> Any:
         return _split_commas(names)
@@ -315,6 +317,7 @@ class ServeSettings(ModelSettings):
     )
     outputs: str = flag("outputs", "Folder for generated images, the only folder whose files are served.")
     embeddings: str = flag("embeddings", "Folder of learned tokens.")
+    loras: str = flag("loras", "Folder of LoRA files that requests may name.")
     state: str = flag(".diffusekit", "Folder for the job database.")
     queue: int = flag(32, "Maximum number of queued jobs; further requests get HTTP 429.", ge=1, le=10_000)
     no_ui: bool = flag(False, "Serve only the APIs, not the web page.")

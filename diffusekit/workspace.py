@@ -21,6 +21,11 @@ class Workspace:
         return self.path / "models"
 
     @property
+    def loras(self) -> Path:
+        """LoRA files, in folders if there are many."""
+        return self.path / "loras"
+
+    @property
     def recipes(self) -> Path:
         """Recipes for training: TOML files."""
         return self.path / "training"

@@ -15,7 +15,7 @@ CODE = ("diffusekit", "training")
 LAYERS: dict[str, list[set[str]]] = {
     "diffusekit": [
         {"errors", "display", "version", "exact_schedulers", "hub_aliases"},
-        {"schedule", "setting_fields"},
+        {"schedule", "setting_fields", "lora_request"},
         {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace", "model_files"}
         | {"text_files"},
         {"config", "file_hashes", "large_files", "prompt_list", "sandbox"},
@@ -26,7 +26,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"metadata", "model_catalog"},
         {"models"},
         {"latents", "attention", "embeddings", "mask"},
-        {"text", "start_image", "batch_size"},
+        {"text", "start_image", "batch_size", "lora"},
         {"prompt_check", "prompt_encoder", "sampling", "canvas", "generated_image"},
         {"defaults", "start_latents"},
         {"pipeline", "clip_score"},
@@ -51,6 +51,12 @@ LAYERS: dict[str, list[set[str]]] = {
         {"files"},
         {"lookup"},
         {"arithmetic", "omissions"},
+    ],
+    "diffusekit.lora": [
+        {"hashes", "layouts"},
+        {"weights"},
+        {"files", "adapter"},
+        {"selection"},
     ],
     "diffusekit.inversion": [
         {

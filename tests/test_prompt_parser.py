@@ -122,7 +122,7 @@ def test_a_prompt_without_syntax_is_plain():
         ("a [cat", "'[' is not closed"),
         ("(" * 100 + "a" + ")" * 100, "deeper than 32"),
         ("(cat:1.2.3)", "'1.2.3' is not a number"),
-        ("a <lora:ink:0.8> cat", "<lora:ink> is not applied"),
+        ("a <hypernet:ink:0.8> cat", "<hypernet:ink> is not applied"),
     ],
 )
 def test_what_is_not_understood_is_said(prompt, said):

@@ -12,6 +12,7 @@ from ..errors import FileRefused
 from ..settings import GenerateSettings, validate
 from .generate import MaskPath, OutputOptions, StartImagePath, run, split_size
 from .options import with_group, with_settings
+from .recorded_loras import find_loras
 from .recorded_model import find_model, find_vae
 
 if TYPE_CHECKING:
@@ -68,7 +69,16 @@ def command(
         }
         merged = merged.model_copy(update=found)
         _check_sources(image, metadata.record, start, mask)
+    merged = find_loras(merged, _lora_hashes(metadata))
     run(merged, [merged.prompt], options, start, mask)
+
+
+def _lora_hashes(metadata: "ImageMetadata") -> dict[str, str]:
+    """Return the hashes of LoRA files by name, whole from our record or shortened from A1111's text."""
+    if metadata.record is not None and metadata.record.loras:
+        return metadata.record.loras
+    pairs = (pair.rpartition(":") for pair in metadata.parameters.get("Lora hashes", "").split(","))
+    return {name.strip(): sha.strip().lower() for name, _, sha in pairs if name.strip() and sha.strip()}
 
 
 def _check_sources(image: Path, record: "Record", start: Path | None, mask: Path | None) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -22,7 +23,7 @@ from .streams import read_stdin
 from .sweep import SweepOutput, run_sweep
 
 if TYPE_CHECKING:
-    from ..pipeline import GeneratedImage
+    from ..pipeline import GeneratedImage, Generation
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +179,8 @@ def run(
 
         start, painted = StartImage.open(image) if image else None, Mask.open(mask) if mask else None
         generation = Generation(settings, prompts, image=start, mask=painted)
+        if not (options.quiet or options.as_json):
+            _print_loras(generation)
         for _ in follow(generation, show=not options.quiet):
             for made in generation.images[len(rows) :]:
                 rows.append(_save(made, destination, options))
@@ -188,9 +191,22 @@ def run(
         flagged = [
             {"prompt": r.settings.prompt, "seed": r.settings.seed} for r in (i.record for i in generation.flagged)
         ]
-        print(json.dumps({"pictures": rows, "flagged": flagged, "seconds": seconds}, ensure_ascii=False))
+        found = {"pictures": rows, "flagged": flagged, "seconds": seconds} | _describe_loras(generation)
+        print(json.dumps(found, ensure_ascii=False))
     if generation.flagged:
         raise ImagesFlagged(len(generation.flagged), len(generation.finished))
+
+
+def _print_loras(generation: "Generation") -> None:
+    """Say on stderr what was found of each LoRA file. Warnings say what was not."""
+    for match in generation.loras.matches:
+        if not match.unmatched:
+            print(match, file=sys.stderr)
+
+
+def _describe_loras(generation: "Generation") -> dict[str, Any]:
+    loras = [{"name": m.name, "matched": m.matched, "layers": m.total} for m in generation.loras.matches]
+    return {"loras": loras} if loras else {}
 
 
 def _save(image: "GeneratedImage", destination: Destination, options: OutputOptions) -> dict[str, Any]:

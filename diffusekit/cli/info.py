@@ -59,7 +59,8 @@ def _rows_of(record: "Record") -> dict[str, Any]:
     rows |= {"model hash": record.model_hash} if record.model_hash else {"model revision": record.revision}
     rows |= {"vae hash": record.vae_hash} if record.vae_hash else {}
     rows |= {f"grid {name}": ", ".join(labels) for name, labels in record.axes.items()}
-    if record.embeddings:
-        rows["embedding"] = ", ".join(f"{name} {sha[:12]}" for name, sha in record.embeddings.items())
+    for key, hashes in (("embedding", record.embeddings), ("lora hashes", record.loras)):
+        if hashes:
+            rows[key] = ", ".join(f"{name} {sha[:12]}" for name, sha in hashes.items())
     rows["versions"] = ", ".join(f"{k} {v}" for k, v in record.versions.items())
     return rows

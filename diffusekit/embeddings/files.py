@@ -19,7 +19,7 @@ from .. import atomic
 from ..display import format_size
 from ..errors import DiskError, FileRefused, UsageError
 from .formats import PICKLE_ENDINGS, header, layouts, native, pickle_sandbox, png
-from .formats.other_kinds import TOKEN_HINT, name_kind_of_file
+from .formats.other_kinds import hint_for, name_kind_of_file
 from .names import name_error, name_of, spellings
 from .token import MAX_BYTES, LearnedToken, check
 
@@ -166,7 +166,7 @@ def _read_start(path: Path, count: int) -> tuple[bytes, int]:
                 raise FileRefused(f"{path} is not a regular file", "give the path of a file")
             if status.st_size > MAX_BYTES:
                 if kind := name_kind_of_file(file):
-                    raise FileRefused(f"{path} is {kind}, expected a token of textual inversion", TOKEN_HINT)
+                    raise FileRefused(f"{path} is {kind}, expected a token of textual inversion", hint_for(kind))
                 raise FileRefused(
                     f"{path} has {format_size(status.st_size)}, expected at most {format_size(MAX_BYTES)} for a token",
                     "is this a whole model, or a LoRA?",

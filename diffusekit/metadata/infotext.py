@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..lora_request import parse_request
 from ..schedule import SAMPLERS, uses_spacing
 from ..settings import GenerateSettings
 from .json_text import parse_object
@@ -47,7 +48,7 @@ def format_infotext(record: Record) -> str:
     """Write the text that A1111 and Forge read.
 
     The line of the negative prompt is always there, because ComfyUI looks for it. `Emphasis: None` tells A1111
-    that brackets in the prompts were read as plain text.
+    that brackets in the prompts were read as plain text. LoRA files of the settings are tags at the end of the prompt.
     """
     s = record.settings
     sampler = SAMPLERS[s.sampler] if s.sampler else None
@@ -69,6 +70,7 @@ def format_infotext(record: Record) -> str:
         "VAE": s.vae,
         "RNG": "CPU",
         "Emphasis": "None" if s.prompt_syntax == "plain" and set("([") & set(s.prompt + s.negative_prompt) else "",
+        "Lora hashes": ", ".join(f"{name}: {sha[:12]}" for name, sha in record.loras.items()),
         "TI hashes": ", ".join(f"{name}: {sha[:12]}" for name, sha in record.embeddings.items()),
         "Version": f"diffusekit {record.versions.get('diffusekit', '')}".strip(),
     }
@@ -76,7 +78,8 @@ def format_infotext(record: Record) -> str:
         pairs |= {"Script": "X/Y/Z plot", f"{letter} Type": name}
         pairs[f"{letter} Values"] = ", ".join(labels)
     line = ", ".join(f"{key}: {_quote(value)}" for key, value in pairs.items() if value not in ("", None))
-    return f"{s.prompt}\n{_NEGATIVE} {s.negative_prompt}\n{line}"
+    prompt = " ".join([s.prompt, *(parse_request(request).tag for request in s.lora)])
+    return f"{prompt}\n{_NEGATIVE} {s.negative_prompt}\n{line}"
 
 
 def _mask_pairs(s: GenerateSettings) -> dict[str, Any]:

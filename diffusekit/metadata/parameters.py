@@ -13,6 +13,7 @@ from typing import Any
 
 from ..display import quote
 from ..errors import UsageError
+from ..lora_request import find_tags
 from ..schedule import SAMPLERS, TRAILING_SCHEDULES, Sampler, uses_spacing
 from ..settings import MAX_PROMPT, GenerateSettings, validate
 
@@ -34,6 +35,7 @@ _USED = {*_KEYS.values(), _RESCALE, "Schedule type", "Scheduler", "Emphasis"}
 _PLAIN_VERSION = re.compile(r"diffusekit 0\.[1-5]\b")  # versions of diffusekit that read all prompts as plain text
 # Fields that say where an image comes from, and change nothing in it.
 _NEUTRAL = {"Program", "Version", "Model hash", "VAE hash", "TI hashes", "Hashes", "User", "App", "RNG", "Created Date"}
+_NEUTRAL |= {"Lora hashes"}
 _PLAIN_SCHEDULES = (
     "",
     "automatic",
@@ -142,10 +144,23 @@ def restore(parameters: Mapping[str, str], unknown: Mapping[str, str]) -> Restor
             values[name] = value
     if str(values.get("seed", "")).strip() == "-1":  # a request for a random seed, which an image does not have
         missing["seed"] = f"is {quote(str(values.pop('seed')))}, but it should be 0 or more"
+    if values["prompt_syntax"] == "plain" and parameters.get("Lora hashes"):
+        values["prompt"], values["lora"] = _take_tags(values.get("prompt", ""))
     if "width" in missing or "height" in missing:  # one side alone is a size that the image did not have
         values = {name: value for name, value in values.items() if name not in ("width", "height")}
     unused = {k: v for k, v in parameters.items() if v and k not in _USED | _NEUTRAL and k[:1].isupper()}
     return Restored(validate(GenerateSettings, values), missing, unused)
+
+
+def _take_tags(prompt: str) -> tuple[str, list[str]]:
+    """Return a prompt without the LoRA tags at its end, where our infotext has those of the settings."""
+    loras: list[str] = []
+    for start, end, text in reversed([*find_tags(prompt)]):
+        if prompt[end:].strip():
+            break
+        prompt = prompt[:start].rstrip()
+        loras.insert(0, text)
+    return prompt, loras
 
 
 def _syntax(parameters: Mapping[str, str]) -> str:

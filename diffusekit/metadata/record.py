@@ -30,6 +30,7 @@ class Record(BaseModel):
     dtype: str = ""
     versions: dict[str, str] = {}
     embeddings: dict[str, str] = {}  # SHA-256 of the files of learned tokens, by name
+    loras: dict[str, str] = {}  # SHA-256 of the tensors of LoRA files, by name, as A1111 computes it
     start_image: str = ""  # SHA-256 of the size and pixels of the image that it was made from
     mask: str = ""  # SHA-256 of the size and gray values of the mask
     safety_checker: str = ""  # "passed", or "off" for no_safety_checker; "" for a model that brings none
@@ -61,6 +62,7 @@ class Record(BaseModel):
         start_image: str = "",
         mask: str = "",
         safety_checker: str = "",
+        loras: dict[str, str] | None = None,
     ) -> Record:
         """Make a record for this machine and the installed versions."""
         versions = {name: _installed_version(name) for name in _PACKAGES} | {"python": platform.python_version()}
@@ -76,6 +78,7 @@ class Record(BaseModel):
             dtype=placement.dtype_name,
             versions=versions,
             embeddings=embeddings or {},
+            loras=loras or {},
         )
 
 

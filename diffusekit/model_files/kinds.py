@@ -20,6 +20,7 @@ _ONE_FILE = "give a checkpoint in one .safetensors file, a folder in diffusers l
 _ENDINGS = (".safetensors", ".ckpt", ".gguf", ".pt", ".pth", ".bin", ".sft")
 _CHECKPOINT_FOLDERS = ("models/Stable-diffusion", "models/checkpoints", "Stable-diffusion", "checkpoints")
 _LORA = re.compile(r"lora_|\.lora|lokr_|hada_|oft_|\.dora_scale")
+LORA_HINT = "give it with `lora`, and a model with `model`"
 _LIMIT = 200  # folders that are looked into
 _SMALL = 2**20  # bytes; learned tokens are smaller, models are larger
 # The first bytes of files that are no weights at all.
@@ -98,7 +99,7 @@ def _describe_tensors(header: TensorHeader) -> tuple[str, str]:
     """Say what the keys of a safetensors file belong to."""
     names = header.tensors
     if any(_LORA.search(name) for name in names):
-        return "a LoRA, which changes a model and is not one", "LoRA files cannot be used yet"
+        return "a LoRA, which changes a model and is not one", LORA_HINT
     if any(name.startswith(("control_model.", "controlnet_")) for name in names):
         return "a ControlNet, which steers a model and is not one", _ONE_FILE
     if is_checkpoint(names):
@@ -142,7 +143,7 @@ def _describe_pickle(data: bytes, *, is_small: bool) -> tuple[str, str]:
     if b"string_to_param" in data:
         return f"a learned token in {danger}", "convert it: diffusekit embeddings import FILE"
     if b"lora_" in data:
-        return f"a LoRA in {danger}", "LoRA files cannot be used yet"
+        return f"a LoRA in {danger}", LORA_HINT
     if is_small:
         return danger, "if it is a learned token, convert it: diffusekit embeddings import FILE"
     what = f"a one-file checkpoint in {danger}" if b"diffusion_model." in data else danger
@@ -174,7 +175,7 @@ def _describe_folder(path: Path, names: Collection[str]) -> tuple[str, str]:
     if cached := [name for name in names if name.startswith("models--")]:
         return "it is the hub's cache", f"give the id of a model, like {'/'.join(cached[0].split('--')[1:])}"
     if "adapter_config.json" in names or "pytorch_lora_weights.safetensors" in names:
-        return "it is a LoRA, which changes a model and is not one", "LoRA files cannot be used yet"
+        return "it is a LoRA, which changes a model and is not one", LORA_HINT
     for inside in _CHECKPOINT_FOLDERS:
         if files := _checkpoints(path / inside):
             return (

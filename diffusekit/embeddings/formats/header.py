@@ -14,7 +14,7 @@ from typing import Any
 
 from ...display import quote
 from ...errors import FileRefused
-from .other_kinds import TOKEN_HINT, name_kind
+from .other_kinds import hint_for, name_kind
 
 MAX_HEADER = 2 * 2**20
 MAX_TENSORS = 64
@@ -83,7 +83,7 @@ def parse(text: bytes, size: int) -> Header:
         raise _refused("has metadata that is not text")
     if len(entries) > MAX_TENSORS:
         if kind := name_kind(entries):
-            raise FileRefused(f"is {kind}, expected a token of textual inversion", TOKEN_HINT)
+            raise FileRefused(f"is {kind}, expected a token of textual inversion", hint_for(kind))
         raise _refused(f"has {len(entries):,} tensors, expected at most {MAX_TENSORS}")
     spans = [_span(name, entry) for name, entry in entries.items()]
     end = 0

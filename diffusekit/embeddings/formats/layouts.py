@@ -16,7 +16,7 @@ from ...display import quote
 from ...errors import FileRefused
 from ..names import name_of, safe_name, token_error
 from ..token import MAX_BYTES, MAX_VECTORS
-from .other_kinds import TOKEN_HINT, name_kind
+from .other_kinds import TOKEN_HINT, hint_for, name_kind
 
 _PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
 _SINGLE = ("emb_params", "emp_params")  # kohya and Civitai; OneTrainer (not a typing error)
@@ -55,7 +55,7 @@ def identify(names: Collection[str], metadata: Mapping[str, str], stem: str) -> 
             _HINT,
         )
     if kind := name_kind(keys):
-        raise FileRefused(f"is {kind}, expected a token of textual inversion", _HINT)
+        raise FileRefused(f"is {kind}, expected a token of textual inversion", hint_for(kind))
     if len(keys) > 1:
         some = ", ".join(quote(key, 30) for key in sorted(keys)[:4])
         raise FileRefused(

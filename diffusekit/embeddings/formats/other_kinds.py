@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 TOKEN_HINT = "use a file that holds one token of textual inversion"
+_LORA = "a LoRA"
 _SAMPLE = 4 * 2**20  # bytes of a header or pickle that are searched
 _MAX_NAMES = 20_000
 _IN_PICKLE = re.compile(rb"[\w.-]{3,200}")
@@ -22,7 +23,7 @@ _KINDS = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
         ("a hypernetwork", r"^(320|640|768|1024|1280)\.\d+\.|^layer_structure$"),
-        ("a LoRA", r"lora_|\.lora|_lora\.|bundle_emb\.|hada_|lokr_|oft_blocks|\.dora_scale"),
+        (_LORA, r"lora_|\.lora|_lora\.|bundle_emb\.|hada_|lokr_|oft_blocks|\.dora_scale"),
         ("a ControlNet", r"^control_model\.|^controlnet_|^input_hint_block\.|^zero_convs\."),
         ("an IP-Adapter", r"^(image_proj|ip_adapter)(\.|$)"),
         ("a motion module", r"motion_modules\."),
@@ -42,6 +43,11 @@ def name_kind(names: Iterable[str]) -> str:
     if len(known) < 2:  # a token can have any name
         return ""
     return next((kind for kind, pattern in _KINDS if any(pattern.search(name) for name in known)), "")
+
+
+def hint_for(kind: str) -> str:
+    """Return what to do with a file of a kind that `name_kind` names."""
+    return "give it with `lora`" if kind == _LORA else TOKEN_HINT
 
 
 def name_kind_of_file(file: BinaryIO) -> str:

@@ -1,4 +1,4 @@
-"""What a running job works with: its settings, the folders of images and tokens, and methods that report progress."""
+"""What a running job works with: its settings, its folders, and methods that report progress."""
 
 from __future__ import annotations
 
@@ -20,10 +20,18 @@ class JobContext:
     """One job while the worker runs it."""
 
     def __init__(
-        self, channel: JobChannel, save: Callable[[Job], object], *, outputs: Path, embeddings: Path, state: Path
+        self,
+        channel: JobChannel,
+        save: Callable[[Job], object],
+        *,
+        outputs: Path,
+        embeddings: Path,
+        loras: Path,
+        state: Path,
     ):
         """`save` writes the job to disk."""
-        self.channel, self.outputs, self.embeddings, self.state = channel, outputs, embeddings, state
+        self.channel, self.outputs, self.state = channel, outputs, state
+        self.embeddings, self.loras = embeddings, loras
         self._save, self._previews = save, True
 
     @property

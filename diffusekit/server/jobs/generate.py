@@ -8,11 +8,13 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ... import embeddings, hub, model_names
+from ... import embeddings, hub, lora, model_names
 from ...embeddings.names import name_of
 from ...errors import ImagesFlagged, UsageError
+from ...lora_request import parse_request
 from ...mask import Mask
 from ...pipeline import FlaggedImage, GeneratedImage, Generation
+from ...prompt_parser import parse
 from ...settings import GenerateSettings, ServeSettings, validate
 from ...start_image import StartImage
 from ..models import ServerModels
@@ -59,6 +61,7 @@ def check(values: Mapping[str, Any], server: ServeSettings) -> dict[str, Any]:
     _check_tokens(settings.embedding, server)
     _check_sources(ids, server)
     _check_vae(settings.vae, server)
+    _check_loras(settings, prompts, server)
     complete = settings.model_dump(mode="json") | {"prompts": list(prompts), "model": model} | ids
     del complete["prompt"]
     return complete
@@ -105,6 +108,21 @@ def _check_tokens(names: Sequence[str], server: ServeSettings) -> None:
             )
 
 
+def _check_loras(settings: GenerateSettings, prompts: Sequence[str], server: ServeSettings) -> None:
+    """Refuse LoRA files that are not in the server's folder, and paths."""
+    asked = [("lora", parse_request(text).name) for text in settings.lora]
+    for prompt in dict.fromkeys(prompts):
+        asked += [("prompt", each.name) for each in parse(prompt, 1, syntax=settings.prompt_syntax).loras]
+    for field, name in asked:
+        try:
+            lora.find_file(name, server.loras, allow_paths=False)
+        except UsageError:
+            known = ", ".join(lora.list_files(server.loras)) or "none"
+            raise UsageError(
+                f"{field} asks for the LoRA {name[:100]!r}, which is not on this server", f"there are: {known[:1000]}"
+            ) from None
+
+
 def run(context: JobContext) -> Generator[None]:
     """Generate the images that are left, one by one or in batches, and save each when it is finished."""
     values = dict(context.job.settings)
@@ -116,7 +134,7 @@ def run(context: JobContext) -> Generator[None]:
         part, texts = _remaining(settings, prompts, passed)
         context.set_note(f"loading {hub.record_name(settings.model)}")
         tokens = embeddings.tokens_in_prompts([*texts, part.negative_prompt], part.embedding, context.embeddings)
-        generation = Generation(part, texts, tokens, folder=context.embeddings, **opened)
+        generation = Generation(part, texts, tokens, folder=context.embeddings, lora_folder=context.loras, **opened)
         share = (total - passed) / (len(texts) * part.images)
         saved, before, steps = 0, step, iter(generation)
         while True:

@@ -48,6 +48,7 @@ class Jobs:
         self.settings = settings
         self.outputs = Path(settings.outputs).resolve()
         self.embeddings, self.state = Path(settings.embeddings), Path(settings.state)
+        self.loras = Path(settings.loras)
         self.models, self.statistics = ServerModels(settings), Statistics()
         self._queue: deque[JobChannel] = deque()
         self._channels: dict[str, JobChannel] = {}  # of jobs that are not finished

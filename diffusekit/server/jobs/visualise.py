@@ -77,7 +77,8 @@ def run(context: JobContext) -> Generator[None]:
     context.set_note(f"loading {values['model']}")
     settings = validate(GenerateSettings, values)
     tokens = tokens_in_prompts([*prompts, settings.negative_prompt], settings.embedding, context.embeddings)
-    recorder = attention_maps.AttentionMapRecorder(Generation(settings, prompts, tokens, folder=context.embeddings))
+    generation = Generation(settings, prompts, tokens, folder=context.embeddings, lora_folder=context.loras)
+    recorder = attention_maps.AttentionMapRecorder(generation)
     for step, state in enumerate(recorder, 1):
         context.report_progress(step, recorder.total)
         context.show_preview(lambda state=state: recorder.generation.preview(state))

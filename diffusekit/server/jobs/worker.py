@@ -26,6 +26,7 @@ class JobSource(Protocol):
     outputs: Path
     embeddings: Path
     state: Path
+    loras: Path
 
     def take(self) -> JobChannel | None: ...
 
@@ -68,7 +69,7 @@ class Worker:
         try:
             job = channel.update(state="running", started=started, attempts=channel.job.attempts + 1)
             self._source.save(job)
-            names = ("outputs", "embeddings", "state")
+            names = ("outputs", "embeddings", "loras", "state")
             folders = {name: getattr(self._source, name) for name in names}
             context = JobContext(channel, self._source.save, **folders)
             with contextlib.closing(JOB_TYPES[job.kind].run(context)) as steps:

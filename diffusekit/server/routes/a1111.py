@@ -17,7 +17,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from ... import embeddings, images, metadata
+from ... import embeddings, images, lora, metadata
 from ...errors import DiffusekitError, FileRefused
 from ...schedule import SAMPLERS
 from ...version import __version__
@@ -45,6 +45,7 @@ def router(jobs: Jobs) -> APIRouter:
     _add_generation(routes, jobs)
     _add_options(routes, jobs)
     _add_lists(routes, jobs)
+    _add_loras(routes, jobs)
     return routes
 
 
@@ -131,6 +132,18 @@ def _add_options(routes: APIRouter, jobs: Jobs) -> None:
     @routes.post("/refresh-embeddings")
     def refresh_embeddings() -> dict[str, Any]:
         """Do nothing: the folder is read whenever a prompt needs it."""
+        return {}
+
+
+def _add_loras(routes: APIRouter, jobs: Jobs) -> None:
+    @routes.get("/loras")
+    def loras() -> list[dict[str, Any]]:
+        """The LoRA files that prompts may name: `<lora:name:0.8>`."""
+        return _loras(jobs.loras)
+
+    @routes.post("/refresh-loras")
+    def refresh_loras() -> dict[str, Any]:
+        """Do nothing: the folder is read for every request."""
         return {}
 
 
@@ -249,6 +262,13 @@ def _read_metadata(data: bytes) -> metadata.ImageMetadata:
             return metadata.read(path)
         except FileRefused as error:
             raise FileRefused(error.message.replace(str(path), "the image"), error.hint) from None
+
+
+def _loras(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "alias": header.alias or name, "path": header.path.name, "metadata": dict(header.metadata)}
+        for name, header in lora.list_loras(folder).items()
+    ]
 
 
 def _embeddings(folder: Path) -> dict[str, Any]:

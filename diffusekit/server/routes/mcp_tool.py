@@ -144,6 +144,7 @@ def _input_schema(jobs: Jobs) -> dict[str, Any]:
     }
     properties["model"] |= {"enum": list(jobs.models.names()), "default": jobs.models.default_title}
     properties["embedding"]["description"] = "Names of learned tokens that the prompt uses."
+    properties["lora"]["description"] = "LoRA files of the server with their strengths, like ink:0.8."
     return {
         "type": "object",
         "properties": properties,

@@ -77,6 +77,7 @@ class ImagesRequest(ApiRequest):
     guidance_rescale: float = Field(0.0, examples=[0])
     seed: int | None = Field(None, examples=[-1], description="-1 or null: random.")
     sampler: str | None = Field(None, examples=["dpm++_2m"])
+    lora: list[str] = Field([], examples=[[]], description="LoRA files with their strengths: NAME:0.8.")
 
 
 def router(jobs: Jobs) -> APIRouter:
@@ -151,6 +152,7 @@ def read_request(body: ImagesRequest, jobs: Jobs) -> tuple[dict[str, Any], list[
         "guidance_scale": body.guidance_scale,
         "guidance_rescale": body.guidance_rescale,
         "seed": None if body.seed == -1 else body.seed,
+        "lora": body.lora,
         "model": model,
         **sampler,
         **size,

@@ -52,6 +52,7 @@ def build(jobs: Jobs, settings: ServeSettings) -> gr.Blocks:
             handlers(page).connect()
         form = page.generate.form
         demo.load(lambda: form.refresh_learned(jobs.embeddings), None, form.learned, **QUICK)
+        demo.load(lambda: form.refresh_loras(jobs.loras), None, form.fields["lora"], **QUICK)
     return demo.queue(max_size=200, default_concurrency_limit=None, api_open=False)
 
 

@@ -118,4 +118,6 @@ def test_one_tensor_is_a_token_whatever_its_name(tmp_path, name):
 def test_the_command_line_names_a_lora(tmp_path, capsys):
     save_file(numbered(KINDS["a LoRA"][0], 504), tmp_path / "detail.safetensors")
     assert run(["generate", "a cat", "--embedding", "detail.safetensors"]) == 3
-    assert "detail.safetensors is a LoRA, expected a token of textual inversion" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "detail.safetensors is a LoRA, expected a token of textual inversion" in err
+    assert "hint: give it with --lora" in err

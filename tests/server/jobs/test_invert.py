@@ -185,9 +185,9 @@ def test_the_child_process_saves_a_checkpoint_when_the_server_has_gone(rules, ow
     made = upload(rules, owl)
     values = check(rules, {"pictures": made.id, "name": "my_owl", "init": "cat"} | QUICK)
     channel = JobChannel(Job("0" * 16, "invert", values | {"steps": 3000, "preview_every": 0}))
-    context = JobContext(
-        channel, lambda job: None, outputs=tmp_path / "outputs", embeddings=Workspace().embeddings, state=tmp_path
-    )
+    folders = {"state": tmp_path, "outputs": tmp_path / "outputs"}
+    folders |= {"embeddings": Workspace().embeddings, "loras": Workspace().loras}
+    context = JobContext(channel, lambda job: None, **folders)
     steps = invert.run(context)
     next(steps)
     now = RunFolder(Workspace().embeddings, "my_owl")

@@ -92,6 +92,7 @@ def _record_rows(record: metadata.Record) -> dict[str, Any]:
         "Seed": settings.seed,
         "Model": f"{settings.model} {record.revision or record.model_hash[:10]}".strip(),
         "Learned tokens": ", ".join(f"{name} ({sha[:8]})" for name, sha in record.embeddings.items()),
+        "LoRA": ", ".join(f"{name} ({sha[:8]})" for name, sha in record.loras.items()),
     } | {f"Grid: {name}": ", ".join(labels) for name, labels in record.axes.items()}
 
 

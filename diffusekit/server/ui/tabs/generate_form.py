@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from .... import lora
 from ....embeddings import list_files
 from ....embeddings.names import name_of
 from ....errors import DiffusekitError, UsageError
@@ -34,6 +35,7 @@ LABELS = {
     "images": "Images",
     "seed": "Seed",
     "embedding": "Learned tokens",
+    "lora": "LoRA",
     "model": "Model",
     "fast": "Fast",
     "prompt_syntax": "Prompt syntax",
@@ -75,6 +77,11 @@ class GenerateForm:
     def learned(self) -> list[Any]:
         """What changes when learned tokens come or go."""
         return [self.fields["embedding"], self.words]
+
+    def refresh_loras(self, folder: Path) -> Updates:
+        """Offer the LoRA files that are in the folder now."""
+        names = lora_names(folder)
+        return {self.fields["lora"]: gr.update(choices=names, visible=bool(names))}
 
     def refresh_learned(self, folder: Path) -> Updates:
         """Offer the learned tokens that are in the folder now."""
@@ -137,7 +144,22 @@ def add_form(context: PageContext, prompt: gr.Textbox) -> GenerateForm:
     return GenerateForm(fields, random_seed, reuse_seed, swap, refresh, _add_learned(context, fields))
 
 
+def _add_loras(context: PageContext) -> gr.Dropdown:
+    names = lora_names(context.jobs.loras)
+    return gr.Dropdown(
+        names,
+        multiselect=True,
+        allow_custom_value=True,
+        value=[],
+        label=LABELS["lora"],
+        visible=bool(names),
+        info="Write name:0.8 for a strength other than 1.",
+        elem_id="loras",
+    )
+
+
 def _add_learned(context: PageContext, fields: dict[str, Any]) -> gr.HTML:
+    fields["lora"] = _add_loras(context)
     names = learned_names(context.jobs.embeddings)
     fields["embedding"] = gr.Dropdown(
         names,
@@ -225,6 +247,14 @@ def learned_names(folder: Path) -> list[str]:
         return []
 
 
+def lora_names(folder: Path) -> list[str]:
+    """The names of the LoRA files in a folder and below."""
+    try:
+        return list(lora.list_files(folder))
+    except OSError:
+        return []
+
+
 # --- values ----------------------------------------------------------------------------------
 
 
@@ -281,7 +311,7 @@ def form_from_settings(settings: GenerateSettings, *, models: Sequence[str], see
     """
     values = settings.model_dump(include=set(FIELDS))
     values["seed"] = str(values["seed"]) if seed and settings.seed is not None else ""
-    values["embedding"] = list(settings.embedding)
+    values["embedding"], values["lora"] = list(settings.embedding), list(settings.lora)
     values["images"] = 1
     if settings.model not in models:
         del values["model"]

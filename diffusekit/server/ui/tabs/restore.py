@@ -10,10 +10,11 @@ import gradio as gr
 
 from .... import metadata
 from ....errors import UsageError
+from ....lora_request import parse_request
 from ...jobs.queue import Jobs
 from ..context import Updates, small_button
 from ..html import render_notice
-from .generate_form import form_from_settings, learned_names
+from .generate_form import form_from_settings, learned_names, lora_names
 
 RestoreMode = Literal["all", "remix", "seed"]
 RestoreButtons = dict[RestoreMode, gr.Button]
@@ -67,6 +68,8 @@ def form_updates(jobs: Jobs, path: Path, mode: RestoreMode, fields: Mapping[str,
     values = form_values(jobs, path, mode)
     if "embedding" in values:
         values["embedding"] = _available(jobs, values["embedding"])
+    if "lora" in values:
+        values["lora"] = _available_loras(jobs, values["lora"])
     return {fields[name]: gr.update(value=value) for name, value in values.items()}
 
 
@@ -87,6 +90,8 @@ def describe_gaps(jobs: Jobs, path: Path, mode: RestoreMode) -> str:
     missing += [f"grid axis {name}: {', '.join(labels)}" for name, labels in axes.items()]
     tokens = set(settings.embedding) - set(_available(jobs, list(settings.embedding)))
     missing += [f"the learned token {name} is not on this server" for name in sorted(tokens)]
+    loras = set(settings.lora) - set(_available_loras(jobs, list(settings.lora)))
+    missing += [f"the LoRA {parse_request(text).name} is not on this server" for text in sorted(loras)]
     if settings.model not in jobs.models.names():
         missing.append(f"the model {settings.model} is not on this server")
     return "; ".join(missing)
@@ -100,6 +105,11 @@ def _gaps(found: metadata.ImageMetadata, mode: RestoreMode) -> dict[str, str]:
 
 def _describe(name: str, reason: str) -> str:
     return f"the {'size' if name == 'width' else name.replace('_', ' ')} {reason}"
+
+
+def _available_loras(jobs: Jobs, requests: list[str]) -> list[str]:
+    known = set(lora_names(jobs.loras))
+    return [text for text in requests if parse_request(text).name in known]
 
 
 def _available(jobs: Jobs, names: list[str]) -> list[str]:
