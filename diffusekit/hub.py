@@ -247,7 +247,7 @@ def _contents(sizes: dict[str, int]) -> str:
         return f"it holds one network ({models[0]})"
     if models:
         size = f", {format_size(sizes[models[0]])}" if sizes[models[0]] else ""
-        return f"it holds {models[0]}{size}, and one-file checkpoints cannot be loaded"
+        return f"it holds {models[0]}{size}, and files are not fetched one by one: download it and give its path"
     return f"it has no model_index.json, but {', '.join(top[:3]) or 'no files'}"
 
 

@@ -166,6 +166,21 @@ def test_a_model_without_its_checker_is_used_when_nothing_can_be_fetched(repo, f
     assert models.locate("someone/tiny").folder == folder
 
 
+def test_all_parts_of_sdxl_are_fetched(random_models, cache, fetched, repo):
+    shutil.rmtree(repo)
+    shutil.copytree(random_models["sdxl"], repo)
+    halve(repo, keep=True)
+    folder = models.locate("someone/tiny", half=lambda: True).folder
+    assert models.load("someone/tiny", "cpu").family.name == "sdxl"
+    assert {file.split("/")[0] for file in fetched if ".fp16." in file} == {
+        "text_encoder",
+        "text_encoder_2",
+        "unet",
+        "vae",
+    }
+    assert (folder / "tokenizer_2" / "tokenizer_config.json").exists()
+
+
 def test_pickles_code_and_weights_without_ema_are_not_fetched(repo, fetched):
     for name in ("unet/diffusion_pytorch_model.bin", "unet/pipeline.py", f"{UNET}.non_ema.safetensors", "v1.ckpt"):
         (repo / name).write_bytes(b"x" * 100)
@@ -183,7 +198,7 @@ def test_a_repository_of_pickles_is_refused_before_a_download(repo, fetched):
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        (["dreamy_v8.safetensors"], "it holds dreamy_v8.safetensors, 100 bytes, and one-file checkpoints cannot"),
+        (["dreamy_v8.safetensors"], "it holds dreamy_v8.safetensors, 100 bytes, and files are not fetched one by one"),
         (["pytorch_lora_weights.safetensors"], "it holds a LoRA (pytorch_lora_weights.safetensors)"),
         (["config.json", "model.safetensors"], "it holds one network (model.safetensors)"),
         (["flux-q4.gguf"], "it holds flux-q4.gguf"),

@@ -124,6 +124,7 @@ def read_request(body: Txt2ImgRequest, jobs: Jobs, neutral: Neutral = NEUTRAL) -
         "guidance_scale": body.cfg_scale,
         "seed": None if body.seed == -1 else body.seed,
         "images": body.batch_size * body.n_iter,
+        "batch": body.batch_size if body.n_iter > 1 else None,
         "model": model,
         "vae": vae,
         **sampler,

@@ -57,7 +57,7 @@ def test_a_server_takes_its_tokens_from_the_folder_of_its_settings(tmp_path):
 
 def test_several_prompts_in_one_job():
     with opened() as jobs:
-        job = ended(jobs, jobs.submit("generate", {"prompts": ["a cat", "a dog"], **QUICK})).job
+        job = ended(jobs, jobs.submit("generate", {"prompts": ["a cat", "a dog"], **QUICK, "batch": 1})).job
         prompts = [metadata.read(jobs.outputs / n).record.settings.prompt for n in job.pictures]
         assert prompts == ["a cat", "a dog"] and job.step == job.steps == 4
 
@@ -161,7 +161,7 @@ def test_skipping_continues_with_the_next_image(monkeypatch):
 
     monkeypatch.setattr(JobContext, "report_progress", progress)
     with opened() as jobs:
-        job = jobs.submit("generate", {"prompt": "a cat", "images": 3, **QUICK, "steps": 6})
+        job = jobs.submit("generate", {"prompt": "a cat", "images": 3, **QUICK, "steps": 6, "batch": 1})
         last = ended(jobs, job)
         seeds = [metadata.read(jobs.outputs / n).record.settings.seed for n in last.job.pictures]
         assert last.kind == "done" and seeds == [8, 9]
