@@ -164,6 +164,8 @@ def test_a_mask_painted_in_the_browser_changes_only_what_it_covers(visit, jobs, 
     prompt(page).fill("a boat on the sea")
     settings(page, Steps="2", Seed="3")
     page.locator("#start button").first.click()
+    page.locator("#start-editor canvas").first.wait_for()
+    page.wait_for_timeout(1500)  # until the canvas is ready, the editor loses files
     page.locator("#start-editor input[type=file]").first.set_input_files(tmp_path / "photo.png")
     wait_for_value(page, page.locator("#settings").get_by_label("Width").first, "")
     page.wait_for_timeout(1000)  # the canvas takes the size of the image
