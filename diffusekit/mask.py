@@ -64,7 +64,7 @@ class Mask:
             mask = mask.resize((width, height), Image.Resampling.LANCZOS)
         if invert:
             mask = ImageChops.invert(mask)
-        if is_checked and not mask.point(lambda gray: gray >= PAINTED).getbbox():
+        if is_checked and not mask.point([value >= PAINTED for value in range(256)]).getbbox():
             how = "black" if invert else "white"
             raise UsageError("the mask paints nothing", f"{how} is painted; `invert_mask` exchanges white and black")
         return mask.filter(ImageFilter.GaussianBlur(blur)) if blur else mask

@@ -59,7 +59,7 @@ def _paths(incomplete: str) -> Iterator[str]:
 def _local_names(kind: str) -> list[str]:
     from .. import model_names, places
 
-    wanted = next(known for known in places.KINDS if known == kind)
+    wanted = places.KINDS[places.KINDS.index(kind)]
     try:
         return list(model_names.short_names(wanted))
     except (DiffusekitError, OSError):  # a configuration file that cannot be read: the verb itself will say so

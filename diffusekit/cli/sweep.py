@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BatchIncomplete, UsageError
-from ..settings import GenerateSettings
+from ..settings import GenerateSettings, validate
 from ..workspace import Workspace
 from .output import ENDINGS
 from .progress import progress_bar, quiet_libraries
@@ -53,7 +53,7 @@ def run_sweep(settings: GenerateSettings, prompt: str, sweeps: Sequence[str], op
     axes = [parse_sweep(text, limit=MAX_IMAGES) for text in sweeps]
     base = settings.model_dump(exclude_unset=True) | {"prompt": prompt, "seed": settings.seed or 0}
     cells = grid_cells([*axes, *[None] * (3 - len(axes))], base, limit=MAX_IMAGES)
-    rows = list_prompts(((i + 1, cell.settings) for i, cell in enumerate(cells)), GenerateSettings())
+    rows = list_prompts(((i + 1, cell.settings) for i, cell in enumerate(cells)), validate(GenerateSettings, {}))
     if wrong := next((row.error for row in rows if row.error), ""):
         raise UsageError(f"a combination of the sweep cannot be used: {wrong}", "leave out one of its values")
     ending = ENDINGS[options.format or "png"]

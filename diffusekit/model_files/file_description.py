@@ -18,7 +18,7 @@ _KINDS = (("a LoRA", "lora"), ("a learned token", "embedding"), ("a VAE", "vae")
 
 def describe_file(name: str, path: Path) -> Description:
     """Say what a file is, from its header and its first bytes. Raises nothing: a damaged file has a `problem`."""
-    error = refuse(str(path), path)
+    error, size = refuse(str(path), path), 0
     try:
         size = path.stat().st_size
         if error is None:
@@ -26,7 +26,7 @@ def describe_file(name: str, path: Path) -> Description:
     except ModelError as refused:
         return Description(name, path, "file", "model", size_on_disk=size, problem=refused.message, hint=refused.hint)
     except (OSError, ValueError):
-        size = 0
+        pass
     message, hint = (error.message, error.hint) if error else (f"{path} does not exist", "")
     said = message.removeprefix(f"{path} is ")
     kind = next((kind for words, kind in _KINDS if said.startswith(words)), "")

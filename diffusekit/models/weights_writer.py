@@ -59,11 +59,10 @@ def to_bytes(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a tensor on the CPU, little-endian as every machine that torch runs on."""
     import torch
 
-    return (
-        memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
-        if tensor.numel()
-        else memoryview(b"")
-    )
+    if not tensor.numel():
+        return memoryview(b"")
+    array: Any = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
 
 
 def write_weights(

@@ -25,9 +25,9 @@ def command(
     """
     from ... import model_catalog, model_names, places
 
-    wanted = next((known for known in places.KINDS if known == kind), None)
-    if wanted is None:
+    if kind not in places.KINDS:
         raise UsageError(f"unknown kind {kind[:60]!r}", f"kinds: {', '.join(places.KINDS)}")
+    wanted = places.KINDS[places.KINDS.index(kind)]
     entries = model_catalog.list_entries(wanted)
     if absent := model_names.say_absent_roots().removeprefix("; "):
         print(f"warning: {absent}", file=sys.stderr)
