@@ -8,6 +8,7 @@ from pathlib import Path
 from ..display import quote
 from ..errors import UsageError
 from ..lora_request import LoraRequest, parse_request
+from ..model_files import SamplingDefaults, find_lora_defaults
 from ..models import Model
 from ..prompt_parser import parse
 from ..settings import GenerateSettings
@@ -61,6 +62,16 @@ class LoraSelection:
     def is_uniform(self) -> bool:
         """Whether all prompts use the same files with the same strengths."""
         return len(set(self._requests.values())) < 2
+
+    @property
+    def defaults(self) -> SamplingDefaults | None:
+        """What suits the model with these files, if one of them is for few steps and applies to every prompt."""
+        shared = [request for request in next(iter(self._requests.values()), ()) if request.unet]
+        for name in (r.name for r in shared if all(r in requests for requests in self._requests.values())):
+            header = self._by_name()[name].header
+            if found := find_lora_defaults(name, header.alias):
+                return found
+        return None
 
     def requests(self, prompt: str) -> tuple[LoraRequest, ...]:
         """Return what applies to a prompt, under the names of records."""

@@ -197,3 +197,25 @@ def test_the_command_line_says_what_matched(folder, loras, capsys):
     assert run(["info", "x.png"]) == 0
     out = capsys.readouterr().out
     assert '["ink:0.5", "pen:1"]' in out and "lora hashes" in out
+
+
+# --- few steps -------------------------------------------------------------------------------
+
+
+def test_a_lora_for_few_steps_brings_its_steps_sampler_and_guidance(folder, model):
+    write_lora(Path("loras/lcm-lora-sdv1-5.safetensors"), folder, "kohya", alpha=2.0)
+    generation = diffusekit.stream("a cat", model=model, lora=("lcm-lora-sdv1-5",))
+    settings = generation.settings
+    assert (settings.steps, settings.sampler, settings.guidance_scale) == (4, "lcm", 1.0)
+    (said,) = (text for text in generation.warnings if "with a LoRA is an LCM" in text)
+    assert "`steps` 4, `sampler` lcm, `guidance_scale` 1" in said and "'lcm-lora-sdv1-5'" in said
+    own = diffusekit.stream("a cat", model=model, lora=("lcm-lora-sdv1-5",), steps=6, guidance_scale=1.5).settings
+    assert (own.steps, own.sampler, own.guidance_scale) == (6, "lcm", 1.5)
+
+
+def test_a_lora_for_few_steps_that_not_every_prompt_has_changes_no_defaults(folder, model):
+    write_lora(Path("loras/lcm-lora-sdv1-5.safetensors"), folder, "kohya", alpha=2.0)
+    prompts = ["a cat<lora:lcm-lora-sdv1-5>", "a dog"]
+    some = diffusekit.stream(prompts, model=model, prompt_syntax="a1111")
+    every = diffusekit.stream(prompts[:1], model=model, prompt_syntax="a1111")
+    assert (some.settings.steps, every.settings.steps) == (20, 4)

@@ -11,9 +11,10 @@ from typing import Any, TypedDict
 from ... import embeddings, hub, lora, model_names
 from ...embeddings.names import name_of
 from ...errors import ImagesFlagged, UsageError
+from ...generated_image import FlaggedImage, GeneratedImage
+from ...generation import Generation
 from ...lora_request import parse_request
 from ...mask import Mask
-from ...pipeline import FlaggedImage, GeneratedImage, Generation
 from ...prompt_parser import parse
 from ...settings import GenerateSettings, ServeSettings, validate
 from ...start_image import StartImage
