@@ -22,8 +22,8 @@ from .generated_image import FlaggedImage, GeneratedImage
 from .lora import LoraSelection
 from .mask import Mask
 from .models import Model
+from .prompt import ParsedPrompt, parse
 from .prompt_check import check_prompts
-from .prompt_parser import ParsedPrompt, parse
 from .sampling import Step, denoise
 from .settings import MAX_SEED, GenerateSettings
 from .start_image import StartImage

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from .display import quote
 from .embeddings import LearnedToken, find_mentions, find_omissions
+from .foreign_syntax import Construct, find_syntax
 from .models import TextModel
-from .prompt import Construct, find_syntax
-from .prompt_parser import parse
+from .prompt import parse
 from .text import find_truncated, has_every_word
 
 _MAX_TEXT = 200  # characters of a prompt in a sentence

@@ -19,7 +19,7 @@ from .conditioning import Conditioning, ConditioningSchedule
 from .embeddings import LearnedToken
 from .errors import UsageError
 from .models import TextModel
-from .prompt_parser import ParsedPrompt, PromptPart, PromptVariant, Span
+from .prompt import ParsedPrompt, PromptPart, PromptVariant, Span
 
 BACKTRACK = 20  # tokens at the end of a full window that may move to the next one, to end it at a comma
 

@@ -16,7 +16,7 @@ LAYERS: dict[str, list[set[str]]] = {
     "diffusekit": [
         {"errors", "display", "version", "exact_schedulers", "hub_aliases"},
         {"schedule", "setting_fields", "lora_request"},
-        {"images", "atomic", "charts", "settings", "options", "prompt", "prompt_parser", "workspace", "model_files"}
+        {"images", "atomic", "charts", "settings", "options", "prompt", "foreign_syntax", "workspace", "model_files"}
         | {"text_files"},
         {"config", "file_hashes", "large_files", "prompt_list", "sandbox"},
         {"hub_cache"},

@@ -4,7 +4,7 @@ import pytest
 
 from diffusekit.errors import UsageError
 from diffusekit.lora_request import LoraRequest, parse_request, rename_tags
-from diffusekit.prompt_parser import parse
+from diffusekit.prompt import parse
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from diffusekit import LearnedToken, generate, prompt_encoder, stream, text
 from diffusekit.conditioning import Conditioning, ConditioningSchedule
 from diffusekit.errors import UsageError
-from diffusekit.prompt_parser import parse
+from diffusekit.prompt import parse
 from diffusekit.sampling import denoise
 from diffusekit.visualise.attention_maps import record_attention_maps
 

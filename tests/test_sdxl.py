@@ -15,7 +15,7 @@ from diffusekit.cli import main
 from diffusekit.conditioning import Conditioning
 from diffusekit.embeddings import LearnedToken
 from diffusekit.model_files import read_folder
-from diffusekit.prompt_parser import parse
+from diffusekit.prompt import parse
 from tests.helpers import parity
 
 LONG = ", ".join(f"a red cat on the green grass {i}" for i in range(12)) + " in (the:1.3) [snow]"

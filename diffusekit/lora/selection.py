@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..lora_request import LoraRequest, parse_request
 from ..model_files import SamplingDefaults, find_lora_defaults
 from ..models import Model
-from ..prompt_parser import parse
+from ..prompt import parse
 from ..settings import GenerateSettings
 from .adapter import LoraAdapter, LoraMatch, match_layers
 from .files import find_file, name_of

@@ -23,7 +23,7 @@ from ..embeddings import LearnedToken
 from ..errors import UsageError
 from ..models import Model
 from ..pipeline import Generation, stream
-from ..prompt_parser import ParsedPrompt, parse
+from ..prompt import ParsedPrompt, parse
 from ..sampling import Step
 from . import contact_sheet
 from .contact_sheet import SheetCell

@@ -15,7 +15,7 @@ from ...generated_image import FlaggedImage, GeneratedImage
 from ...generation import Generation
 from ...lora_request import parse_request
 from ...mask import Mask
-from ...prompt_parser import parse
+from ...prompt import parse
 from ...settings import GenerateSettings, ServeSettings, validate
 from ...start_image import StartImage
 from ..models import ServerModels
