@@ -106,6 +106,19 @@ def record_name(name: str) -> str:
     return name if name == "mini" or "\0" in name or not path.is_dir() else _local(path.resolve()).name
 
 
+def is_current(name: str, folder: Path) -> bool:
+    """Whether the model `name` still lies in `folder`: the current folder or a branch of the hub may have changed."""
+    path = expand(name)
+    if name == "mini" or "\0" in name:
+        return True
+    if path.exists():
+        return path.resolve() == folder
+    repo, _, revision = name.partition("@")
+    if not _HUB_ID.fullmatch(name):
+        return True
+    return hub_cache.find_snapshot(repo, revision or "main") in (folder, None)
+
+
 def _local(folder: Path) -> Location:
     """Return the location of a folder; a snapshot of the hub's cache keeps its id and commit."""
     if match := _SNAPSHOT.fullmatch(str(folder)):

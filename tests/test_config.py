@@ -108,7 +108,7 @@ def test_tables_and_keys_without_effect_are_named(tmp_path, caplog):
     (tmp_path / "diffusekit.toml").write_text(
         "[genrate]\nsteps = 3\n[invert]\nsteps = 9\n[visualize]\nimages = 2\nsteps = 5"
     )
-    assert resolve_settings(GenerateSettings, "generate", {}).steps == 20
+    assert resolve_settings(GenerateSettings, "generate", {}).steps is None
     assert caplog.messages == ["diffusekit.toml: the table [genrate] has no effect; did you mean generate?"]
     caplog.clear()
     assert resolve_settings(GenerateSettings, "visualise", {}).steps == 5

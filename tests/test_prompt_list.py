@@ -96,5 +96,8 @@ def test_a_row_with_too_many_cells_says_so():
 
 def test_a_name_does_not_change_when_a_setting_is_added():
     """Names come from what differs from the defaults, so a new setting keeps the names of finished images."""
-    written = json.dumps({"prompt": "a", "steps": 20})
-    assert read("p.jsonl", written)[0].id == read("q.jsonl", '{"prompt": "a"}', GenerateSettings())[0].id
+    written = json.dumps({"prompt": "a", "prompt_syntax": "plain"})
+    assert (
+        read("p.jsonl", written, GenerateSettings())[0].id
+        == read("q.jsonl", '{"prompt": "a"}', GenerateSettings())[0].id
+    )

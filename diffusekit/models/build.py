@@ -72,7 +72,7 @@ def load(name: str = "mini", device: str = "auto", dtype: str = "auto", **option
     """
     request = LoadRequest(name, choose(device, dtype), **options)
     with _LOADING:
-        return _LOADED.find(request, lambda model: _has_precision(model, request.placement)) or _load(request)
+        return _LOADED.find(request, lambda model: _is_suitable(model, request)) or _load(request)
 
 
 def plan_memory(
@@ -104,12 +104,17 @@ def load_text(name: str = "mini") -> TextModel:
     """
     request = LoadRequest(f"the text side of {name}", choose("cpu", "float32"))
     with _LOADING:
-        return _LOADED.find(request) or _load_text(name, request)
+        return _LOADED.find(request, lambda model: hub.is_current(name, model.folder)) or _load_text(name, request)
 
 
-def _has_precision(model: Model, placement: Placement) -> bool:
-    """Whether a model can serve a request: a memory plan may have chosen another precision for an earlier one."""
-    return placement.has_free_dtype or model.placement.dtype == placement.dtype
+def _is_suitable(model: Model, request: LoadRequest) -> bool:
+    """Whether a model in memory can serve a request.
+
+    The name may mean another model now, and a memory plan may have chosen another precision for an earlier request.
+    """
+    placement = request.placement
+    has_precision = placement.has_free_dtype or model.placement.dtype == placement.dtype
+    return has_precision and hub.is_current(request.name, model.folder)
 
 
 def _plan(request: LoadRequest, name: str, files: ModelFolder | ModelFile, *, drops: bool = False) -> MemoryPlan:

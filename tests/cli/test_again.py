@@ -61,8 +61,16 @@ def test_an_unknown_prompt_is_shown_refused_and_can_be_given(capsys):
 @pytest.mark.parametrize(
     "change,words,flags",
     [
-        ("Sampler: DPM++ SDE Karras", ["'DPM++ SDE Karras'", "dpm++_2m is used", "--sampler"], ["--sampler", "euler"]),
-        ("Sampler: Euler, Schedule type: Karras", ["karras", "euler is used", "--sampler"], ["--sampler", "euler"]),
+        (
+            "Sampler: DPM++ SDE Karras",
+            ["'DPM++ SDE Karras'", "the model's default is used", "--sampler"],
+            ["--sampler", "euler"],
+        ),
+        (
+            "Sampler: Euler, Schedule type: Karras",
+            ["karras", "the model's default is used", "--sampler"],
+            ["--sampler", "euler"],
+        ),
         ("Seed: -1", ["'-1'", "a random one is used", "--seed"], ["--seed", "4"]),
         (f"Seed: {2**80}", [str(2**80), "a random one is used", "--seed"], ["--seed", "4"]),
         ("CFG scale: -2", ["'-2'", "the model's default is used", "--guidance"], ["--guidance", "2"]),

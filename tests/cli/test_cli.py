@@ -179,7 +179,9 @@ def test_an_interrupted_run_keeps_finished_images(tmp_path, stop, code):
     assert child.returncode == code and time.monotonic() - started < 20
     assert "finished files are kept" in err and "Traceback" not in err
     saved = sorted(p for p in Path("many").iterdir())
-    assert {str(p) for p in saved} == {first, *rest.split()}
+    unsaid = {str(p) for p in saved} ^ {first, *rest.split()}
+    assert len(unsaid) <= 1, "at most one file was written and not yet printed"
+    assert all(Path(path).exists() for path in unsaid)
     assert all(pixels(p).shape == (128, 128, 3) for p in saved)
 
 

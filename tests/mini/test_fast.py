@@ -45,7 +45,7 @@ def test_fast_from_the_environment(monkeypatch):
     monkeypatch.setenv("DIFFUSEKIT_FAST", "yes")
     assert resolve_settings(GenerateSettings, "generate", {}).steps == FAST_DEFAULTS["steps"]
     monkeypatch.setenv("DIFFUSEKIT_FAST", "no")
-    assert resolve_settings(GenerateSettings, "generate", {}).steps == 20
+    assert resolve_settings(GenerateSettings, "generate", {}).steps is None
 
 
 def test_a_lora_is_added_to_the_weights(copy):

@@ -42,10 +42,11 @@ def draw(model):
 def test_every_kind_of_attention_gives_equal_latents_and_images(random_models, xformers, name):
     where = "mini" if name == "mini" else str(random_models[name])
     expected = draw(models.load(where, "cpu"))
+    rounding = 1e-4 * expected.abs().max().item()  # the kernels add in another order, and random weights amplify that
     for kind in ("math", "xformers"):
         model = models.load(where, "cpu", attention=kind)
         assert model.attention == kind
-        assert torch.allclose(draw(model), expected, atol=1e-4), kind
+        assert torch.allclose(draw(model), expected, rtol=0, atol=rounding), kind
         whole = latents.decode(models.load(where, "cpu"), expected)
         assert torch.allclose(latents.decode(model, expected), whole, atol=1e-4), kind
         assert (len(xformers) > 1) == (kind == "xformers")

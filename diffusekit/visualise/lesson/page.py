@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ... import defaults
 from ...display import format_count
 from ...schedule import SAMPLERS
 from ...settings import GenerateSettings, flags_of
@@ -98,7 +99,10 @@ def script_json(data: Any) -> str:
 def shell_command(runs: Sequence[LessonRun]) -> str:
     """The command that makes the page again, quoted for a shell."""
     model, settings = runs[0].trace.model, runs[0].trace.result.record.settings
-    own = {"guidance_scale": model.guidance_scale, "width": model.native_size, "height": model.native_size}
+    blank = settings.model_copy(
+        update=dict.fromkeys(("steps", "sampler", "spacing", "guidance_scale", "width", "height"))
+    )
+    own = defaults.complete(blank, model).model_dump()
     words = ["diffusekit", "visualise", "lesson", *(run.prompt for run in runs)]
     for name, field in GenerateSettings.model_fields.items():
         value = getattr(settings, name)

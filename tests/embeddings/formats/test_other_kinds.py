@@ -52,11 +52,15 @@ def numbered(name: str, count: int, size: int = 4) -> dict[str, torch.Tensor]:
     return {name.replace("0", str(i), 1) if "0" in name else f"{name}.{i}": torch.ones(size) for i in range(count)}
 
 
-def check(path, kind: str, read=embeddings.read) -> None:
+USUAL_HINT = "use a file that holds one token of textual inversion"
+
+
+def check(path, kind: str, read=embeddings.read, hint: str = "") -> None:
     with pytest.raises(FileRefused) as refused:
         read(path)
     assert refused.value.message == f"{path} is {kind}, expected a token of textual inversion"
-    assert refused.value.hint == "use a file that holds one token of textual inversion"
+    usual = "give it with `lora`" if kind == "a LoRA" else USUAL_HINT
+    assert refused.value.hint == (hint or usual)
 
 
 @pytest.mark.parametrize("count", [2, 504])
@@ -106,7 +110,7 @@ def test_a_hypernetwork_of_a1111_is_named(more):
 @pytest.mark.slow
 def test_import_names_a_lora_in_a_pickle(tmp_path):
     (tmp_path / "x.pt").write_bytes(pickled(numbered(KINDS["a LoRA"][0], 4)))
-    check(tmp_path / "x.pt", "a LoRA", embeddings.import_token)
+    check(tmp_path / "x.pt", "a LoRA", embeddings.import_token, USUAL_HINT)
 
 
 @pytest.mark.parametrize("name", ["lora_style", "control_model.", "768", "my.lora", "text_model."])
