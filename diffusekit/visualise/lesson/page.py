@@ -99,10 +99,9 @@ def script_json(data: Any) -> str:
 def shell_command(runs: Sequence[LessonRun]) -> str:
     """The command that makes the page again, quoted for a shell."""
     model, settings = runs[0].trace.model, runs[0].trace.result.record.settings
-    blank = settings.model_copy(
-        update=dict.fromkeys(("steps", "sampler", "spacing", "guidance_scale", "width", "height"))
-    )
-    own = defaults.complete(blank, model).model_dump()
+    names = ("steps", "sampler", "spacing", "guidance_scale", "width", "height")
+    usual = defaults.complete(settings.model_copy(update=dict.fromkeys(names)), model)
+    own = {name: getattr(usual, name) for name in names}
     words = ["diffusekit", "visualise", "lesson", *(run.prompt for run in runs)]
     for name, field in GenerateSettings.model_fields.items():
         value = getattr(settings, name)
